@@ -1,0 +1,32 @@
+//! A whole Natter on this machine: real PostgreSQL, Redis and NATS, and N nodes, as child
+//! processes. `cargo up` runs it for a person; tests start the same, with data thrown away.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cluster`] | [`Cluster`]: servers and nodes started, and stopped, in order |
+//! | [`node`] | [`Node`]: one process of it that can be killed, paused and started again |
+//! | [`testing`] | the servers that the tests of one process share |
+//! | [`binaries`] | the node binaries, built before they are run |
+//! | [`install`] | PostgreSQL, Redis and nats-server: found, or installed |
+//! | [`progress`] | what is said while slow things happen |
+//!
+//! Nothing here outlives the process that started it, even when that is killed by `SIGKILL`:
+//! see `process`.
+
+pub mod binaries;
+pub mod cluster;
+pub mod install;
+pub mod node;
+pub mod progress;
+pub mod testing;
+
+mod nats;
+mod ports;
+mod postgres;
+mod process;
+mod redis;
+mod secret;
+mod throwaway;
+
+pub use cluster::{Builder, Cluster, DataInUse};
+pub use node::{Node, Role};

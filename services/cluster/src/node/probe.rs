@@ -1,0 +1,81 @@
+//! Whether a process is ready, asked in its own language.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Of one connection or answer: on loopback, more than this means that it is not ready.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest answer that is looked at, in bytes.
+const ANSWER: u64 = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) enum Probe {
+    /// What the postmaster says in `postmaster.pid`, where its pid tells ours from a stranger.
+    Postgres {
+        data: PathBuf,
+    },
+    Redis,
+    Nats,
+    /// `GET /ready` of the admin port answers 200.
+    Http,
+}
+
+impl Probe {
+    /// Asks once. `pid` is the process's, `port` where it serves, `admin` where it is asked
+    /// about its health, if it has such a port.
+    pub(super) fn answers(&self, pid: u32, port: SocketAddr, admin: SocketAddr) -> bool {
+        match self {
+            Self::Postgres { data } => {
+                let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+                let mut lines = state.lines();
+                lines.next() == Some(pid.to_string().as_str())
+                    && lines.nth(6).map(str::trim) == Some("ready")
+            }
+            Self::Redis => says(port, "PING\r\n", |line| line.starts_with("+PONG")),
+            Self::Nats => says(port, "CONNECT {\"verbose\":false}\r\nPING\r\n", |line| {
+                line.starts_with("PONG")
+            }),
+            Self::Http => says(
+                admin,
+                "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                |line| line.starts_with("HTTP/1.1 200"),
+            ),
+        }
+    }
+
+    /// Whether a failed start is worth another try a moment later. Postgres refuses while
+    /// children of a killed postmaster still hold its shared memory, or while a predecessor is
+    /// still going down.
+    pub(super) fn is_passing_trouble(&self, log: &str) -> bool {
+        matches!(self, Self::Postgres { .. })
+            && (log.contains("still in use") || log.contains("is another postmaster"))
+    }
+}
+
+/// Whether one of the lines that come back, up to the end of what is asked, is the wanted one.
+fn says(address: SocketAddr, request: &str, wanted: impl Fn(&str) -> bool) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(request.as_bytes())?;
+        for line in BufReader::new(stream.take(ANSWER)).lines() {
+            let line = line?;
+            if wanted(&line) {
+                return Ok(true);
+            }
+            // NATS greets with INFO; any other first line is the answer, and not the wanted one.
+            if !line.starts_with("INFO") {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(false)
+    };
+    ask().unwrap_or(false)
+}

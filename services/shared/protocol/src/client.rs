@@ -1,0 +1,300 @@
+//! What clients send: one frame, parsed into one [`Command`].
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{
+    error::{ErrorCode, WireError},
+    ids::{ChatId, MessageId, Seq, UserId},
+    rest::CreateChat,
+};
+
+/// A frame of the WebSocket transport: `{"event":"send_message","id":7,"data":{…}}`.
+#[derive(Debug, Deserialize)]
+pub struct ClientFrame<'a> {
+    /// Which event; see [`Command`].
+    #[serde(borrow)]
+    pub event: std::borrow::Cow<'a, str>,
+    /// Asks for a reply with the same number.
+    #[serde(default)]
+    pub id: Option<u64>,
+    /// The event's payload.
+    #[serde(borrow, default)]
+    pub data: Option<&'a RawValue>,
+}
+
+impl<'a> ClientFrame<'a> {
+    /// Reads a text frame.
+    ///
+    /// # Errors
+    /// `bad_request` when it is not such an object.
+    pub fn parse(text: &'a str) -> Result<Self, WireError> {
+        serde_json::from_str(text).map_err(|error| malformed("frame", &error))
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// First frame, or renewal of an expiring token.
+    Authenticate(Authenticate),
+    /// As `POST /v1/chats`.
+    CreateChat(CreateChat),
+    /// Become a participant, where the chat allows it, and get its newest messages.
+    JoinChat(JoinChat),
+    /// Stop being a participant.
+    LeaveChat(ChatTarget),
+    /// Send a message.
+    SendMessage(SendMessage),
+    /// Read a page of messages.
+    History(History),
+    /// The user types; ends by itself 5 s after the last one. `typing_ping` is the same.
+    TypingStart(ChatTarget),
+    /// The user has stopped.
+    TypingStop(ChatTarget),
+    /// Hear of the presence of these users.
+    PresenceSubscribe(PresenceSubscribe),
+}
+
+/// `{token}`
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Authenticate {
+    /// A JWT.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Authenticate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authenticate { .. }")
+    }
+}
+
+/// `{chatId}`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatTarget {
+    /// The chat.
+    pub chat_id: ChatId,
+}
+
+/// `{chatId, history?: {limit}}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinChat {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// How much of its history to answer with.
+    #[serde(default)]
+    pub history: Option<JoinHistory>,
+}
+
+/// `{limit}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct JoinHistory {
+    /// Messages, at most [`crate::limits::PAGE`].
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// `{chatId, content, replyTo?, clientMsgId?}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SendMessage {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// What to send.
+    #[serde(flatten)]
+    pub draft: Draft,
+}
+
+/// What of a message its sender decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Draft {
+    /// The text: 1 byte to [`crate::limits::CONTENT_BYTES`].
+    pub content: String,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// At most 64 characters, best a UUIDv7; the server makes one when it is missing, and then
+    /// a retry is another message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_msg_id: Option<String>,
+}
+
+/// `{chatId, before?, after?, limit}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// Messages before this `seq`, the newest of them.
+    #[serde(default)]
+    pub before: Option<Seq>,
+    /// Messages after this `seq`, the oldest of them; not together with `before`.
+    #[serde(default)]
+    pub after: Option<Seq>,
+    /// At most [`crate::limits::PAGE`].
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// `{userIds}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceSubscribe {
+    /// Replaces the connection's earlier list; at most [`crate::limits::PRESENCE_USERS`].
+    pub user_ids: Vec<UserId>,
+}
+
+impl Command {
+    /// Reads the payload of `event`, on behalf of `caller` once that is known.
+    ///
+    /// # Errors
+    /// `bad_request` for an unknown event or a payload of another form, `forbidden` for a payload
+    /// that names a user other than `caller`.
+    pub fn parse(
+        event: &str,
+        data: Option<&RawValue>,
+        caller: Option<UserId>,
+    ) -> Result<Self, WireError> {
+        let text = data.map_or("{}", RawValue::get);
+        if let Some(caller) = caller {
+            refuse_impersonation(text, caller)?;
+        }
+        Ok(match event {
+            "send_message" => Self::SendMessage(payload(event, text)?),
+            "typing_start" | "typing_ping" => Self::TypingStart(payload(event, text)?),
+            "typing_stop" => Self::TypingStop(payload(event, text)?),
+            "history" => Self::History(payload(event, text)?),
+            "join_chat" => Self::JoinChat(payload(event, text)?),
+            "leave_chat" => Self::LeaveChat(payload(event, text)?),
+            "create_chat" => Self::CreateChat(payload(event, text)?),
+            "presence_subscribe" => Self::PresenceSubscribe(payload(event, text)?),
+            "authenticate" => Self::Authenticate(payload(event, text)?),
+            _ => return Err(WireError::new(ErrorCode::BadRequest, "unknown event")),
+        })
+    }
+}
+
+fn payload<T: DeserializeOwned>(event: &str, text: &str) -> Result<T, WireError> {
+    serde_json::from_str(text).map_err(|error| malformed(event, &error))
+}
+
+/// Says where reading stopped, not what stood there: a payload may hold a message or a token.
+fn malformed(what: &str, error: &serde_json::Error) -> WireError {
+    let kind = match error.classify() {
+        serde_json::error::Category::Data => "has a missing field or one of the wrong type",
+        _ => "is not JSON",
+    };
+    WireError::new(
+        ErrorCode::BadRequest,
+        format!("{what}: {kind} (line {}, column {})", error.line(), error.column()),
+    )
+}
+
+/// Old clients name themselves in `user`, `userId` or `senderId`. The token decides who they are;
+/// a payload that names somebody else is refused rather than silently corrected.
+///
+/// # Errors
+/// `forbidden` when one of them names another user than `caller`.
+pub fn refuse_impersonation(text: &str, caller: UserId) -> Result<(), WireError> {
+    // Most payloads name nobody, and a second parse would cost as much as the first.
+    if !text.contains("\"user\"") && !text.contains("\"userId\"") && !text.contains("\"senderId\"")
+    {
+        return Ok(());
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Hints {
+        #[serde(default)]
+        user: Option<serde_json::Value>,
+        #[serde(default)]
+        user_id: Option<serde_json::Value>,
+        #[serde(default)]
+        sender_id: Option<serde_json::Value>,
+    }
+    let Ok(hints) = serde_json::from_str::<Hints>(text) else {
+        // Not an object: the command's own parser says so.
+        return Ok(());
+    };
+    let named = [hints.user, hints.user_id, hints.sender_id];
+    let others = named.iter().flatten().any(|hint| match hint {
+        serde_json::Value::Null => false,
+        serde_json::Value::Object(user) => user
+            .get("id")
+            .or_else(|| user.get("userId"))
+            .or_else(|| user.get("sub"))
+            .is_some_and(|id| !names(id, caller)),
+        other => !names(other, caller),
+    });
+    if others {
+        return Err(WireError::new(ErrorCode::Forbidden, "the payload names another user"));
+    }
+    Ok(())
+}
+
+fn names(value: &serde_json::Value, caller: UserId) -> bool {
+    value.as_str().and_then(|text| Uuid::try_parse(text).ok()) == Some(caller.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str, caller: UserId) -> Result<Command, WireError> {
+        let frame = ClientFrame::parse(text)?;
+        Command::parse(&frame.event, frame.data, Some(caller))
+    }
+
+    #[test]
+    fn a_payload_may_name_the_caller_and_nobody_else() {
+        let (me, other, chat) = (UserId::generate(), UserId::generate(), ChatId::generate());
+        for hint in [
+            format!(r#""user":"{me}""#),
+            format!(r#""user":{{"id":"{me}","name":"Ana"}}"#),
+            format!(r#""senderId":"{me}","userId":null"#),
+        ] {
+            let frame = format!(r#"{{"event":"typing_ping","data":{{"chatId":"{chat}",{hint}}}}}"#);
+            assert_eq!(parse(&frame, me), Ok(Command::TypingStart(ChatTarget { chat_id: chat })));
+            let frame = frame.replace(&me.to_string(), &other.to_string());
+            assert_eq!(parse(&frame, me).map_err(|e| e.code), Err(ErrorCode::Forbidden));
+        }
+    }
+
+    #[test]
+    fn an_error_never_repeats_what_it_read() {
+        let me = UserId::generate();
+        let error = parse(r#"{"event":"authenticate","data":{"token":["top-secret"]}}"#, me);
+        assert!(!format!("{error:?}").contains("top-secret"));
+    }
+
+    #[test]
+    fn nesting_does_not_exhaust_the_stack() {
+        let me = UserId::generate();
+        let deep = format!(
+            r#"{{"event":"typing_stop","data":{}{}}}"#,
+            "[".repeat(30_000),
+            "]".repeat(30_000)
+        );
+        assert_eq!(parse(&deep, me).map_err(|e| e.code), Err(ErrorCode::BadRequest));
+        let hidden = format!(
+            r#"{{"event":"typing_stop","data":{{"user":{}{}}}}}"#,
+            "[".repeat(30_000),
+            "]".repeat(30_000)
+        );
+        assert_eq!(parse(&hidden, me).map_err(|e| e.code), Err(ErrorCode::BadRequest));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_read_or_refused(text in ".*", event in "[a-z_]*", data in ".*") {
+            let me = UserId::generate();
+            let _ = parse(&text, me);
+            let _ = parse(&format!(r#"{{"event":"{event}","data":{data}}}"#), me);
+        }
+    }
+}

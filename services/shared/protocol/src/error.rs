@@ -1,0 +1,140 @@
+//! Reply codes and close codes: what went wrong, in words that a client can act on.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The stable code of an error, the same on every transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request does not have the documented form.
+    BadRequest,
+    /// No valid token, or its device is revoked.
+    Unauthenticated,
+    /// The caller may not do this.
+    Forbidden,
+    /// The caller is no participant of the chat (or the chat does not exist: the two look alike).
+    NotMember,
+    /// What was asked for does not exist, for this caller.
+    NotFound,
+    /// It clashes with what is there already.
+    Conflict,
+    /// Over a limit of size.
+    TooLarge,
+    /// The media type is not taken.
+    UnsupportedMedia,
+    /// Too many requests: see `retryAfterMs`.
+    RateLimited,
+    /// A dependency is down; retry with the same `clientMsgId`. See `outcome`.
+    Unavailable,
+    /// A fault of the server.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code as it is written on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotMember => "not_member",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMedia => "unsupported_media",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status that REST answers with.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden | Self::NotMember => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::UnsupportedMedia => 415,
+            Self::RateLimited => 429,
+            Self::Unavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+}
+
+/// Whether a send that was refused as `unavailable` may have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did not happen.
+    NotSent,
+    /// It may have happened: only a retry with the same `clientMsgId` tells.
+    Unknown,
+}
+
+/// An error as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{}: {message}", code.as_str())]
+pub struct WireError {
+    /// What kind of error.
+    pub code: ErrorCode,
+    /// For the developer who reads it; never a secret, never a message body.
+    pub message: String,
+    /// Milliseconds after which a retry makes sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// For a send refused as `unavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+impl WireError {
+    /// An error with a message for the developer.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None, outcome: None }
+    }
+
+    /// The same, retried no earlier than after `ms` milliseconds.
+    #[must_use]
+    pub fn retry_after_ms(mut self, ms: u64) -> Self {
+        self.retry_after_ms = Some(ms);
+        self
+    }
+
+    /// The same, telling whether the send may have happened.
+    #[must_use]
+    pub fn outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = Some(outcome);
+        self
+    }
+}
+
+/// WebSocket close codes (RFC 6455 section 7.4; 4000–4999 are private use).
+pub mod close {
+    /// The node drains: reconnect, to another.
+    pub const DRAINING: u16 = 1012;
+    /// Malformed frames.
+    pub const MALFORMED: u16 = 4400;
+    /// Not authenticated, or the token has expired.
+    pub const UNAUTHENTICATED: u16 = 4401;
+    /// The device was revoked or signed out.
+    pub const DEVICE_REVOKED: u16 = 4403;
+    /// Handshake or heartbeat timeout.
+    pub const TIMEOUT: u16 = 4408;
+    /// Too many connections of this device: the oldest goes.
+    pub const TOO_MANY_CONNECTIONS: u16 = 4409;
+    /// A frame over the limit.
+    pub const FRAME_TOO_LARGE: u16 = 4413;
+    /// Far beyond the rate limit.
+    pub const RATE_LIMITED: u16 = 4429;
+    /// The client reads too slowly.
+    pub const SLOW_CONSUMER: u16 = 4430;
+}

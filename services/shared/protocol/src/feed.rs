@@ -1,0 +1,315 @@
+//! What feeds and signals carry between nodes.
+//!
+//! A [`Feed`] is one ordered, durable log of [`Entry`]s: of a chat, or of a user. Its entries
+//! are JSON, small, and read by nodes of the version before: variants and fields are only ever
+//! added, and a reader that does not know a variant passes it over.
+//! A [`Signal`] is what may be lost: typing and presence.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, Shard, UserId},
+    server::{Chat, Me, UserCard},
+    timestamp,
+};
+
+/// Whose log a feed is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedKind {
+    /// A chat's: messages, membership.
+    Chat,
+    /// A user's: chats added and removed, devices revoked, the profile.
+    User,
+}
+
+/// One feed: its shard never changes, since it is stamped in the row of the chat or user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Feed {
+    /// The stream that holds it.
+    pub shard: Shard,
+    /// Whose it is.
+    pub kind: FeedKind,
+    /// The chat's or user's id.
+    pub id: Uuid,
+}
+
+impl Feed {
+    /// The feed of a chat.
+    #[must_use]
+    pub fn chat(shard: Shard, chat: ChatId) -> Self {
+        Self { shard, kind: FeedKind::Chat, id: chat.0 }
+    }
+
+    /// The feed of a user.
+    #[must_use]
+    pub fn user(shard: Shard, user: UserId) -> Self {
+        Self { shard, kind: FeedKind::User, id: user.0 }
+    }
+
+    /// The chat, when it is a chat's.
+    #[must_use]
+    pub fn chat_id(&self) -> Option<ChatId> {
+        (self.kind == FeedKind::Chat).then_some(ChatId(self.id))
+    }
+
+    /// The user, when it is a user's.
+    #[must_use]
+    pub fn user_id(&self) -> Option<UserId> {
+        (self.kind == FeedKind::User).then_some(UserId(self.id))
+    }
+}
+
+/// What is stored on a feed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The request that it answers, so that the reply can stand at its place in the feed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// The request of a live connection that made an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The connection, which is not sent its own message.
+    pub connection: ConnectionId,
+    /// The gateway's number for the request, in this connection.
+    pub request: u64,
+}
+
+/// What happened on a feed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// On a chat's feed: a message.
+    Message(MessageSent),
+    /// On a chat's feed: something about the chat itself.
+    System(SystemEvent),
+    /// On a user's feed: the user is a participant of a chat, from a place in its feed.
+    ChatAdded(Box<ChatAdded>),
+    /// On a user's feed: the user is no longer a participant.
+    ChatRemoved(ChatRemoved),
+    /// On a user's feed: a device was revoked or signed out; its connections close.
+    DeviceRevoked(DeviceRevoked),
+    /// On a user's feed: the name has changed.
+    ProfileChanged(ProfileChanged),
+}
+
+/// A message, as its sender's gateway published it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageSent {
+    /// Derived from chat, sender and `client_msg_id`.
+    pub id: MessageId,
+    /// Who sent it, with the name at that time.
+    pub sender: UserCard,
+    /// From which device; none when a server did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
+    /// The text.
+    pub content: String,
+    /// The sender's own id for it.
+    pub client_msg_id: String,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+}
+
+/// What kind of thing happened to a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SystemKind {
+    /// The chat was made.
+    Created,
+    /// A user joined.
+    Joined,
+    /// A user left.
+    Left,
+    /// A user was added by another.
+    Added,
+    /// A user was removed by another.
+    Removed,
+    /// The title changed.
+    Renamed,
+    /// A role changed.
+    Role,
+}
+
+impl SystemKind {
+    /// Whether the user named is no participant any more after it.
+    #[must_use]
+    pub fn ends_membership(self) -> bool {
+        matches!(self, Self::Left | Self::Removed)
+    }
+
+    /// As it is written on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Joined => "joined",
+            Self::Left => "left",
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Renamed => "renamed",
+            Self::Role => "role",
+        }
+    }
+}
+
+/// Something about the chat itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemEvent {
+    /// What kind.
+    pub kind: SystemKind,
+    /// Who did it.
+    pub actor_id: UserId,
+    /// Whom it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// The chat's membership version after it; orders what one chat's outbox relays.
+    pub version: i64,
+    /// In English, for clients that do not know `kind`.
+    pub msg: String,
+}
+
+/// A user has become a participant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatAdded {
+    /// The chat as all see it.
+    pub chat: Chat,
+    /// The shard of the chat's feed.
+    pub shard: Shard,
+    /// Gateways follow the chat's feed from this entry on, this one included.
+    pub from_seq: Seq,
+}
+
+/// A user is no longer a participant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatRemoved {
+    /// Of which chat.
+    pub chat_id: ChatId,
+    /// The last entry of the chat's feed that the user saw.
+    pub until_seq: Seq,
+}
+
+/// A device lost its right to be here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceRevoked {
+    /// Which.
+    pub device_id: DeviceId,
+}
+
+/// A user's new name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProfileChanged {
+    /// The name from now on.
+    pub name: String,
+}
+
+/// A change that Postgres has committed and that its feeds must hear of: one row of the outbox.
+///
+/// The chat's entry is published first; its sequence is then the `from_seq`/`until_seq` of the
+/// entries for the users' feeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxItem {
+    /// The chat's entry, with its shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<OutboxChat>,
+    /// For users' feeds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<OutboxUser>,
+}
+
+/// The chat's part of an [`OutboxItem`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxChat {
+    /// Which chat.
+    pub chat_id: ChatId,
+    /// The shard of its feed.
+    pub shard: Shard,
+    /// What its feed gets.
+    pub event: SystemEvent,
+    /// The chat as all see it, once for all users that are added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<Chat>,
+}
+
+/// A user's part of an [`OutboxItem`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxUser {
+    /// Whose feed.
+    pub user_id: UserId,
+    /// The shard of the user's feed.
+    pub shard: Shard,
+    /// What it gets.
+    pub change: UserChange,
+}
+
+/// What a user's feed gets from an [`OutboxItem`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserChange {
+    /// The chat of the item was added; `me` is the user's own part of the view.
+    Added {
+        /// What depends on the viewer.
+        me: Me,
+    },
+    /// The chat of the item was removed.
+    Removed,
+    /// A device was revoked.
+    DeviceRevoked(DeviceRevoked),
+    /// The name changed.
+    ProfileChanged(ProfileChanged),
+}
+
+/// What may be lost: published on `sig.…`, never stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// On a chat's subject: somebody types, or has stopped.
+    #[serde(rename_all = "camelCase")]
+    Typing {
+        /// Who.
+        user_id: UserId,
+        /// On which device: typing on two devices ends when both have stopped.
+        device_id: DeviceId,
+        /// Milliseconds until it stops by itself; 0 is the stop.
+        ttl_ms: u32,
+    },
+    /// On a user's subject: the user came online or went offline.
+    #[serde(rename_all = "camelCase")]
+    Presence {
+        /// Whether any device is connected.
+        online: bool,
+        /// When a device was last seen.
+        #[serde(default, with = "timestamp::option")]
+        last_seen_at: Option<OffsetDateTime>,
+    },
+}
+
+/// Where the feeds of a shard stood when its owner had read the log up to `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Digest {
+    /// The stream's life, counted from 1.
+    pub epoch: i32,
+    /// The range starts after this sequence: the `to` of the digest before.
+    pub from: Seq,
+    /// The range ends with this sequence.
+    pub to: Seq,
+    /// The feeds that the range touches, each with its last sequence in it.
+    pub heads: Vec<(FeedKind, Uuid, Seq)>,
+}

@@ -1,0 +1,20 @@
+//! The words that Natter's parts and its clients share: ids, what feeds hold,
+//! what travels over the wire, and the errors of both. `serde` only, no I/O.
+//!
+//! - [`ids`]: typed identifiers, and the message id derived from its idempotency key
+//! - [`feed`]: which feed an event is on, and the events that feeds and signals carry
+//! - [`client`]: what clients send (`wire`: client → server)
+//! - [`server`]: what clients receive (`wire`: server → client)
+//! - [`rest`]: bodies of REST requests and answers
+//! - [`error`]: reply codes and close codes
+//! - [`limits`]: the bounds on what clients send
+//! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
+
+pub mod client;
+pub mod error;
+pub mod feed;
+pub mod ids;
+pub mod limits;
+pub mod rest;
+pub mod server;
+pub mod timestamp;

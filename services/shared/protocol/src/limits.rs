@@ -1,0 +1,20 @@
+//! The bounds on what clients send. A deployment may lower those that `ready.limits` reports.
+
+/// Bytes of one frame or REST body.
+pub const FRAME_BYTES: usize = 64 * 1024;
+/// Bytes of a message's `content`.
+pub const CONTENT_BYTES: usize = 16 * 1024;
+/// Characters of a `clientMsgId`.
+pub const CLIENT_MSG_ID_CHARS: usize = 64;
+/// Messages in one page of history.
+pub const PAGE: u32 = 200;
+/// Messages in a page when the client does not say.
+pub const PAGE_DEFAULT: u32 = 50;
+/// Participants named when a chat is created.
+pub const PARTICIPANTS: usize = 1_000;
+/// Participants listed in a chat; the rest by `GET /chats/{id}/participants`.
+pub const PARTICIPANTS_SHOWN: i64 = 50;
+/// Users in one `presence_subscribe`, and subscribed by one connection.
+pub const PRESENCE_USERS: usize = 500;
+/// Characters of a name or title.
+pub const NAME_CHARS: usize = 100;

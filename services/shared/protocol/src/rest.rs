@@ -1,0 +1,259 @@
+//! Bodies of REST requests and answers that the wire names. Views shared with events are in
+//! [`crate::server`].
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::{
+    ids::{DeviceId, UserId},
+    limits,
+    server::{Chat, Participant, UserCard},
+    timestamp,
+};
+
+/// `POST /v1/chats` and `create_chat`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateChat {
+    /// A group, or a one-to-one with the one participant named.
+    #[garde(skip)]
+    pub is_group: bool,
+    /// A group's title.
+    #[serde(default)]
+    #[garde(inner(length(chars, min = 1, max = limits::NAME_CHARS)))]
+    pub title: Option<String>,
+    /// Who takes part besides the caller.
+    #[serde(default)]
+    #[garde(length(max = limits::PARTICIPANTS))]
+    pub participant_ids: Vec<UserId>,
+    /// Whether anybody may join; groups only.
+    #[serde(default)]
+    #[garde(skip)]
+    pub open: bool,
+}
+
+/// The device that logs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceSpec {
+    /// Given by a device that has logged in before; made otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub id: Option<DeviceId>,
+    /// Shown in the list of devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(length(chars, min = 1, max = limits::NAME_CHARS)))]
+    pub name: Option<String>,
+    /// `web`, `ios`, `android`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(length(chars, min = 1, max = 32)))]
+    pub platform: Option<String>,
+}
+
+/// `POST /v1/auth/register`. At least one of `phone` and `email`.
+#[derive(Clone, Deserialize, ToSchema, Validate)]
+pub struct Register {
+    /// Shown to others.
+    #[garde(length(chars, min = 1, max = limits::NAME_CHARS))]
+    pub name: String,
+    /// E.164: `+` and 6 to 15 digits.
+    #[serde(default)]
+    #[garde(inner(custom(phone_number)))]
+    pub phone: Option<String>,
+    /// An e-mail address.
+    #[serde(default)]
+    #[garde(inner(custom(email_address)))]
+    pub email: Option<String>,
+    /// 8 to 256 bytes.
+    #[garde(length(bytes, min = 8, max = 256))]
+    pub password: String,
+    /// The device that registers; it is logged in at once.
+    #[serde(default)]
+    #[garde(dive)]
+    pub device: Option<DeviceSpec>,
+}
+
+/// `POST /v1/auth/login`, with `phone` or `email`.
+#[derive(Clone, Deserialize, ToSchema, Validate)]
+pub struct Login {
+    /// As registered.
+    #[serde(default)]
+    #[garde(inner(length(max = 32)))]
+    pub phone: Option<String>,
+    /// As registered.
+    #[serde(default)]
+    #[garde(inner(length(max = 254)))]
+    pub email: Option<String>,
+    /// The password.
+    #[garde(length(bytes, max = 256))]
+    pub password: String,
+    /// The device that logs in.
+    #[serde(default)]
+    #[garde(dive)]
+    pub device: Option<DeviceSpec>,
+}
+
+/// `POST /v1/auth/refresh`.
+#[derive(Clone, Deserialize, ToSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct Refresh {
+    /// The newest one; it is good for one use.
+    #[garde(length(max = 256))]
+    pub refresh_token: String,
+}
+
+/// `POST /v1/auth/password`.
+#[derive(Clone, Deserialize, ToSchema, Validate)]
+pub struct ChangePassword {
+    /// The password until now.
+    #[garde(length(bytes, max = 256))]
+    pub current: String,
+    /// 8 to 256 bytes.
+    #[garde(length(bytes, min = 8, max = 256))]
+    pub new: String,
+}
+
+/// `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away.
+#[derive(Clone, Debug, Deserialize, ToSchema, Validate)]
+pub struct UpdateUser {
+    /// Shown to others.
+    #[serde(default)]
+    #[garde(inner(length(chars, min = 1, max = limits::NAME_CHARS)))]
+    pub name: Option<String>,
+    /// E.164.
+    #[serde(default, deserialize_with = "present")]
+    #[garde(inner(inner(custom(phone_number))))]
+    #[schema(value_type = Option<String>)]
+    pub phone: Option<Option<String>>,
+    /// An e-mail address.
+    #[serde(default, deserialize_with = "present")]
+    #[garde(inner(inner(custom(email_address))))]
+    #[schema(value_type = Option<String>)]
+    pub email: Option<Option<String>>,
+}
+
+/// Tells a field that is `null` from one that is missing.
+#[expect(clippy::option_option, reason = "missing, null and a value are three cases")]
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
+fn phone_number(number: &str, _: &()) -> garde::Result {
+    let digits = number.strip_prefix('+').unwrap_or_default();
+    if (6..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(())
+    } else {
+        Err(garde::Error::new("is not + and 6 to 15 digits"))
+    }
+}
+
+/// Whether mail can reach it only mail can tell; this keeps out what is plainly something else.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
+fn email_address(address: &str, _: &()) -> garde::Result {
+    let plain = address.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    let parts = address.split_once('@');
+    if plain
+        && address.len() <= 254
+        && parts.is_some_and(|(local, host)| {
+            !local.is_empty() && !host.is_empty() && !host.contains('@')
+        })
+    {
+        Ok(())
+    } else {
+        Err(garde::Error::new("is not an e-mail address of at most 254 bytes"))
+    }
+}
+
+/// Oneself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct User {
+    /// The user.
+    pub id: UserId,
+    /// Shown to others.
+    pub name: String,
+    /// Seen by oneself only.
+    pub phone: Option<String>,
+    /// Seen by oneself only.
+    pub email: Option<String>,
+}
+
+/// One of the caller's devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// The device.
+    pub id: DeviceId,
+    /// As it called itself.
+    pub name: Option<String>,
+    /// As it called itself.
+    pub platform: Option<String>,
+    /// When it first logged in.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// When it was last connected or logged in.
+    #[serde(default, with = "timestamp::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_seen_at: Option<OffsetDateTime>,
+    /// Whether it is connected now.
+    pub online: bool,
+    /// Whether it is the caller's own.
+    pub current: bool,
+}
+
+/// The answer to register, login and refresh.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// Who is logged in.
+    pub user: User,
+    /// On which device.
+    pub device: Device,
+    /// A JWT.
+    pub access_token: String,
+    /// For one use, at `/auth/refresh`.
+    pub refresh_token: String,
+    /// When the access token expires.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: OffsetDateTime,
+}
+
+/// A list without pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceList {
+    /// The caller's devices, those not revoked.
+    pub items: Vec<Device>,
+}
+
+/// The answer to `GET /v1/users`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserList {
+    /// Those found.
+    pub items: Vec<UserCard>,
+}
+
+/// A page of chats, newest activity first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatPage {
+    /// Newest activity first.
+    pub items: Vec<Chat>,
+    /// Ask for the next page with it; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A page of participants, by the time they joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantPage {
+    /// Oldest first.
+    pub items: Vec<Participant>,
+    /// Ask for the next page with it; null at the end.
+    pub next_cursor: Option<String>,
+}

@@ -1,0 +1,393 @@
+//! What clients receive: events, and the views that REST answers with as well.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    error::WireError,
+    feed::SystemKind,
+    ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, UserId},
+    timestamp,
+};
+
+/// An event of the wire, written as `{"event":"…","data":{…}}` on the WebSocket transport.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum ServerEvent<'a> {
+    /// The handshake is done.
+    Ready(&'a Ready),
+    /// A message.
+    Message(&'a Message),
+    /// Something about a chat.
+    System(&'a System),
+    /// For the one who joined, oldest first.
+    ChatHistory(&'a [Message]),
+    /// Somebody types, or has stopped.
+    UserTyping(UserTyping),
+    /// The user is a participant of another chat.
+    ChatAdded(&'a Chat),
+    /// The user is no participant any more.
+    ChatRemoved(ChatRef),
+    /// A subscribed user's presence.
+    Presence(&'a Presence),
+    /// This device was revoked; the connection closes.
+    #[serde(rename_all = "camelCase")]
+    DeviceRevoked {
+        /// The device.
+        device_id: DeviceId,
+    },
+    /// The node drains: come back elsewhere after this time.
+    #[serde(rename_all = "camelCase")]
+    Reconnect {
+        /// Milliseconds to wait.
+        after_ms: u64,
+    },
+    /// An event without an id has failed, or a frame could not be read.
+    Exception(&'a WireError),
+}
+
+/// The reply to a request, written as `{"reply":7,"data":{…}}`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reply<'a, T> {
+    /// The request's `id`.
+    pub reply: u64,
+    /// What it answers.
+    pub data: &'a T,
+}
+
+/// The reply to a request that failed, written as `{"reply":7,"error":{…}}`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorReply<'a> {
+    /// The request's `id`.
+    pub reply: u64,
+    /// What went wrong.
+    pub error: &'a WireError,
+}
+
+/// The first event of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ready {
+    /// Whose connection it is.
+    pub user_id: UserId,
+    /// Which device's.
+    pub device_id: DeviceId,
+    /// The connection's own id.
+    pub connection_id: ConnectionId,
+    /// The server pings this often; silence for twice as long means that it is gone.
+    pub heartbeat_ms: u64,
+    /// Whether everything missed was replayed.
+    pub resumed: bool,
+    /// What a client may send.
+    pub limits: Limits,
+}
+
+/// What a client may send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Bytes of a frame.
+    pub frame_bytes: usize,
+    /// Bytes of a message's content.
+    pub content_bytes: usize,
+    /// Messages in a page of history.
+    pub page: u32,
+    /// Sustained events a second; more is answered by `rate_limited`.
+    pub events_per_second: u32,
+}
+
+/// What others see of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserCard {
+    /// The user.
+    pub id: UserId,
+    /// The name shown.
+    pub name: String,
+}
+
+/// What a message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContentType {
+    /// Text.
+    Text,
+    /// A media file.
+    Media,
+    /// No message: a `system` entry, as history shows it.
+    System,
+}
+
+/// A message, live or in history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// The same for ever.
+    pub id: MessageId,
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// Its place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed, as this server saw it; 0 when it is not known.
+    pub prev_seq: Seq,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// The same, with the name.
+    pub sender: UserCard,
+    /// From which device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
+    /// What it carries.
+    pub content_type: ContentType,
+    /// The text.
+    pub content: String,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// The sender's own id for it; empty for a system entry.
+    pub client_msg_id: String,
+    /// When the broker stored it.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// In history, for `contentType: "system"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemDetail>,
+}
+
+/// What a system entry says, for clients that render it themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemDetail {
+    /// What happened.
+    pub kind: SystemKind,
+    /// Who did it.
+    pub actor_id: UserId,
+    /// Whom it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+}
+
+/// A live system entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct System {
+    /// In English, for clients that do not know `kind`.
+    pub msg: String,
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// Its place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed.
+    pub prev_seq: Seq,
+    /// What happened.
+    pub kind: SystemKind,
+    /// Who did it.
+    pub actor_id: UserId,
+    /// Whom it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// When the broker stored it.
+    #[serde(with = "timestamp")]
+    pub created_at: OffsetDateTime,
+}
+
+/// Somebody types, or has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserTyping {
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// Who.
+    pub user_id: UserId,
+    /// Whether it goes on.
+    pub typing: bool,
+}
+
+/// A user's presence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Presence {
+    /// Whose.
+    pub user_id: UserId,
+    /// Whether any device is connected.
+    pub online: bool,
+    /// When a device was last connected; none when it is not known.
+    #[serde(default, with = "timestamp::option")]
+    pub last_seen_at: Option<OffsetDateTime>,
+}
+
+/// Names a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatRef {
+    /// The chat.
+    pub id: ChatId,
+}
+
+/// A participant's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Made the chat.
+    Owner,
+    /// Manages it.
+    Admin,
+    /// Takes part.
+    Member,
+}
+
+impl Role {
+    /// As it is written on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Member => "member",
+        }
+    }
+
+    /// The role that `text` names.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "owner" => Some(Self::Owner),
+            "admin" => Some(Self::Admin),
+            "member" => Some(Self::Member),
+            _ => None,
+        }
+    }
+}
+
+/// A participant of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Participant {
+    /// The user.
+    pub id: UserId,
+    /// The name shown.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// What of a chat depends on the viewer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Me {
+    /// A group's title; the other one's name in a one-to-one.
+    pub name: String,
+    /// The viewer's role.
+    pub role: Role,
+}
+
+/// A chat as one participant sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Chat {
+    /// The chat.
+    pub id: ChatId,
+    /// A group, or a one-to-one.
+    pub is_group: bool,
+    /// A group's title; none for a one-to-one.
+    pub title: Option<String>,
+    /// Whether anybody may join.
+    pub open: bool,
+    /// Who made it.
+    pub created_by: UserId,
+    /// When.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// How many take part.
+    pub participant_count: i64,
+    /// The first 50 of them.
+    pub participants: Vec<Participant>,
+    /// The newest message.
+    pub last_message: Option<Message>,
+    /// The last entry of its feed that Postgres knows.
+    pub last_seq: Seq,
+    /// What depends on the viewer; missing only inside the system, where one view serves many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub me: Option<Me>,
+}
+
+/// A page of a chat's history, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryPage {
+    /// Oldest first.
+    pub messages: Vec<Message>,
+    /// Whether there are more in the direction that was asked for.
+    pub has_more: bool,
+    /// The page holds everything of the feed after this place …
+    pub from_seq: Seq,
+    /// … up to this one.
+    pub to_seq: Seq,
+    /// Only the log's tail was at hand, without what Postgres holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+}
+
+/// The answer to `join_chat`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Joined {
+    /// The chat.
+    pub chat: Chat,
+    /// Its newest messages, oldest first.
+    pub messages: Vec<Message>,
+    /// Whether there are older ones.
+    pub has_more: bool,
+    /// Who types just now.
+    pub typing: Vec<UserId>,
+}
+
+/// The answer to `send_message`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sent {
+    /// The message's id.
+    pub id: MessageId,
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// Its place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed; 0 when it is not known.
+    pub prev_seq: Seq,
+    /// When the broker stored it.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// The sender's own id, or the one that the server made.
+    pub client_msg_id: String,
+    /// The message was there already: this is a retry.
+    pub duplicate: bool,
+}
+
+/// An answer with nothing to say: `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Empty {}
+
+/// The answer to `authenticate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authenticated {
+    /// When the token expires and the connection closes.
+    #[serde(with = "timestamp")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// The answer to `presence_subscribe`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceList {
+    /// Of those asked for, the ones that the caller shares a chat with.
+    pub items: Vec<Presence>,
+}
+
+/// The id that stands for a system entry: derived from its place, since nobody sent it.
+#[must_use]
+pub fn system_entry_id(chat: ChatId, seq: Seq) -> MessageId {
+    MessageId::derive(chat, UserId(Uuid::nil()), &seq.to_string())
+}

@@ -1,0 +1,218 @@
+//! Logs to stderr, and traces over OTLP when an endpoint is configured.
+//!
+//! A log line is one JSON object with `service`, `node`, the event's fields flattened, its
+//! span, and `traceId` when it happened within a sampled trace. Traces are exported in batches
+//! over gRPC; the standard `OTEL_*` variables set the endpoint, sampler (`OTEL_TRACES_SAMPLER`,
+//! parent-based by default), batch and queue sizes, and extra resource attributes. The export
+//! queue is bounded: spans are dropped rather than held when the collector is away.
+
+use std::{env, fmt, io, io::IsTerminal, time::Duration};
+
+use clap::{Args, ValueEnum};
+use opentelemetry::{KeyValue, global, trace::TraceContextExt, trace::TracerProvider as _};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{ParseError, filter_fn},
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// Longest wait for the collector when the process ends.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// How this process logs. Traces are configured by the standard `OTEL_*` variables.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// What to log: a level, or directives such as `info,natter_bus=debug`.
+    #[arg(long = "log", env = "NATTER_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look.
+    #[arg(long, env = "NATTER_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// The looks of a log line.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    #[default]
+    Json,
+    /// For people; coloured on a terminal.
+    Text,
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `NATTER_LOG` does not parse.
+    #[error("the log filter does not parse")]
+    Filter(#[from] ParseError),
+    /// The OTLP settings are unusable, such as an `https` endpoint: TLS is left to a collector
+    /// beside the node.
+    #[error("the trace exporter cannot be set up")]
+    Exporter(#[from] ExporterBuildError),
+    /// This process already has a subscriber.
+    #[error("telemetry is set up already")]
+    AlreadySet(#[from] TryInitError),
+}
+
+/// Keeps telemetry going; flushes what is queued when it ends.
+#[must_use = "traces are flushed and shut down when this is dropped"]
+#[derive(Debug)]
+pub struct TelemetryGuard {
+    provider: Option<SdkTracerProvider>,
+}
+
+/// Sets up logs, traces and the W3C propagator for this process, once.
+///
+/// Must run inside a Tokio runtime when traces are exported: the exporter's connection lives
+/// there.
+///
+/// # Errors
+/// See [`TelemetryError`].
+pub fn init(
+    args: &TelemetryArgs,
+    service_name: &'static str,
+    node_id: &str,
+) -> Result<TelemetryGuard, TelemetryError> {
+    let filter = EnvFilter::builder().parse(&args.log)?;
+    let mut layers = vec![
+        log_layer(args.log_format, service_name, node_id)
+            .with_filter(filter)
+            .boxed(),
+    ];
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let provider = exporter_configured()
+        .then(|| provider(service_name, node_id))
+        .transpose()?;
+    if let Some(provider) = &provider {
+        let traces = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(service_name))
+            .with_filter(filter_fn(worth_a_span));
+        layers.push(traces.boxed());
+        global::set_tracer_provider(provider.clone());
+    }
+    tracing_subscriber::registry().with(layers).try_init()?;
+    Ok(TelemetryGuard { provider })
+}
+
+impl TelemetryGuard {
+    /// Exports what is queued and stops, within 3 s. Call it before the runtime ends.
+    pub async fn shutdown(mut self) {
+        if let Some(provider) = self.provider.take() {
+            // It blocks its thread while the runtime drives the exporter's connection.
+            let _ = tokio::task::spawn_blocking(move || stop(&provider)).await;
+        }
+    }
+}
+
+impl Drop for TelemetryGuard {
+    fn drop(&mut self) {
+        if let Some(provider) = self.provider.take() {
+            stop(&provider);
+        }
+    }
+}
+
+fn stop(provider: &SdkTracerProvider) {
+    if let Err(error) = provider.shutdown_with_timeout(FLUSH) {
+        tracing::warn!(%error, "some traces were not exported");
+    }
+}
+
+fn exporter_configured() -> bool {
+    [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    ]
+    .iter()
+    .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+fn provider(
+    service_name: &'static str,
+    node_id: &str,
+) -> Result<SdkTracerProvider, TelemetryError> {
+    let mut resource = Resource::builder()
+        .with_attribute(KeyValue::new("service.instance.id", node_id.to_owned()));
+    // What the operator set wins; the builder has read it from the environment.
+    if env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(service_name);
+    }
+    let exporter = SpanExporter::builder().with_tonic().build()?;
+    Ok(SdkTracerProvider::builder()
+        .with_resource(resource.build())
+        .with_batch_exporter(exporter)
+        .build())
+}
+
+/// The exporter's own connection makes spans too: exporting those would never end.
+fn worth_a_span(metadata: &Metadata<'_>) -> bool {
+    const EXPORTER: [&str; 5] = ["h2", "hyper", "opentelemetry", "tonic", "tower"];
+    let origin = metadata.target().split("::").next().unwrap_or_default();
+    let origin = origin.split('_').next().unwrap_or_default();
+    *metadata.level() <= Level::INFO && !EXPORTER.contains(&origin)
+}
+
+fn log_layer(
+    format: LogFormat,
+    service_name: &'static str,
+    node_id: &str,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => {
+            let identity =
+                serde_json::json!({ "service": service_name, "node": node_id }).to_string();
+            layer
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .map_event_format(|inner| Identified { inner, identity })
+                .boxed()
+        }
+    }
+}
+
+/// Puts the process's identity, and the trace's id, at the front of every JSON line.
+struct Identified<F> {
+    inner: F,
+    /// A JSON object.
+    identity: String,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Identified<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'w> FormatFields<'w> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::with_capacity(256);
+        self.inner
+            .format_event(context, Writer::new(&mut line), event)?;
+        let Some(fields) = line.strip_prefix('{') else {
+            return writer.write_str(&line);
+        };
+        writer.write_str(self.identity.trim_end_matches('}'))?;
+        let trace = opentelemetry::Context::current();
+        let span = trace.span();
+        if span.span_context().is_sampled() {
+            write!(writer, r#","traceId":"{}""#, span.span_context().trace_id())?;
+        }
+        writer.write_char(',')?;
+        writer.write_str(fields)
+    }
+}
