@@ -67,14 +67,10 @@ pub fn ensure(servers: &[Server], progress: Progress) -> Result<()> {
     let tools = tools_dir()?;
     let path = tools.join("install.lock");
     let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    lock.lock()
-        .with_context(|| format!("cannot lock {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     // Another process may have installed them while we waited.
-    let missing: Vec<Server> = servers
-        .iter()
-        .copied()
-        .filter(|server| !server.is_there())
-        .collect();
+    let missing: Vec<Server> =
+        servers.iter().copied().filter(|server| !server.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -84,10 +80,7 @@ pub fn ensure(servers: &[Server], progress: Progress) -> Result<()> {
             format!("cannot install what is missing; install by hand: {}", server.how())
         })?;
         if !server.is_there() {
-            bail!(
-                "still cannot run what was installed; install by hand: {}",
-                server.how()
-            );
+            bail!("still cannot run what was installed; install by hand: {}", server.how());
         }
     }
     Ok(())
@@ -155,20 +148,14 @@ fn as_root(program: &str) -> Command {
 /// Runs to the end; the error carries the end of what was said.
 fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {name}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = [output.stdout, output.stderr].concat();
     let tail = &said[said.len().saturating_sub(2_000)..];
-    bail!(
-        "{name} failed ({}):\n{}",
-        output.status,
-        String::from_utf8_lossy(tail).trim()
-    )
+    bail!("{name} failed ({}):\n{}", output.status, String::from_utf8_lossy(tail).trim())
 }
 
 fn make_executable(path: &Path) -> Result<()> {

@@ -9,9 +9,10 @@
 //! | [`binaries`] | the node binaries, built before they are run |
 //! | [`install`] | PostgreSQL, Redis and nats-server: found, or installed |
 //! | [`progress`] | what is said while slow things happen |
-//!
-//! Nothing here outlives the process that started it, even when that is killed by `SIGKILL`:
-//! see `process`.
+//! | `postgres`, `redis`, `nats` | how one server of each kind is run |
+//! | `process` | one child process that cannot outlive us, even when we are killed by `SIGKILL` |
+//! | `throwaway` | a directory that goes when we do |
+//! | `ports`, `secret` | loopback ports of one's own; passwords made once |
 
 pub mod binaries;
 pub mod cluster;
@@ -28,5 +29,5 @@ mod redis;
 mod secret;
 mod throwaway;
 
-pub use cluster::{Builder, Cluster, DataInUse};
+pub use cluster::{Builder, Cluster};
 pub use node::{Node, Role};

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -25,7 +25,7 @@ mod probe;
 pub(crate) use probe::Probe;
 
 /// How long a process may take over becoming ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 /// How long a process may take over ending by itself; a gateway drains in this time.
 const ENDED: Duration = Duration::from_secs(40);
@@ -92,23 +92,8 @@ pub(crate) struct Plan {
 
 impl Node {
     pub(crate) fn new(plan: Plan) -> Self {
-        let Plan {
-            role,
-            name,
-            port,
-            admin,
-            launch,
-            probe,
-        } = plan;
-        Self(Arc::new(Inner {
-            role,
-            name,
-            port,
-            admin,
-            launch,
-            probe,
-            process: Mutex::new(None),
-        }))
+        let Plan { role, name, port, admin, launch, probe } = plan;
+        Self(Arc::new(Inner { role, name, port, admin, launch, probe, process: Mutex::new(None) }))
     }
 
     /// Starts what `plan` describes, planned anew with other ports when a stranger took one
@@ -144,18 +129,14 @@ impl Node {
     /// Where its health and metrics are (NATS: its monitoring). Postgres and Redis have no such
     /// port; theirs is [`Node::address`].
     pub fn admin(&self) -> SocketAddr {
-        self.0
-            .admin
-            .as_ref()
-            .map_or_else(|| self.address(), Port::address)
+        self.0.admin.as_ref().map_or_else(|| self.address(), Port::address)
     }
 
     /// The process id, unless it is away.
     pub fn pid(&self) -> Option<u32> {
         let mut slot = self.0.slot();
-        slot.as_mut()
-            .filter(|process| matches!(process.exited(), Ok(None)))
-            .map(|process| process.pid())
+        let process = slot.as_mut()?;
+        matches!(process.exited(), Ok(None)).then(|| process.pid())
     }
 
     /// Where its output goes.
@@ -191,8 +172,7 @@ impl Node {
 
     /// Ends it by `SIGKILL` and waits until it is gone.
     pub async fn kill(&self) -> Result<()> {
-        self.blocking(|node| node.end(Signal::SIGKILL).map(drop))
-            .await
+        self.blocking(|node| node.end(Signal::SIGKILL).map(drop)).await
     }
 
     /// [`Node::terminate`], then [`Node::start`].
@@ -212,10 +192,6 @@ impl Node {
     /// Lets it go on after [`Node::pause`].
     pub fn resume(&self) -> Result<()> {
         self.0.signal(Signal::SIGCONT)
-    }
-
-    pub(crate) fn start_blocking(&self) -> Result<()> {
-        self.0.start()
     }
 
     pub(crate) fn terminate_blocking(&self) -> Result<Option<ExitStatus>> {
@@ -275,8 +251,7 @@ impl Inner {
     }
 
     fn ready(&self) -> Result<()> {
-        let log_from = self.launch.log_end();
-        match self.ready_before(Instant::now() + READY, log_from) {
+        match self.ready_before(Instant::now() + READY, 0) {
             Ok(()) => Ok(()),
             Err(NotReady::Left(status)) => bail!("{} ended ({status})", self.name),
             Err(NotReady::Failed(error)) => Err(error),
@@ -319,19 +294,30 @@ impl Inner {
         self.end(self.launch.stop_signal)
     }
 
+    /// The lock is let go between two looks: a drain may take long, and others may watch it.
     fn end(&self, signal: Signal) -> Result<Option<ExitStatus>> {
-        let mut slot = self.slot();
-        let Some(process) = slot.as_mut() else {
-            return Ok(None);
-        };
-        let start = Instant::now();
-        let status = process.end(signal, ENDED)?;
-        *slot = None;
-        if start.elapsed() >= ENDED {
-            let seconds = ENDED.as_secs();
-            bail!("{} did not end in {seconds} s and was killed", self.name);
+        if let Some(process) = self.slot().as_mut() {
+            process.ask_to_end(signal)?;
         }
-        Ok(Some(status))
+        let deadline = Instant::now() + ENDED;
+        loop {
+            let mut slot = self.slot();
+            let Some(process) = slot.as_mut() else {
+                return Ok(None);
+            };
+            if let Some(status) = process.exited()? {
+                *slot = None;
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                // Dropping ends it the hard way.
+                *slot = None;
+                let seconds = ENDED.as_secs();
+                bail!("{} did not end in {seconds} s and was killed", self.name);
+            }
+            drop(slot);
+            thread::sleep(POLL);
+        }
     }
 }
 
@@ -349,9 +335,7 @@ impl From<anyhow::Error> for NotReady {
 
 /// Whether a process gave up because its port was taken; all of them use libc's words.
 fn address_in_use(error: &anyhow::Error) -> bool {
-    format!("{error:#}")
-        .to_lowercase()
-        .contains("address already in use")
+    format!("{error:#}").to_lowercase().contains("address already in use")
 }
 
 impl fmt::Debug for Node {
@@ -362,9 +346,4 @@ impl fmt::Debug for Node {
             .field("address", &self.address())
             .finish_non_exhaustive()
     }
-}
-
-/// Where the log of a process was kept by an earlier start.
-pub(crate) fn previous_log(log: &Path) -> PathBuf {
-    log.with_extension("log.1")
 }

@@ -33,11 +33,7 @@ impl Port {
                 return Ok(port);
             }
         }
-        bail!(
-            "no free port on 127.0.0.1 between {} and {}",
-            RANGE.start,
-            RANGE.end
-        )
+        bail!("no free port on 127.0.0.1 between {} and {}", RANGE.start, RANGE.end)
     }
 
     /// Exactly this port, or an error that says that it is taken.
@@ -55,10 +51,7 @@ impl Port {
         let claim = net::UnixListener::bind_addr(&name).ok()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         TcpListener::bind(address).ok()?;
-        Some(Self {
-            address,
-            _claim: claim,
-        })
+        Some(Self { address, _claim: claim })
     }
 }
 

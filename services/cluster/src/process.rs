@@ -34,10 +34,13 @@ const TAIL: u64 = 3_000;
 
 /// `$1` is the signal that ends the server, the rest its command. The pipe is moved to
 /// descriptor 3 first: a shell gives what runs in the background an empty stdin. A paused server
-/// is woken, since it could not end otherwise; one that does not end in 10 s is killed.
+/// is woken, since it could not end otherwise; one that does not end in 10 s is killed. Signals
+/// to the process group are ignored: the kernel itself sends `SIGHUP` to one that is orphaned
+/// while a member is paused.
 const WATCHED: &str = r#"
 exec 3<&0 </dev/null
 (
+  trap '' HUP INT QUIT TERM
   cat <&3 >/dev/null
   exec 3<&-
   ours() { read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = "$$" ]; }
@@ -118,9 +121,8 @@ impl Launch {
         if let Some(account) = self.account {
             command.gid(account.gid).uid(account.uid);
         }
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
         let lifeline = child.stdin.take();
         let process = Process {
             child,
@@ -214,18 +216,19 @@ impl Process {
         }
     }
 
-    /// Ends it by `signal`, waking it if it is paused, or by `SIGKILL` once `limit` has passed.
-    pub(crate) fn end(&mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
+    /// Sends what shall end it, and wakes it if it is paused: it could not end otherwise.
+    pub(crate) fn ask_to_end(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
-        if signal != Signal::SIGKILL {
-            self.signal(Signal::SIGCONT)?;
-            if let Some(status) = self.wait(limit)? {
-                return Ok(status);
-            }
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.ask_to_end(self.abort_signal)?;
+        if self.wait(DROPPED)?.is_none() {
             self.signal(Signal::SIGKILL)?;
+            self.wait(DROPPED)?;
         }
-        self.wait(DROPPED)?
-            .with_context(|| format!("process {} survived SIGKILL", self.child.id()))
+        Ok(())
     }
 
     fn write_pid_file(&self) -> Result<()> {
@@ -241,7 +244,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Nobody is left to tell; the watcher gets a last try when the lifeline closes.
-        self.end(self.abort_signal, DROPPED).ok();
+        self.end().ok();
     }
 }
 

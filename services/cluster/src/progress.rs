@@ -27,11 +27,7 @@ pub enum Progress {
 impl Progress {
     /// As much as standard error is good for.
     pub fn detect() -> Self {
-        if stderr().is_terminal() {
-            Self::Terminal
-        } else {
-            Self::Lines
-        }
+        if stderr().is_terminal() { Self::Terminal } else { Self::Lines }
     }
 
     /// A step that ends when what is returned is dropped.
@@ -48,8 +44,11 @@ impl Progress {
 
     /// A line of its own, said at every level but [`Progress::Quiet`].
     pub fn note(self, what: &str) {
-        if self != Self::Quiet {
-            say(what);
+        match self {
+            Self::Quiet => {}
+            Self::Lines => say(what),
+            // A step may be under way on this line; it draws itself anew below.
+            Self::Terminal => say(&format!("\r\x1b[K{what}")),
         }
     }
 }
@@ -90,9 +89,7 @@ impl Step {
             write!(stderr().lock(), "\r\x1b[K").ok();
             say(&format!("· {what}{taken}"));
         };
-        Self {
-            spinner: Some((done, thread::spawn(spin))),
-        }
+        Self { spinner: Some((done, thread::spawn(spin))) }
     }
 }
 

@@ -28,12 +28,8 @@ pub(crate) fn kept_in(path: &Path) -> Result<String> {
     }
     let secret = random();
     let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(secret.as_bytes())
     };

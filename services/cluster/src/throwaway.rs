@@ -1,6 +1,7 @@
 //! A directory that goes when we do, even if we are killed.
 
 use std::{
+    env,
     fs::{self, Permissions},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -11,11 +12,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::process::POLL;
+use crate::{postgres, process::POLL};
 
 /// Waits for us to end (stdin closes), then for the servers named in `run/`, and removes the
 /// directory. Removing is tried again, since a server's last child may still be writing.
 const JANITOR: &str = r#"
+trap '' HUP INT QUIT TERM
 cat >/dev/null
 for file in "$1"/run/*.pid; do
   read -r pid _ <"$file" || continue
@@ -36,14 +38,21 @@ pub(crate) struct Throwaway {
 }
 
 impl Throwaway {
-    /// A new empty directory below `parent`, or the system's temporary directory.
-    pub(crate) fn new_in(parent: &Path) -> Result<Self> {
+    /// A new directory, laid out, in a place that also the user of Postgres can reach.
+    pub(crate) fn new() -> Result<Self> {
+        let mut parent = env::temp_dir();
+        if let Some(account) = postgres::server_account()?
+            && !postgres::can_enter(account, &parent)
+        {
+            parent = PathBuf::from("/var/tmp");
+        }
         let made = tempfile::Builder::new()
             .prefix("natter-")
             // Others may pass through (Postgres may run as another user), not look around.
             .permissions(Permissions::from_mode(0o711))
-            .tempdir_in(parent)
+            .tempdir_in(&parent)
             .with_context(|| format!("cannot make a directory in {}", parent.display()))?;
+        lay_out(made.path())?;
         let janitor = Command::new("/bin/sh")
             .args(["-c", JANITOR, "sh"])
             .arg(made.path())
@@ -54,10 +63,7 @@ impl Throwaway {
             .process_group(0)
             .spawn()
             .context("cannot start a shell")?;
-        Ok(Self {
-            path: made.keep(),
-            janitor,
-        })
+        Ok(Self { path: made.keep(), janitor })
     }
 
     pub(crate) fn path(&self) -> &Path {

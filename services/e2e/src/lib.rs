@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Stories told through sockets, against a real cluster.
+//!
+//! The stories are in `tests/`, a file a theme; here is what they are told with:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`stage`] | the cluster that the stories of a file share, each alone or among others |
+//! | [`person`] | somebody with an account, and their devices |
+//! | [`api`] | REST as one device uses it |
+//! | [`socket`] | one WebSocket connection: requests, and what has come |
+//! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
+//! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
+//! | [`soon`] | waiting for a thing itself instead of a while |
+//!
+//! Nothing waits for a fixed time. That something did *not* arrive is shown by a marker: an
+//! event that is certain to arrive later on the same path.
+
+pub mod api;
+pub mod person;
+pub mod record;
+pub mod socket;
+pub mod soon;
+pub mod stage;
+pub mod tokens;
+
+pub use api::{Answer, Api};
+pub use person::{Device, Person};
+pub use socket::{Presenting, Socket};
+pub use soon::soon;
+pub use stage::Stage;

@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The gateway: terminates sockets and REST, publishes to feeds, fans feeds out.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | the settings |
+//! | [`app`] | the parts that handlers use |
+//! | [`auth`] | who is calling: tokens, devices, passwords |
+//! | [`rest`] | `/v1/…`, described by OpenAPI |
+//! | [`chats`] | what can be done with chats, over sockets and REST alike |
+//! | [`send`] | messages on their way into the log |
+//! | [`history`] | pages of a chat's messages |
+//! | [`hub`] | feeds, fanned out to this node's connections |
+//! | [`registry`] | who is connected here, and takes part in what |
+//! | [`online`] | which devices are online here, told to the others |
+//! | [`socket`] | the WebSocket transport: handshake, session |
+//! | [`page`] | the page at `/` |
+//! | [`run`] | a gateway's life: connect, serve, drain |
+//! | [`relay`] | committed changes, put on their feeds |
+//! | [`rate`] | token buckets |
+//! | [`text`] | what clients write, checked |
+//! | [`fault`] | what goes wrong inside, as clients may know it |
+
+pub mod app;
+pub mod auth;
+pub mod chats;
+pub mod config;
+pub mod fault;
+pub mod history;
+pub mod hub;
+pub mod online;
+pub mod page;
+pub mod rate;
+pub mod registry;
+pub mod relay;
+pub mod rest;
+pub mod run;
+pub mod send;
+pub mod socket;
+pub mod text;
+
+pub use run::run;

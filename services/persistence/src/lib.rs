@@ -1,1 +1,64 @@
-//! Placeholder.
+//! The persistence worker: what the log holds becomes rows of Postgres.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | the command line |
+//! | [`migrate`] | the schema and the streams, brought up to date |
+//! | [`worker`] | a task for every shard, which owns it or stands by |
+//! | [`owner`] | one shard while it is ours: read, tell, write; one [`owner::Owner::step`] a batch |
+//! | [`epoch`] | whether the log is the one that Postgres knows |
+//! | [`outbox`] | what handlers committed and did not get to relay |
+//! | [`upkeep`] | the live mirror, and the log's tail |
+//! | `batch` | entries as rows; poison |
+//! | `digest` | tells gateways what the log touched |
+//! | `salvage` | what a log that lost its end took in since |
+//! | `trace` | the worker's part of a message's trace |
+
+mod batch;
+pub mod config;
+mod digest;
+pub mod epoch;
+pub mod migrate;
+pub mod outbox;
+pub mod owner;
+mod salvage;
+mod trace;
+pub mod upkeep;
+pub mod worker;
+
+use anyhow::{Context, Result};
+use config::{MigrateArgs, RunArgs, WorkerConfig};
+use natter_bus::Bus;
+use natter_runtime::Health;
+use natter_store::Store;
+use tokio_util::sync::CancellationToken;
+
+/// `migrate`, as the command line says.
+///
+/// # Errors
+/// When a server stays away, or the schema cannot be migrated.
+pub async fn migrate_by(args: &MigrateArgs) -> Result<()> {
+    let (store, bus) = connect(&args.servers, &args.node_id).await?;
+    let log = args.servers.log();
+    migrate::migrate(&store, &bus, args.servers.shards, &log, args.patience).await?;
+    tracing::info!(shards = args.servers.shards, "schema and streams are up to date");
+    store.close().await;
+    Ok(())
+}
+
+/// `run`, as the command line says, until `stop`.
+///
+/// # Errors
+/// When the settings cannot work.
+pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> Result<()> {
+    let (store, bus) = connect(&args.servers, &args.node.node_id).await?;
+    worker::run(WorkerConfig::from(args), store.clone(), bus, health, stop).await;
+    store.close().await;
+    Ok(())
+}
+
+async fn connect(servers: &config::ServerArgs, name: &str) -> Result<(Store, Bus)> {
+    let store = Store::connect(&servers.store()).context("NATTER_DATABASE_URL")?;
+    let bus = Bus::connect(&servers.bus(name)).await.context("NATTER_NATS_URL")?;
+    Ok((store, bus))
+}

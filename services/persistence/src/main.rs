@@ -1,1 +1,42 @@
-fn main() {}
+//! `natter-persistence`: see `--help`.
+
+use clap::Parser;
+use natter_persistence::config::{Cli, Command, MigrateArgs, RunArgs};
+use natter_runtime::{Health, admin, metrics, shutdown, telemetry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Batches are many small allocations that all go at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Migrate(args) => migrate(args).await,
+        Command::Run(args) => run(args).await,
+    }
+}
+
+async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node_id)?;
+    let outcome = natter_persistence::migrate_by(&args).await;
+    telemetry.shutdown().await;
+    outcome
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node.node_id)?;
+    metrics::install()?;
+    let stop = shutdown::signal()?;
+    let health = Health::new();
+    // The admin port outlives the drain, so that probes see "draining" and not a dead port.
+    let admin_stop = CancellationToken::new();
+    let listener = TcpListener::bind(args.node.admin_listen).await?;
+    let admin = tokio::spawn(admin::serve(listener, health.clone(), admin_stop.clone()));
+    let outcome = natter_persistence::run_by(&args, health, stop).await;
+    admin_stop.cancel();
+    admin.await??;
+    telemetry.shutdown().await;
+    outcome
+}

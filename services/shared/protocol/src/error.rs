@@ -121,6 +121,9 @@ impl WireError {
 pub mod close {
     /// The node drains: reconnect, to another.
     pub const DRAINING: u16 = 1012;
+    /// A dependency is down, so the handshake could not be finished: come back later (RFC 6455's
+    /// registry).
+    pub const TRY_AGAIN: u16 = 1013;
     /// Malformed frames.
     pub const MALFORMED: u16 = 4400;
     /// Not authenticated, or the token has expired.

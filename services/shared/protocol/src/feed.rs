@@ -77,8 +77,9 @@ pub struct Entry {
 pub struct Origin {
     /// The connection, which is not sent its own message.
     pub connection: ConnectionId,
-    /// The gateway's number for the request, in this connection.
-    pub request: u64,
+    /// The client's own number for the request; none when it wants no reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
 }
 
 /// What happened on a feed.

@@ -325,7 +325,7 @@ pub struct HistoryPage {
     pub from_seq: Seq,
     /// … up to this one.
     pub to_seq: Seq,
-    /// Only the log's tail was at hand, without what Postgres holds.
+    /// Not all of it could be reached: only the log's tail, or only what Postgres holds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
 }

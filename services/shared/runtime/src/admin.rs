@@ -68,61 +68,78 @@ struct Readiness {
 async fn ready(State(health): State<Health>) -> impl IntoResponse {
     let reasons = health.reasons();
     let ready = reasons.is_empty();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, reasons }))
 }
 
 async fn scrape() -> impl IntoResponse {
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        metrics::render(),
-    )
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
     use super::*;
+
+    /// Status and body.
+    async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(String, String)> {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        let status = head.split(' ').nth(1).unwrap_or_default();
+        Ok((status.to_owned(), body.to_owned()))
+    }
 
     #[tokio::test]
     async fn the_port_tells_life_readiness_and_metrics() -> anyhow::Result<()> {
         metrics::install()?;
         ::metrics::counter!("test_admin_total").increment(3);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let base = format!("http://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
         let (health, stop) = (Health::new(), CancellationToken::new());
         let server = tokio::spawn(serve(listener, health.clone(), stop.clone()));
 
-        assert_eq!(reqwest::get(format!("{base}/live")).await?.status(), 200);
-        let starting = reqwest::get(format!("{base}/ready")).await?;
-        assert_eq!(starting.status(), 503);
-        assert_eq!(
-            starting.text().await?,
-            r#"{"ready":false,"reasons":["starting"]}"#
-        );
+        assert_eq!(ask(address, "/live").await?.0, "200");
+        let (status, body) = ask(address, "/ready").await?;
+        assert_eq!(status, "503");
+        assert_eq!(body, r#"{"ready":false,"reasons":["starting"]}"#);
 
         health.started();
-        let ready = reqwest::get(format!("{base}/ready")).await?;
-        assert_eq!(ready.status(), 200);
-        assert_eq!(ready.text().await?, r#"{"ready":true}"#);
+        let (status, body) = ask(address, "/ready").await?;
+        assert_eq!(status, "200");
+        assert_eq!(body, r#"{"ready":true}"#);
 
         health.draining();
-        assert_eq!(reqwest::get(format!("{base}/live")).await?.status(), 200);
-        assert_eq!(reqwest::get(format!("{base}/ready")).await?.status(), 503);
-        let metrics = reqwest::get(format!("{base}/metrics"))
-            .await?
-            .text()
-            .await?;
+        assert_eq!(ask(address, "/live").await?.0, "200");
+        assert_eq!(ask(address, "/ready").await?.0, "503");
+        let (_, metrics) = ask(address, "/metrics").await?;
         assert!(metrics.contains("test_admin_total 3"), "{metrics}");
 
         stop.cancel();
         server.await??;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_stalls_does_not_keep_the_port_open() -> anyhow::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, Health::new(), stop.clone()));
+        let mut stalled = TcpStream::connect(address).await?;
+        stalled.write_all(b"GET /live HTTP/1.1\r\nhost:").await?;
+        assert_eq!(ask(address, "/live").await?.0, "200", "the stalled one was accepted before");
+        stop.cancel();
+        tokio::time::timeout(CLOSING * 5, server).await???;
         Ok(())
     }
 }

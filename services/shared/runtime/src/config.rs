@@ -62,10 +62,7 @@ mod tests {
     #[test]
     fn a_node_id_that_would_break_a_subject_is_refused() {
         for bad in ["", "a.b", "a b", "gw*", "größe", &"x".repeat(65)] {
-            assert!(
-                Cli::try_parse_from(["natter", "--node-id", bad]).is_err(),
-                "{bad}"
-            );
+            assert!(Cli::try_parse_from(["natter", "--node-id", bad]).is_err(), "{bad}");
         }
         assert!(Cli::try_parse_from(["natter", "--node-id", "gateway-1_b"]).is_ok());
     }

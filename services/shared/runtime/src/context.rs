@@ -80,9 +80,7 @@ mod tests {
     fn a_trace_goes_on_over_a_message() {
         traced(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)), || {
             let span = follow(Some(REMOTE), || info_span!("receive"));
-            let sent = span
-                .in_scope(inject_current)
-                .expect("a sampled parent samples its child");
+            let sent = span.in_scope(inject_current).expect("a sampled parent samples its child");
             assert_eq!(sent[..36], REMOTE[..36], "same trace");
             assert_ne!(sent, REMOTE, "another span");
         });
@@ -94,22 +92,15 @@ mod tests {
             assert_eq!(info_span!("send").in_scope(inject_current), None);
         });
         traced(Sampler::AlwaysOn, || {
-            assert_eq!(
-                follow(None, || info_span!("receive")).in_scope(inject_current),
-                None
-            );
+            assert_eq!(follow(None, || info_span!("receive")).in_scope(inject_current), None);
         });
         assert_eq!(info_span!("send").in_scope(inject_current), None);
     }
 
     #[test]
     fn a_malformed_context_starts_a_trace_of_its_own() {
-        for bad in [
-            "",
-            "00",
-            "nonsense",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-        ] {
+        for bad in ["", "00", "nonsense", "00-00000000000000000000000000000000-b7ad6b7169203331-01"]
+        {
             traced(Sampler::AlwaysOn, || {
                 let span = follow(Some(bad), || info_span!("receive"));
                 assert!(span.in_scope(inject_current).is_some(), "{bad}");

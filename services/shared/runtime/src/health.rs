@@ -82,9 +82,7 @@ impl Health {
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health")
-            .field("reasons", &self.reasons())
-            .finish()
+        f.debug_struct("Health").field("reasons", &self.reasons()).finish()
     }
 }
 

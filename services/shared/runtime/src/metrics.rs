@@ -8,22 +8,11 @@ use std::{sync::OnceLock, thread, time::Duration};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// From half a millisecond (a delivery on the same node) to ten seconds (every timeout).
-const SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-const BYTES: &[f64] = &[
-    64.0,
-    256.0,
-    1_024.0,
-    4_096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-];
-const COUNTS: &[f64] = &[
-    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0,
-];
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BYTES: &[f64] = &[64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
+const COUNTS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
 
 /// Histogram samples wait in memory until upkeep or a scrape folds them into the buckets, so
 /// this bounds what a process that nobody scrapes keeps.
@@ -66,10 +55,7 @@ pub fn install() -> Result<(), BuildError> {
 
 /// All metrics in Prometheus' text format; empty before [`install`].
 pub fn render() -> String {
-    RECORDER
-        .get()
-        .map(PrometheusHandle::render)
-        .unwrap_or_default()
+    RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -83,14 +69,8 @@ mod tests {
         metrics::histogram!("test_latency_seconds").record(0.003);
         metrics::histogram!("test_batch_size").record(42.0);
         let text = render();
-        assert!(
-            text.contains(r#"test_latency_seconds_bucket{le="0.005"} 1"#),
-            "{text}"
-        );
-        assert!(
-            text.contains(r#"test_batch_size_bucket{le="50"} 1"#),
-            "{text}"
-        );
+        assert!(text.contains(r#"test_latency_seconds_bucket{le="0.005"} 1"#), "{text}");
+        assert!(text.contains(r#"test_batch_size_bucket{le="50"} 1"#), "{text}");
         Ok(())
     }
 }

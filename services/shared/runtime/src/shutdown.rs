@@ -30,10 +30,7 @@ pub fn signal() -> io::Result<CancellationToken> {
             }
         };
         let first = next().await;
-        tracing::info!(
-            signal = first,
-            "shutting down; a second signal exits at once"
-        );
+        tracing::info!(signal = first, "shutting down; a second signal exits at once");
         stop.cancel();
         let second = next().await;
         tracing::warn!(signal = second, "exiting at once");
@@ -55,11 +52,7 @@ pub async fn join_within<T: 'static>(tasks: &mut JoinSet<T>, limit: Duration) ->
     }
     let left = tasks.len();
     if left > 0 {
-        tracing::warn!(
-            tasks = left,
-            ?limit,
-            "aborting tasks that did not end in time"
-        );
+        tracing::warn!(tasks = left, ?limit, "aborting tasks that did not end in time");
         tasks.shutdown().await;
     }
     left

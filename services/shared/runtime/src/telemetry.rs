@@ -16,7 +16,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{ParseError, filter_fn},
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
@@ -82,15 +82,10 @@ pub fn init(
     node_id: &str,
 ) -> Result<TelemetryGuard, TelemetryError> {
     let filter = EnvFilter::builder().parse(&args.log)?;
-    let mut layers = vec![
-        log_layer(args.log_format, service_name, node_id)
-            .with_filter(filter)
-            .boxed(),
-    ];
+    let mut layers =
+        vec![log_layer(args.log_format, service_name, node_id).with_filter(filter).boxed()];
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let provider = exporter_configured()
-        .then(|| provider(service_name, node_id))
-        .transpose()?;
+    let provider = exporter_configured().then(|| provider(service_name, node_id)).transpose()?;
     if let Some(provider) = &provider {
         let traces = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(service_name))
@@ -127,12 +122,9 @@ fn stop(provider: &SdkTracerProvider) {
 }
 
 fn exporter_configured() -> bool {
-    [
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    ]
-    .iter()
-    .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 fn provider(
@@ -154,10 +146,10 @@ fn provider(
 
 /// The exporter's own connection makes spans too: exporting those would never end.
 fn worth_a_span(metadata: &Metadata<'_>) -> bool {
-    const EXPORTER: [&str; 5] = ["h2", "hyper", "opentelemetry", "tonic", "tower"];
+    const EXPORTER: [&str; 6] = ["h2", "hyper", "hyper_util", "opentelemetry", "tonic", "tower"];
     let origin = metadata.target().split("::").next().unwrap_or_default();
-    let origin = origin.split('_').next().unwrap_or_default();
-    *metadata.level() <= Level::INFO && !EXPORTER.contains(&origin)
+    let exporter = EXPORTER.contains(&origin) || origin.starts_with("opentelemetry_");
+    *metadata.level() <= Level::INFO && !exporter
 }
 
 fn log_layer(
@@ -165,20 +157,27 @@ fn log_layer(
     service_name: &'static str,
     node_id: &str,
 ) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match format {
-        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => {
-            let identity =
-                serde_json::json!({ "service": service_name, "node": node_id }).to_string();
-            layer
-                .json()
-                .flatten_event(true)
-                .with_span_list(false)
-                .map_event_format(|inner| Identified { inner, identity })
-                .boxed()
-        }
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .boxed(),
+        LogFormat::Json => json_layer(service_name, node_id, io::stderr).boxed(),
     }
+}
+
+fn json_layer<S, W>(service_name: &'static str, node_id: &str, writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let identity = serde_json::json!({ "service": service_name, "node": node_id }).to_string();
+    tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .map_event_format(|inner| Identified { inner, identity })
 }
 
 /// Puts the process's identity, and the trace's id, at the front of every JSON line.
@@ -201,12 +200,11 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut line = String::with_capacity(256);
-        self.inner
-            .format_event(context, Writer::new(&mut line), event)?;
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
         let Some(fields) = line.strip_prefix('{') else {
             return writer.write_str(&line);
         };
-        writer.write_str(self.identity.trim_end_matches('}'))?;
+        writer.write_str(self.identity.strip_suffix('}').unwrap_or(&self.identity))?;
         let trace = opentelemetry::Context::current();
         let span = trace.span();
         if span.span_context().is_sampled() {
@@ -214,5 +212,60 @@ where
         }
         writer.write_char(',')?;
         writer.write_str(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use opentelemetry_sdk::trace::Sampler;
+    use tracing::{info_span, subscriber::with_default};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_names_the_process_and_the_trace() -> anyhow::Result<()> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn).build();
+        let subscriber = tracing_subscriber::registry()
+            .with(json_layer("natter-test", "node-1", move || writer.clone()))
+            .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+        with_default(subscriber, || {
+            tracing::info!(answer = 42, "outside");
+            info_span!("handling", chat = "c1").in_scope(|| tracing::warn!("inside"));
+        });
+        let bytes = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lines = String::from_utf8(bytes)?;
+        let lines: Vec<serde_json::Value> =
+            lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        assert_eq!(lines[0]["service"], "natter-test");
+        assert_eq!(lines[0]["node"], "node-1");
+        assert_eq!(lines[0]["message"], "outside");
+        assert_eq!(lines[0]["answer"], 42);
+        assert!(lines[0].get("traceId").is_none());
+        assert_eq!(lines[1]["span"]["chat"], "c1");
+        assert_eq!(lines[1]["traceId"].as_str().map(str::len), Some(32));
+        Ok(())
+    }
+
+    #[test]
+    fn a_filter_that_does_not_parse_is_refused() {
+        let args = TelemetryArgs { log: "natter=loudly".to_owned(), log_format: LogFormat::Json };
+        assert!(matches!(init(&args, "natter-test", "n"), Err(TelemetryError::Filter(_))));
     }
 }

@@ -1,1 +1,147 @@
-//! Placeholder.
+//! Every SQL statement of Natter, and the only user of sqlx: accounts, devices, sessions, chats,
+//! members, history, and what the worker needs.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`accounts`] | users: registration, credentials, profile, search, an outside issuer's users |
+//! | [`devices`] | a user's devices: their state, revocation, sign-out |
+//! | [`sessions`] | logging in, refresh tokens that rotate, replay detection |
+//! | [`chats`] | groups and one-to-ones made, one chat as its viewer sees it |
+//! | [`members`] | joining, leaving, who takes part, what a connection follows |
+//! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
+//! | [`history`] | pages of messages, and whether a message was sent before |
+//! | [`shards`] | who owns a shard, and up to where it is written |
+//! | [`persist`] | a batch of feed entries written in one transaction |
+//! | [`outbox`] | changes committed here that feeds must hear of |
+//! | [`error`] | what can go wrong, in terms of what the caller can do |
+//!
+//! Rows stay in this crate (`rows`, `views`); what it gives back are `natter-protocol`'s types.
+//!
+//! Isolation is read committed unless a function says otherwise. A statement sees one snapshot,
+//! so what must be consistent with itself is read by one statement.
+
+pub mod accounts;
+pub mod chat_list;
+pub mod chats;
+pub mod devices;
+pub mod error;
+pub mod history;
+pub mod members;
+pub mod outbox;
+pub mod persist;
+pub mod sessions;
+pub mod shards;
+
+mod rows;
+mod views;
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::sync::Semaphore;
+
+pub use accounts::{Credentials, Login, NewUser, UserSearch};
+pub use chat_list::ChatCursor;
+pub use chats::Created;
+pub use devices::DeviceState;
+pub use error::{Conflict, Result, StoreError};
+pub use history::{HistorySlice, Page, SentBefore};
+pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
+pub use outbox::{RelayError, Relayed};
+pub use persist::{Row, RowKind};
+pub use sessions::{NewDevice, NewRefresh, Rotation};
+pub use shards::ShardRow;
+
+/// A statement that runs longer is cancelled by the server and answered by
+/// [`StoreError::Unavailable`].
+const STATEMENT_TIMEOUT: &str = "5s";
+/// A transaction whose process was stopped in the middle lets go of its locks after this time.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
+
+/// Where Postgres is, and how much of it one process takes.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// Connections of this process at most. 10 by default.
+    pub max_connections: u32,
+    /// How long a call waits for one of them before it is refused as unavailable. 2 s by default.
+    pub acquire_timeout: Duration,
+}
+
+impl StoreConfig {
+    /// The defaults, for a URL.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), max_connections: 10, acquire_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// Without the URL, which holds a password.
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Postgres. Cloning shares the connections.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    /// A relay holds a connection while it waits for the broker: with the broker slow, relays
+    /// must not take every connection from those who only want to read.
+    relays: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Connects when first used, so a process starts while Postgres is away. Must be called
+    /// inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the URL cannot be read.
+    pub fn connect(config: &StoreConfig) -> Result<Self> {
+        let options = PgConnectOptions::from_str(&config.url)?.options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .connect_lazy_with(options);
+        let relays = (config.max_connections as usize / 2).max(1);
+        Ok(Self { pool, relays: Arc::new(Semaphore::new(relays)) })
+    }
+
+    /// Brings the schema up to date. Safe to run by several processes at once: they take turns.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], or [`StoreError::Migrate`] when the schema is newer than this
+    /// program or was changed by hand.
+    pub async fn migrate(&self) -> Result<()> {
+        let mut connection = self.pool.acquire().await?.detach();
+        // A migration may well take longer than a request, and waits for others to finish theirs.
+        sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+        sqlx::migrate!("../../../migrations").run(&mut connection).await?;
+        Ok(())
+    }
+
+    /// One round trip: whether Postgres answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

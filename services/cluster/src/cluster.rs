@@ -1,0 +1,395 @@
+//! Servers and nodes, started and stopped in order.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::task;
+
+use crate::{
+    Node,
+    binaries::Binaries,
+    install::{self, Server},
+    nats,
+    ports::Port,
+    postgres::{Durability, Postgres},
+    process::wait_for_strays,
+    progress::Progress,
+    redis, secret,
+    throwaway::{Throwaway, lay_out},
+};
+
+mod lock;
+mod plan;
+
+use plan::Environment;
+
+/// How long a killed launcher's servers may take over ending, before the next may start.
+const STRAYS: Duration = Duration::from_secs(30);
+
+/// How long the migration may take.
+const MIGRATED: Duration = Duration::from_mins(5);
+
+/// A running Natter. Dropping ends it at once; [`Cluster::stop`] does so in good order.
+#[derive(Debug)]
+pub struct Cluster {
+    gateways: Vec<Node>,
+    workers: Vec<Node>,
+    postgres: Postgres,
+    redis: Node,
+    nats: Node,
+    jwt_secret: String,
+    data: PathBuf,
+    // Last: the data go, or are free for the next, once nothing uses them any more.
+    _hold: Hold,
+}
+
+/// What makes the data directory ours.
+#[derive(Debug)]
+enum Hold {
+    Throwaway { _dir: Throwaway },
+    Locked { _file: File },
+}
+
+/// How a [`Cluster`] is to be.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    gateways: usize,
+    workers: usize,
+    shards: u16,
+    first_port: Option<u16>,
+    data_dir: Option<PathBuf>,
+    throwaway: Option<bool>,
+    nats_sync_interval: String,
+    env: Vec<(String, String)>,
+    gateway_env: Vec<(String, String)>,
+    worker_env: Vec<(String, String)>,
+    progress: Progress,
+}
+
+impl Builder {
+    /// How many gateways; 1 by default.
+    #[must_use]
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// How many persistence workers; 1 by default.
+    #[must_use]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
+    /// How many shards; 1 by default.
+    #[must_use]
+    pub fn shards(mut self, count: u16) -> Self {
+        self.shards = count;
+        self
+    }
+
+    /// The first gateway's port, the others' following; any free ones by default.
+    #[must_use]
+    pub fn first_port(mut self, port: u16) -> Self {
+        self.first_port = Some(port);
+        self
+    }
+
+    /// Where the data are kept; by default in a temporary directory that goes with the cluster.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Whether the data need not survive a crash of the machine, which makes Postgres much
+    /// faster; so by default, unless there is a [`Builder::data_dir`].
+    #[must_use]
+    pub fn throwaway(mut self, throwaway: bool) -> Self {
+        self.throwaway = Some(throwaway);
+        self
+    }
+
+    /// How often NATS syncs its files: a duration like `2m`, the default, or `always`.
+    #[must_use]
+    pub fn nats_sync_interval(mut self, interval: impl Into<String>) -> Self {
+        self.nats_sync_interval = interval.into();
+        self
+    }
+
+    /// A variable of every node's environment. The later of two wins, and all win over the
+    /// cluster's own.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// A variable of the gateways' environment.
+    #[must_use]
+    pub fn gateway_env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.gateway_env.push((key.into(), value.into()));
+        self
+    }
+
+    /// A variable of the workers' environment.
+    #[must_use]
+    pub fn worker_env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.worker_env.push((key.into(), value.into()));
+        self
+    }
+
+    /// What is said meanwhile; only installing is by default.
+    #[must_use]
+    pub fn progress(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Starts it all: the servers, the migration, the workers, the gateways; each is ready when
+    /// this returns.
+    ///
+    /// # Errors
+    /// When a server cannot be found or installed, the nodes do not build, a port is taken, the
+    /// data are in use by another cluster, or a process does not become ready. What has been
+    /// started by then is ended.
+    pub async fn start(self) -> Result<Cluster> {
+        task::spawn_blocking(move || self.start_blocking())
+            .await
+            .context("starting the cluster panicked")?
+    }
+
+    fn start_blocking(self) -> Result<Cluster> {
+        let (data, hold) = self.hold_data()?;
+        let jwt_secret = secret::kept_in(&data.join("jwt-secret"))?;
+        // Before anything slow: a taken port is the most likely reason to give up.
+        let mut ports = self.gateway_ports()?;
+        install::ensure(&Server::ALL, self.progress)?;
+        let binaries = Binaries::ready(self.progress)?;
+        let (postgres, redis, nats) = self.start_servers(&data)?;
+        let environment = Environment {
+            data: &data,
+            database_url: postgres.url(),
+            redis_url: redis::url(&redis, 0),
+            nats_url: nats::url(&nats),
+            jwt_secret: &jwt_secret,
+            shards: self.shards,
+            all: &self.env,
+        };
+        {
+            let _step = self.progress.step("migrating the database");
+            let log = environment.migrate(&binaries, &self.worker_env, MIGRATED);
+            log.context("the migration failed")?;
+        }
+        let _step = self.progress.step("starting the nodes");
+        let workers = start_all(self.workers, |index| {
+            environment.start_worker(&binaries, index, &self.worker_env)
+        })?;
+        ports.resize_with(self.gateways, || None);
+        let ports = ports.into_iter().map(Mutex::new);
+        let ports: Vec<_> = ports.collect();
+        let gateways = start_all(self.gateways, |index| {
+            let claimed = ports[index].lock().ok().and_then(|mut port| port.take());
+            let fixed = self.fixed_port(index)?;
+            environment.start_gateway(&binaries, index, (claimed, fixed), &self.gateway_env)
+        })?;
+        Ok(Cluster { gateways, workers, postgres, redis, nats, jwt_secret, data, _hold: hold })
+    }
+
+    fn hold_data(&self) -> Result<(PathBuf, Hold)> {
+        let Some(dir) = &self.data_dir else {
+            let dir = Throwaway::new()?;
+            return Ok((dir.path().to_owned(), Hold::Throwaway { _dir: dir }));
+        };
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let dir = fs::canonicalize(dir).context("cannot resolve the data directory")?;
+        let file = lock::take(&dir)?;
+        lay_out(&dir)?;
+        wait_for_strays(&dir.join("run"), STRAYS)?;
+        plan::rotate_logs(&dir)?;
+        Ok((dir, Hold::Locked { _file: file }))
+    }
+
+    fn fixed_port(&self, index: usize) -> Result<Option<u16>> {
+        let Some(first) = self.first_port else {
+            return Ok(None);
+        };
+        let port = u16::try_from(index).ok().and_then(|n| first.checked_add(n));
+        port.map(Some).context("there are not that many ports")
+    }
+
+    fn gateway_ports(&self) -> Result<Vec<Option<Port>>> {
+        (0..self.gateways)
+            .map(|index| self.fixed_port(index)?.map(Port::exactly).transpose())
+            .collect()
+    }
+
+    fn start_servers(&self, data: &Path) -> Result<(Postgres, Node, Node)> {
+        let durability = if self.throwaway.unwrap_or(self.data_dir.is_none()) {
+            Durability::Throwaway
+        } else {
+            Durability::Kept
+        };
+        let _step = self.progress.step("starting PostgreSQL, Redis and NATS");
+        thread::scope(|scope| {
+            let postgres = scope.spawn(|| Postgres::start(data, durability, self.progress));
+            let redis = scope.spawn(|| redis::start(data));
+            let nats = nats::start(data, &self.nats_sync_interval);
+            Ok((joined(postgres)?, joined(redis)?, nats?))
+        })
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            gateways: 1,
+            workers: 1,
+            shards: 1,
+            first_port: None,
+            data_dir: None,
+            throwaway: None,
+            nats_sync_interval: "2m".to_owned(),
+            env: Vec::new(),
+            gateway_env: Vec::new(),
+            worker_env: Vec::new(),
+            progress: Progress::Quiet,
+        }
+    }
+}
+
+impl Cluster {
+    /// One gateway and one worker on throwaway data, unless told otherwise.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A gateway, counted from 0.
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn gateway(&self, index: usize) -> &Node {
+        &self.gateways[index]
+    }
+
+    /// All gateways.
+    pub fn gateways(&self) -> &[Node] {
+        &self.gateways
+    }
+
+    /// A persistence worker, counted from 0.
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn worker(&self, index: usize) -> &Node {
+        &self.workers[index]
+    }
+
+    /// All persistence workers.
+    pub fn workers(&self) -> &[Node] {
+        &self.workers
+    }
+
+    /// The PostgreSQL server.
+    pub fn postgres(&self) -> &Node {
+        self.postgres.node()
+    }
+
+    /// The Redis server; its data do not survive its restart.
+    pub fn redis(&self) -> &Node {
+        &self.redis
+    }
+
+    /// The NATS server.
+    pub fn nats(&self) -> &Node {
+        &self.nats
+    }
+
+    /// Everything that runs: gateways, workers, then the servers.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.gateways.iter().chain(&self.workers).chain([self.postgres(), &self.redis, &self.nats])
+    }
+
+    /// Where Postgres is, with its password.
+    pub fn database_url(&self) -> String {
+        self.postgres.url()
+    }
+
+    /// Where Redis is.
+    pub fn redis_url(&self) -> String {
+        redis::url(&self.redis, 0)
+    }
+
+    /// Where NATS is.
+    pub fn nats_url(&self) -> String {
+        nats::url(&self.nats)
+    }
+
+    /// What the gateways sign tokens with.
+    pub fn jwt_secret(&self) -> &str {
+        &self.jwt_secret
+    }
+
+    /// The directory with data and logs.
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    /// Ends everything in good order: gateways, which drain, then workers, then the servers.
+    ///
+    /// # Errors
+    /// When a process had to be killed; the others are ended all the same.
+    pub async fn stop(self) -> Result<()> {
+        task::spawn_blocking(move || {
+            let ended = [
+                end_all(&self.gateways),
+                end_all(&self.workers),
+                end_all(&[self.nats.clone(), self.redis.clone(), self.postgres.node().clone()]),
+            ];
+            ended.into_iter().collect()
+        })
+        .await
+        .context("stopping the cluster panicked")?
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in self.nodes() {
+            node.abort();
+        }
+    }
+}
+
+/// Starts nodes side by side: most of the time each waits for somebody else.
+fn start_all(count: usize, start: impl Fn(usize) -> Result<Node> + Sync) -> Result<Vec<Node>> {
+    let start = &start;
+    thread::scope(|scope| {
+        let starting: Vec<_> = (0..count).map(|index| scope.spawn(move || start(index))).collect();
+        // All are waited for, so that those which did start are ended when one did not.
+        let started: Vec<_> = starting.into_iter().map(joined).collect();
+        started.into_iter().collect()
+    })
+}
+
+fn end_all(nodes: &[Node]) -> Result<()> {
+    thread::scope(|scope| {
+        let ending: Vec<_> =
+            nodes.iter().map(|node| scope.spawn(|| node.terminate_blocking().map(drop))).collect();
+        let ended: Vec<_> = ending.into_iter().map(joined).collect();
+        ended.into_iter().collect()
+    })
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(_) => bail!("a thread of the launcher panicked"),
+    }
+}

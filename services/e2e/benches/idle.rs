@@ -1,0 +1,208 @@
+//! What an idle connection costs: `cargo bench -p natter-e2e --bench idle`.
+//!
+//! Two release gateways hold `CONNECTIONS` (5,000) authenticated connections that say nothing,
+//! each of another user, who follows `CHATS_PER_USER` (20) chats with `PARTICIPANTS` (10)
+//! participants each. Printed is by how much the gateways' resident memory has grown for each.
+//!
+//! The gateways start anew once all is set up, so that nothing left over from that is reused.
+
+use std::{
+    env, fs,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use natter_cluster::{Cluster, Node};
+use natter_e2e::{
+    Api,
+    api::client,
+    socket::{Presenting, Unopened, open, request},
+    soon::within,
+    tokens,
+};
+use natter_protocol::{
+    ids::{ChatId, UserId},
+    rest::User,
+    server::Chat,
+};
+use rand::seq::SliceRandom;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+/// Requests and handshakes under way at once.
+const AT_ONCE: usize = 32;
+
+/// Connections from one source address: it has 28,000 ports, and others want some.
+const PER_ADDRESS: usize = 1_000;
+
+/// How long the gateways are left alone before the last look.
+const SETTLED: Duration = Duration::from_secs(10);
+
+struct Guest {
+    id: UserId,
+    token: String,
+}
+
+/// What all connections have seen together.
+#[derive(Default)]
+struct Seen {
+    messages: AtomicUsize,
+    closed: AtomicUsize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    // `cargo test --all-targets` runs benches as well, without this.
+    if !env::args().any(|arg| arg == "--bench") {
+        return Ok(());
+    }
+    let connections = setting("CONNECTIONS", 5_000)?;
+    let chats_per_user = setting("CHATS_PER_USER", 20)?;
+    let participants = setting("PARTICIPANTS", 10)?.min(connections);
+
+    eprintln!("starting two gateways");
+    let cluster = tokens::trusted(Cluster::builder().gateways(2))
+        .gateway_env("NATTER_CALLS_PER_SECOND", "0")
+        .gateway_env("NATTER_ATTEMPTS_PER_ADDRESS", "0")
+        .start()
+        .await?;
+    let began = Instant::now();
+    let apis: Vec<Api> = cluster
+        .gateways()
+        .iter()
+        .map(|gateway| Ok(Api::new(client()?, gateway.address())))
+        .collect::<Result<_>>()?;
+    let guests = invite(&apis, connections).await?;
+    eprintln!("{} users after {:.0?}", guests.len(), began.elapsed());
+    let chats = introduce(&apis, &guests, chats_per_user, participants).await?;
+    eprintln!("{} chats after {:.0?}", chats.len(), began.elapsed());
+
+    for gateway in cluster.gateways() {
+        gateway.restart().await?;
+    }
+    let seen = Arc::new(Seen::default());
+    // The first connection brings in what is there only once; it is not counted.
+    for gateway in 0..2 {
+        connect(&cluster, &guests[gateway], gateway, &seen).await?;
+    }
+    let empty = memory(&cluster)?;
+    let connecting = Instant::now();
+    stream::iter(guests.iter().enumerate().skip(2))
+        .map(|(n, guest)| connect(&cluster, guest, n, &seen))
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await?;
+    let (took, full) = (connecting.elapsed(), memory(&cluster)?);
+    tokio::time::sleep(SETTLED).await;
+    let settled = memory(&cluster)?;
+
+    // They are what they are said to be: a message reaches everybody in its chat.
+    ensure!(seen.closed.load(Ordering::Relaxed) == 0, "connections have been closed");
+    let (chat, sender) = chats.first().context("no chats")?;
+    apis[1].with_token(&guests[*sender].token).say(*chat, "is anybody there?").await?;
+    within(Duration::from_secs(10), "everybody hears", async || {
+        Ok((seen.messages.load(Ordering::Relaxed) >= participants).then_some(()))
+    })
+    .await?;
+
+    println!("{connections} connections over two gateways, {chats_per_user} chats each");
+    println!("with {participants} participants; connected in {took:.1?}");
+    println!("{:24} {:>10} {:>10} {:>16}", "", "gateway 1", "gateway 2", "per connection");
+    let counted = connections.saturating_sub(2).max(1) as f64;
+    for (when, now) in [("empty", empty), ("connected", full), ("10 s later", settled)] {
+        let grown = now.iter().sum::<u64>().saturating_sub(empty.iter().sum());
+        let each = grown as f64 / counted;
+        println!("{when:24} {:>6} KiB {:>6} KiB {each:>12.2} KiB", now[0], now[1]);
+    }
+    cluster.stop().await
+}
+
+fn setting(name: &str, default: usize) -> Result<usize> {
+    match env::var(name) {
+        Ok(value) => value.parse().with_context(|| format!("{name} is no number")),
+        Err(_) => Ok(default),
+    }
+}
+
+/// Users of an outside issuer are made by their first request.
+async fn invite(apis: &[Api], count: usize) -> Result<Vec<Guest>> {
+    let guests = (0..count).map(async |n| {
+        let claims = tokens::outside_claims(&format!("guest {n}"), "phone");
+        let token =
+            tokens::outside(&tokens::altered(&claims, "name", json!(format!("Guest {n}"))))?;
+        let api = apis[n % apis.len()].with_token(&token);
+        let user: User = api.get("/users/me").await?.read(200)?;
+        anyhow::Ok(Guest { id: user.id, token })
+    });
+    stream::iter(guests).buffered(AT_ONCE).try_collect().await
+}
+
+/// Everybody gets into the same number of chats, with others each time. Tells the chats and who
+/// made them.
+async fn introduce(
+    apis: &[Api],
+    guests: &[Guest],
+    rounds: usize,
+    participants: usize,
+) -> Result<Vec<(ChatId, usize)>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for _ in 0..rounds {
+        let mut order: Vec<usize> = (0..guests.len()).collect();
+        order.shuffle(&mut rand::rng());
+        groups.extend(order.chunks_exact(participants).map(<[usize]>::to_vec));
+    }
+    let made = groups.iter().enumerate().map(async |(n, group)| {
+        let (first, others) = group.split_first().context("nobody")?;
+        let ids: Vec<_> = others.iter().map(|other| guests[*other].id).collect();
+        let body = json!({"isGroup": true, "title": format!("Chat {n}"), "participantIds": ids});
+        let api = apis[n % apis.len()].with_token(&guests[*first].token);
+        let chat: Chat = api.post("/chats", body).await?.read(201)?;
+        anyhow::Ok((chat.id, *first))
+    });
+    stream::iter(made).buffered(AT_ONCE).try_collect().await
+}
+
+/// Connects the `n`th guest, and listens from then on.
+async fn connect(cluster: &Cluster, guest: &Guest, n: usize, seen: &Arc<Seen>) -> Result<()> {
+    let gateway = cluster.gateway(n % 2).address();
+    let from = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + n / PER_ADDRESS % 250)?);
+    let request = request(&format!("ws://{gateway}/v1/ws"), Presenting::Header(&guest.token))?;
+    let (mut stream, _) = open(from, gateway, request).await.map_err(|error| match error {
+        Unopened::Refused(status) => anyhow::anyhow!("refused with {status}"),
+        Unopened::Failed(error) => error,
+    })?;
+    let first = stream.next().await.context("hung up")??;
+    let ready: Value = serde_json::from_str(first.to_text()?).context("the first frame")?;
+    ensure!(ready["event"] == "ready", "{ready}");
+    let seen = Arc::clone(seen);
+    tokio::spawn(async move {
+        while let Some(Ok(frame)) = stream.next().await {
+            if let Message::Text(text) = &frame
+                && text.contains("is anybody there?")
+            {
+                seen.messages.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        seen.closed.fetch_add(1, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+/// Resident memory of both gateways, in KiB.
+fn memory(cluster: &Cluster) -> Result<[u64; 2]> {
+    Ok([resident(cluster.gateway(0))?, resident(cluster.gateway(1))?])
+}
+
+fn resident(node: &Node) -> Result<u64> {
+    let pid = node.pid().with_context(|| format!("{} is away", node.name()))?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kibibytes = line.split_whitespace().nth(1).context("no number")?;
+    Ok(kibibytes.parse()?)
+}

@@ -1,0 +1,506 @@
+//! One WebSocket connection: requests, and what has come.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use natter_protocol::{
+    error::WireError,
+    ids::ChatId,
+    server::{Message, Ready, Sent},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::{Mutex, watch},
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        self,
+        client::IntoClientRequest,
+        handshake::client::Request,
+        http::{HeaderValue, StatusCode, header},
+        protocol::WebSocketConfig,
+    },
+};
+
+use crate::{
+    record::{Closed, Content, Mark, Record},
+    soon::SOON,
+};
+
+type Stream = WebSocketStream<TcpStream>;
+
+/// How a connection shows its token.
+#[derive(Clone, Copy, Debug)]
+pub enum Presenting<'a> {
+    /// In `Authorization: Bearer`.
+    Header(&'a str),
+    /// In the list of subprotocols, as browsers have to.
+    Subprotocol(&'a str),
+    /// In a first frame.
+    FirstFrame(&'a str),
+    /// Not at all.
+    Nothing,
+}
+
+/// One connection. Dropping it cuts it, as when a phone loses its network; [`Socket::close`]
+/// ends it in good order.
+#[derive(Debug)]
+pub struct Socket {
+    label: String,
+    sink: Mutex<SplitSink<Stream, tungstenite::Message>>,
+    record: Arc<watch::Sender<Record>>,
+    requests: AtomicU64,
+    reader: AbortHandle,
+    ready: Option<Ready>,
+    protocol: Option<String>,
+}
+
+/// What became of an attempt to connect.
+#[derive(Debug)]
+pub enum Dialled {
+    /// The connection stands, though it may be closed the next moment.
+    Open(Box<Socket>),
+    /// It was refused before it was a WebSocket.
+    Refused(StatusCode),
+}
+
+impl Socket {
+    /// Connects with a token in the header, and waits for `ready`.
+    ///
+    /// # Errors
+    /// When it is refused, or `ready` does not come.
+    pub async fn connect(gateway: SocketAddr, token: &str) -> Result<Self> {
+        Self::present(gateway, Presenting::Header(token)).await
+    }
+
+    /// As [`Socket::connect`], the token shown in another way.
+    ///
+    /// # Errors
+    /// When it is refused, or `ready` does not come.
+    pub async fn present(gateway: SocketAddr, presenting: Presenting<'_>) -> Result<Self> {
+        match Self::dial(gateway, presenting).await? {
+            Dialled::Refused(status) => bail!("{gateway} refuses the connection: {status}"),
+            Dialled::Open(mut socket) => {
+                socket.ready = Some(socket.expect_as("ready", |_: &Ready| true).await?);
+                Ok(*socket)
+            }
+        }
+    }
+
+    /// Connects, and waits for nothing.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn dial(gateway: SocketAddr, presenting: Presenting<'_>) -> Result<Dialled> {
+        let request = request(&format!("ws://{gateway}/v1/ws"), presenting)?;
+        let dialled = Self::dial_from(Ipv4Addr::LOCALHOST, gateway, request).await?;
+        if let (Presenting::FirstFrame(token), Dialled::Open(socket)) = (presenting, &dialled) {
+            let frame = json!({"event": "authenticate", "data": {"token": token}});
+            socket.send_text(frame.to_string()).await?;
+        }
+        Ok(dialled)
+    }
+
+    /// Makes `request` from one of this machine's addresses.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn dial_from(
+        from: Ipv4Addr,
+        gateway: SocketAddr,
+        request: Request,
+    ) -> Result<Dialled> {
+        let (stream, protocol) = match open(from, gateway, request).await {
+            Ok(open) => open,
+            Err(Unopened::Refused(status)) => return Ok(Dialled::Refused(status)),
+            Err(Unopened::Failed(error)) => return Err(error),
+        };
+        let (sink, stream) = stream.split();
+        let record = Arc::new(watch::Sender::new(Record::new()));
+        let reader = tokio::spawn(read(stream, Arc::clone(&record))).abort_handle();
+        Ok(Dialled::Open(Box::new(Self {
+            label: gateway.to_string(),
+            sink: Mutex::new(sink),
+            record,
+            requests: AtomicU64::new(0),
+            reader,
+            ready: None,
+            protocol,
+        })))
+    }
+
+    pub(crate) fn labelled(mut self, label: String) -> Self {
+        self.label = label;
+        self
+    }
+
+    /// What the handshake told.
+    ///
+    /// # Errors
+    /// When it is not over.
+    pub fn ready(&self) -> Result<&Ready> {
+        self.ready.as_ref().context("the handshake is not over")
+    }
+
+    /// The subprotocol that the server chose.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+}
+
+/// Sending.
+impl Socket {
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// When it is refused, or no answer comes.
+    pub async fn request(&self, event: &str, data: Value) -> Result<Value> {
+        let answer = self.ask(event, data.clone()).await?;
+        answer.map_err(|error| self.failure(&format!("{event} {data} was refused: {error:?}")))
+    }
+
+    /// Asks for what is going to be refused.
+    ///
+    /// # Errors
+    /// When it is not, or no answer comes.
+    pub async fn refused(&self, event: &str, data: Value) -> Result<WireError> {
+        match self.ask(event, data.clone()).await? {
+            Ok(answer) => Err(self.failure(&format!("{event} {data} was not refused: {answer}"))),
+            Err(error) => Ok(error),
+        }
+    }
+
+    /// Asks, and gives whichever answer comes.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn ask(&self, event: &str, data: Value) -> Result<Result<Value, WireError>> {
+        let id = self.post(event, data).await?;
+        self.reply(id).await
+    }
+
+    /// Asks, and leaves the reply for later.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn post(&self, event: &str, data: Value) -> Result<u64> {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let frame = json!({"event": event, "id": id, "data": data});
+        self.send_text(frame.to_string()).await?;
+        Ok(id)
+    }
+
+    /// The reply to a request of [`Socket::post`].
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn reply(&self, id: u64) -> Result<Result<Value, WireError>> {
+        self.take(SOON, &format!("the reply {id}"), |content| content.reply(id).cloned()).await
+    }
+
+    /// Sends a message, with a client id of this moment.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn say(&self, chat: ChatId, content: &str) -> Result<Sent> {
+        self.say_as(chat, content, &uuid::Uuid::now_v7().to_string()).await
+    }
+
+    /// Sends a message with this client id.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn say_as(&self, chat: ChatId, content: &str, id: &str) -> Result<Sent> {
+        let data = json!({"chatId": chat, "content": content, "clientMsgId": id});
+        Ok(serde_json::from_value(self.request("send_message", data).await?)?)
+    }
+
+    /// `typing_start`, `typing_ping` or `typing_stop`, or anything else that takes a chat.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn tell(&self, event: &str, chat: ChatId) -> Result<Value> {
+        self.request(event, json!({"chatId": chat})).await
+    }
+
+    /// Sends a text frame as it is.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send_text(&self, text: impl Into<String>) -> Result<()> {
+        self.send_frame(tungstenite::Message::text(text.into())).await
+    }
+
+    /// Sends any frame.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send_frame(&self, frame: tungstenite::Message) -> Result<()> {
+        let sent = self.sink.lock().await.send(frame).await;
+        sent.map_err(|error| self.failure(&format!("cannot send: {error}")))
+    }
+
+    /// Ends the connection in good order.
+    ///
+    /// # Errors
+    /// When the server does not answer the close.
+    pub async fn close(self) -> Result<()> {
+        self.send_frame(tungstenite::Message::Close(None)).await?;
+        self.closed(SOON).await.map(drop)
+    }
+}
+
+/// Receiving.
+impl Socket {
+    /// Waits for an event that has not been waited for before.
+    ///
+    /// # Errors
+    /// When it does not come within [`SOON`], with everything that did.
+    pub async fn expect(&self, event: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.expect_within(SOON, event, matches).await
+    }
+
+    /// As [`Socket::expect`], for at most `limit`.
+    ///
+    /// # Errors
+    /// When it does not come within `limit`, with everything that did.
+    pub async fn expect_within(
+        &self,
+        limit: Duration,
+        event: &str,
+        matches: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let what = format!("{event:?}");
+        let pick = |content: &Content| content.event(event).filter(|data| matches(data)).cloned();
+        self.take(limit, &what, pick).await
+    }
+
+    /// As [`Socket::expect`], read as a `T`.
+    ///
+    /// # Errors
+    /// When it does not come within [`SOON`], with everything that did.
+    pub async fn expect_as<T: DeserializeOwned>(
+        &self,
+        event: &str,
+        matches: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        let what = format!("{event:?}");
+        let pick = |content: &Content| {
+            let read = serde_json::from_value::<T>(content.event(event)?.clone()).ok()?;
+            matches(&read).then_some(read)
+        };
+        self.take(SOON, &what, pick).await
+    }
+
+    /// Waits for a message.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn hears(&self, chat: ChatId, content: &str) -> Result<Message> {
+        let is_it = |message: &Message| message.chat_id == chat && message.content == content;
+        self.expect_as("message", is_it).await.with_context(|| format!("{content:?} in {chat}"))
+    }
+
+    /// Waits until the connection is closed, by this code.
+    ///
+    /// # Errors
+    /// When it is not closed within [`SOON`], or otherwise.
+    pub async fn expect_close(&self, code: u16) -> Result<()> {
+        let closed = self.closed(SOON).await?;
+        ensure!(
+            closed.code == Some(code),
+            self.failure(&format!("a close with {code} was expected, not {closed}"))
+        );
+        Ok(())
+    }
+
+    /// As [`Socket::expect_close`], and it must have happened by then.
+    ///
+    /// # Errors
+    /// When it is closed later, or otherwise.
+    pub async fn expect_close_by(&self, by: Instant, code: u16) -> Result<()> {
+        self.expect_close(code).await?;
+        let late = self.closed(SOON).await?.at.saturating_duration_since(by);
+        ensure!(late.is_zero(), self.failure(&format!("it was closed {late:?} late")));
+        Ok(())
+    }
+
+    /// Waits until the connection ends, however it does.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub async fn closed(&self, limit: Duration) -> Result<Closed> {
+        let mut changes = self.record.subscribe();
+        let closed = timeout(limit, changes.wait_for(|record| record.closed().is_some())).await;
+        let closed = closed.map(|record| record.ok().and_then(|record| record.closed().cloned()));
+        closed.ok().flatten().ok_or_else(|| self.failure("it is not closed"))
+    }
+
+    /// Whether the connection still stands, as far as is known here.
+    pub fn is_open(&self) -> bool {
+        self.record.borrow().closed().is_none()
+    }
+
+    /// This point in what came.
+    pub fn mark(&self) -> Mark {
+        self.record.borrow().mark()
+    }
+
+    /// The events of this name that came after `mark`.
+    pub fn since(&self, mark: Mark, event: &str) -> Vec<Value> {
+        self.record.borrow().since(mark, event)
+    }
+
+    /// All events of this name.
+    pub fn events(&self, event: &str) -> Vec<Value> {
+        self.record.borrow().events(event)
+    }
+
+    /// That every chat's feed came whole; see [`Record::check_feeds`].
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn check_feeds(&self) -> Result<()> {
+        let user = self.ready()?.user_id;
+        let checked = self.record.borrow().check_feeds(user);
+        checked.map_err(|error| self.failure(&format!("{error:#}")))
+    }
+
+    /// Why a story failed, with everything that this connection saw.
+    pub fn failure(&self, what: &str) -> anyhow::Error {
+        self.record.borrow().failure(&self.label, what)
+    }
+
+    /// Waits for a frame that `pick` makes something of.
+    async fn take<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        pick: impl Fn(&Content) -> Option<T>,
+    ) -> Result<T> {
+        let mut changes = self.record.subscribe();
+        let taken = timeout(limit, async {
+            loop {
+                let mut taken = None;
+                let mut closed = false;
+                self.record.send_if_modified(|record| {
+                    taken = record.take(&pick);
+                    closed = record.closed().is_some();
+                    false
+                });
+                if taken.is_some() || closed || changes.changed().await.is_err() {
+                    return taken;
+                }
+            }
+        });
+        match taken.await {
+            Ok(Some(taken)) => Ok(taken),
+            Ok(None) => Err(self.failure(&format!("it was closed before {what} came"))),
+            Err(_) => Err(self.failure(&format!("{what} did not come within {limit:?}"))),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// The request that opens a connection.
+///
+/// # Errors
+/// When the token has characters that no header has.
+pub fn request(url: &str, presenting: Presenting<'_>) -> Result<Request> {
+    let mut request = url.into_client_request()?;
+    let (name, value) = match presenting {
+        Presenting::Header(token) => (header::AUTHORIZATION, format!("Bearer {token}")),
+        Presenting::Subprotocol(token) => {
+            (header::SEC_WEBSOCKET_PROTOCOL, format!("natter.v1, bearer.{token}"))
+        }
+        Presenting::FirstFrame(_) | Presenting::Nothing => return Ok(request),
+    };
+    request.headers_mut().insert(name, HeaderValue::from_str(&value)?);
+    Ok(request)
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The gateway said no.
+    Refused(StatusCode),
+    /// Nobody answered, or not as a gateway does.
+    Failed(anyhow::Error),
+}
+
+/// Opens a bare connection, with buffers so small that one process can have thousands. Also
+/// tells the subprotocol that the server chose.
+///
+/// # Errors
+/// When there is none.
+pub async fn open(
+    from: Ipv4Addr,
+    gateway: SocketAddr,
+    request: Request,
+) -> Result<(Stream, Option<String>), Unopened> {
+    let tcp = async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect(gateway).await?;
+        stream.set_nodelay(true)?;
+        anyhow::Ok(stream)
+    };
+    let tcp = tcp.await.with_context(|| format!("cannot connect to {gateway}"));
+    let tcp = tcp.map_err(Unopened::Failed)?;
+    let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
+    match timeout(SOON, client_async_with_config(request, tcp, Some(config))).await {
+        Ok(Ok((stream, response))) => {
+            let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+            let protocol = protocol.and_then(|value| value.to_str().ok()).map(str::to_owned);
+            Ok((stream, protocol))
+        }
+        Ok(Err(tungstenite::Error::Http(response))) => Err(Unopened::Refused(response.status())),
+        Ok(Err(error)) => Err(Unopened::Failed(error.into())),
+        Err(_) => Err(Unopened::Failed(anyhow::anyhow!("{gateway} does not answer the handshake"))),
+    }
+}
+
+async fn read(mut stream: SplitStream<Stream>, record: Arc<watch::Sender<Record>>) {
+    let (code, reason) = loop {
+        match stream.next().await {
+            Some(Ok(tungstenite::Message::Text(text))) => {
+                let mut pushed = Ok(());
+                record.send_modify(|record| pushed = record.push(&text));
+                if let Err(error) = pushed {
+                    break (None, format!("{error:#}"));
+                }
+            }
+            Some(Ok(tungstenite::Message::Close(frame))) => {
+                let code = frame.as_ref().map(|frame| frame.code.into());
+                break (code, frame.map(|frame| frame.reason.to_string()).unwrap_or_default());
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break (None, error.to_string()),
+            None => break (None, "no close frame".to_owned()),
+        }
+    };
+    record.send_modify(|record| record.close(Closed { code, reason, at: Instant::now() }));
+    // The close handshake ends when the server has our answer and hangs up.
+    while let Some(Ok(_)) = stream.next().await {}
+}

@@ -1,0 +1,97 @@
+//! The cluster that the stories of a file share.
+
+use std::ops::Deref;
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use natter_cluster::{Builder, Cluster};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A cluster of two gateways, started when the first story asks for it. It is never dropped, as
+/// statics are not; its processes and data go with the process of the tests.
+pub struct Stage {
+    configure: fn(Builder) -> Builder,
+    cluster: OnceCell<Cluster>,
+    /// Stories that leave all processes alone run side by side; one that does not runs alone.
+    turns: RwLock<()>,
+}
+
+impl Stage {
+    /// A stage with a cluster as it is by default, but for two limits of how often REST may be
+    /// called.
+    pub const fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    /// A stage with a cluster that `configure` has a say in.
+    pub const fn with(configure: fn(Builder) -> Builder) -> Self {
+        Self { configure, cluster: OnceCell::const_new(), turns: RwLock::const_new(()) }
+    }
+
+    /// The cluster, for a story that stops nothing of it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn among_others(&'static self) -> Result<Scene> {
+        let turn = self.turns.read().await;
+        Ok(Scene { cluster: self.cluster().await?, _turn: Turn::Shared { _guard: turn } })
+    }
+
+    /// The cluster for this story alone, everything running, whatever the story before did.
+    ///
+    /// # Errors
+    /// When something of it does not start.
+    pub async fn alone(&'static self) -> Result<Scene> {
+        let turn = self.turns.write().await;
+        let cluster = self.cluster().await?;
+        // The servers first: what rests on them is ready only when they are.
+        for server in [cluster.postgres(), cluster.redis(), cluster.nats()] {
+            server.resume().ok();
+            server.start().await?;
+        }
+        try_join_all(cluster.workers().iter().chain(cluster.gateways()).map(async |node| {
+            node.resume().ok();
+            node.start().await?;
+            node.ready().await
+        }))
+        .await?;
+        Ok(Scene { cluster, _turn: Turn::Alone { _guard: turn } })
+    }
+
+    async fn cluster(&'static self) -> Result<&'static Cluster> {
+        // All stories come from one address, and ask again and again for what they wait for.
+        let builder = Cluster::builder()
+            .gateways(2)
+            .gateway_env("NATTER_ATTEMPTS_PER_ADDRESS", "0")
+            .gateway_env("NATTER_CALLS_PER_SECOND", "0");
+        let start = async || (self.configure)(builder).start().await;
+        let cluster = self.cluster.get_or_try_init(start).await?;
+        ensure!(cluster.gateways().len() >= 2, "a story needs two gateways");
+        Ok(cluster)
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A story's turn on the stage.
+pub struct Scene {
+    cluster: &'static Cluster,
+    _turn: Turn,
+}
+
+enum Turn {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Deref for Scene {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.cluster
+    }
+}

@@ -1,0 +1,219 @@
+//! Typing: seen by the others, on whichever gateway, and always over in the end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use natter_e2e::{Person, Socket, Stage};
+use natter_protocol::{
+    ids::{ChatId, UserId},
+    server::Joined,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+static STAGE: Stage = Stage::new();
+
+/// How long typing lasts after the last start or ping.
+const LASTS: Duration = Duration::from_secs(5);
+
+/// What timers and the way there may add or, measured by another clock, take.
+const MARGIN: Duration = Duration::from_millis(1_500);
+
+async fn sees(socket: &Socket, chat: ChatId, user: UserId, typing: bool) -> Result<Instant> {
+    let told = json!({"chatId": chat, "userId": user, "typing": typing});
+    socket.expect("user_typing", |data| *data == told).await?;
+    Ok(Instant::now())
+}
+
+fn ended_by_itself(start: Instant, end: Instant) {
+    let took = end - start;
+    assert!(LASTS - Duration::from_millis(200) < took && took < LASTS + MARGIN, "{took:?}");
+}
+
+#[tokio::test]
+async fn the_others_see_it_start_and_stop_on_both_gateways() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let chat = ana.api(0).group("Three", &[&ben, &cleo]).await?.id;
+    let phone = ana.connect(0).await?;
+    let tablet = ana.device("tablet").await?.connect(1).await?;
+    let others = [ben.connect(1).await?, cleo.connect(0).await?];
+
+    assert_eq!(phone.tell("typing_start", chat).await?, json!({}));
+    for other in &others {
+        sees(other, chat, ana.id, true).await?;
+    }
+    assert_eq!(phone.tell("typing_stop", chat).await?, json!({}));
+    for other in &others {
+        sees(other, chat, ana.id, false).await?;
+    }
+
+    // Sending ends it too, and by the time the message is there it has ended.
+    phone.tell("typing_ping", chat).await?;
+    for other in &others {
+        sees(other, chat, ana.id, true).await?;
+    }
+    phone.say(chat, "what I was typing").await?;
+    for other in &others {
+        other.hears(chat, "what I was typing").await?;
+        sees(other, chat, ana.id, false).await?;
+    }
+
+    // Her own devices saw nothing of it: the message came after it, on the same way.
+    tablet.hears(chat, "what I was typing").await?;
+    assert_eq!(tablet.events("user_typing"), [Value::Null; 0]);
+    assert_eq!(phone.events("user_typing"), [Value::Null; 0]);
+    for other in &others {
+        assert_eq!(other.events("user_typing").len(), 4);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_by_itself_five_seconds_after_the_last_ping() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let once = ana.api(0).direct(&ben).await?.id;
+    let extended = ana.api(0).direct(&cleo).await?.id;
+    let anas = ana.connect(0).await?;
+    let (bens, cleos) = (ben.connect(1).await?, cleo.connect(1).await?);
+
+    let first = Instant::now();
+    anas.tell("typing_start", once).await?;
+    anas.tell("typing_start", extended).await?;
+    sees(&bens, once, ana.id, true).await?;
+    sees(&cleos, extended, ana.id, true).await?;
+    // That it has ended here is the sign that it would have there without a ping; so the pings
+    // are sent in time for that, half way through.
+    let half = first + LASTS / 2;
+    tokio::time::sleep_until(half).await;
+    let pinged = Instant::now();
+    anas.tell("typing_ping", extended).await?;
+    ended_by_itself(first, sees(&bens, once, ana.id, false).await?);
+    assert_eq!(cleos.events("user_typing").len(), 1, "a ping extends it, and is no news");
+    ended_by_itself(pinged, sees(&cleos, extended, ana.id, false).await?);
+    assert_eq!(cleos.events("user_typing").len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_two_devices_it_ends_when_both_have_stopped() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let phone = ana.connect(0).await?;
+    let tablet = ana.device("tablet").await?.connect(1).await?;
+    for gateway in [0, 1] {
+        let bens = ben.device("another").await?.connect(gateway).await?;
+        phone.tell("typing_start", chat).await?;
+        sees(&bens, chat, ana.id, true).await?;
+        tablet.tell("typing_start", chat).await?;
+        phone.tell("typing_stop", chat).await?;
+        // A marker: what Ben says comes back to him as a reply, in the feed's order …
+        phone.tell("typing_start", chat).await?;
+        phone.tell("typing_stop", chat).await?;
+        tablet.tell("typing_stop", chat).await?;
+        sees(&bens, chat, ana.id, false).await?;
+        // … and one stop is all there was.
+        ana.api(0).say(chat, "done").await?;
+        bens.hears(chat, "done").await?;
+        assert_eq!(
+            bens.events("user_typing").len(),
+            2,
+            "{}",
+            bens.failure("more than a start and a stop")
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_when_the_connection_does() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let bens = [ben.connect(0).await?, ben.connect(1).await?];
+    for in_good_order in [true, false] {
+        let anas = ana.connect(0).await?;
+        let start = Instant::now();
+        anas.tell("typing_start", chat).await?;
+        for other in &bens {
+            sees(other, chat, ana.id, true).await?;
+        }
+        if in_good_order {
+            anas.close().await?;
+        } else {
+            drop(anas);
+        }
+        for other in &bens {
+            let end = sees(other, chat, ana.id, false).await?;
+            assert!(end - start < LASTS - Duration::from_millis(500), "by the connection's end");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_comes_in_the_middle_sees_who_types() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let chat = ana.api(0).open_group("Open", &[&ben]).await?.id;
+    let anas = ana.connect(0).await?;
+    let cleos = cleo.connect(1).await?;
+    anas.tell("typing_start", chat).await?;
+
+    // Ben connects, Cleo joins; no one on gateway 1 followed the chat when it started.
+    let bens = ben.connect(1).await?;
+    for socket in [&bens, &cleos] {
+        let joined = socket.request("join_chat", json!({"chatId": chat})).await?;
+        let joined: Joined = serde_json::from_value(joined)?;
+        assert_eq!(joined.typing, [ana.id]);
+    }
+    // Oneself is none of them.
+    let own = ana.device("tablet").await?.connect(1).await?;
+    let joined = own.request("join_chat", json!({"chatId": chat})).await?;
+    assert_eq!(joined["typing"], json!([]));
+
+    anas.tell("typing_stop", chat).await?;
+    for socket in [&bens, &cleos] {
+        sees(socket, chat, ana.id, false).await?;
+        let joined = socket.request("join_chat", json!({"chatId": chat})).await?;
+        assert_eq!(joined["typing"], json!([]));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_though_the_gateway_that_took_it_was_killed() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let anas = ana.connect(0).await?;
+    let bens = ben.connect(1).await?;
+    let start = Instant::now();
+    anas.tell("typing_start", chat).await?;
+    sees(&bens, chat, ana.id, true).await?;
+
+    cluster.gateway(0).kill().await?;
+    let closed = anas.closed(Duration::from_secs(5)).await?;
+    assert_eq!(closed.code, None, "killed, it says no good-bye");
+    let late = ben.device("tablet").await.err().map(|error| format!("{error:#}"));
+    late.context("gateway 0 still answers")?;
+    // Who asks in the meantime still sees it.
+    let joined = bens.request("join_chat", json!({"chatId": chat})).await?;
+    let in_time = start.elapsed() < LASTS - Duration::from_secs(1);
+    if in_time {
+        assert_eq!(joined["typing"], json!([ana.id]));
+    }
+    ended_by_itself(start, sees(&bens, chat, ana.id, false).await?);
+    Ok(())
+}

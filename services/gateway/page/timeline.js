@@ -1,0 +1,141 @@
+/**
+ * One chat's feed as a client keeps it: ordered by `seq`, each entry once, gaps found and filled.
+ */
+
+import { NatterError } from './session.js';
+
+/** Pages to catch up by before starting afresh from the newest one. */
+const MAX_CATCH_UP_PAGES = 20;
+/** Entries kept by `trim`. */
+const KEPT = 500;
+
+/**
+ * @typedef {{chatId: string, seq: number, prevSeq?: number, createdAt: string, id?: string,
+ *   senderId?: string, sender?: {id: string, name: string}, contentType?: string,
+ *   content?: string, clientMsgId?: string, kind?: string, actorId?: string, userId?: string,
+ *   msg?: string}} Entry a message, or a system line when it has a `kind`
+ * @typedef {{messages: Entry[], hasMore: boolean, fromSeq: number, toSeq: number,
+ *   partial?: boolean}} Page everything of the feed after `fromSeq`, up to `toSeq`
+ */
+
+export class Timeline {
+  /** Ordered by `seq`, each once. @type {Entry[]} */
+  entries = [];
+  hasOlder = false;
+  loaded = false;
+
+  /** Up to here nothing is missing (as far back as was paged). */
+  #head = 0;
+  /** @type {Promise<void>} */
+  #catchingUp = Promise.resolve();
+  /** @type {?Promise<void>} */
+  #paging = null;
+
+  /** @param {(range: {before?: number, after?: number}) => Promise<Page>} fetchPage */
+  constructor(fetchPage) {
+    this.fetchPage = fetchPage;
+  }
+
+  /**
+   * Takes in a live entry.
+   * @param {Entry} entry
+   * @returns {{fresh: boolean, gap: boolean}} whether it was unknown; whether entries before it
+   *   are missing: then `catchUp`
+   */
+  accept(entry) {
+    // An old message that was sent again: on its own it would leave a hole after it.
+    const outside = this.hasOlder && entry.seq < (this.entries[0]?.seq ?? 0);
+    const fresh = !outside && this.#merge([entry]) > 0;
+    return { fresh, gap: this.loaded && !this.#advance() };
+  }
+
+  /**
+   * Fetches what is missing up to now: the newest page at first, later all after the last entry
+   * known. Live entries that arrive meanwhile are merged by `seq`.
+   * @returns {Promise<void>}
+   */
+  catchUp() {
+    // After the one under way, not together with it: it may have been answered before the
+    // connection was there that live entries now come by.
+    this.#catchingUp = this.#catchingUp.catch(() => {}).then(() => this.#catchUp());
+    return this.#catchingUp;
+  }
+
+  /** Fetches the page before the oldest entry. @returns {Promise<void>} */
+  older() {
+    this.#paging ??= this.#older().finally(() => (this.#paging = null));
+    return this.#paging;
+  }
+
+  /** Drops the oldest of many entries; they are fetched again when scrolled to. */
+  trim() {
+    if (this.#paging || this.entries.length < 2 * KEPT) return;
+    this.entries = this.entries.slice(-KEPT);
+    this.hasOlder = true;
+  }
+
+  async #older() {
+    if (!this.loaded || !this.hasOlder) return;
+    const oldest = () => this.entries[0]?.seq ?? this.#head + 1;
+    const before = oldest();
+    const page = await this.fetchPage({ before });
+    // Started afresh while the page was on its way: it would leave a hole.
+    if (oldest() !== before) return;
+    this.#merge(page.messages);
+    this.hasOlder = page.hasMore || Boolean(page.partial);
+    if (page.partial && !page.messages.length) throw archiveAway();
+  }
+
+  async #catchUp() {
+    if (!this.loaded) {
+      await this.#startAfresh();
+      if (this.#advance()) return;
+    }
+    for (let pages = 0; pages < MAX_CATCH_UP_PAGES; pages++) {
+      // Read before asking: an answer without more covers at least what had been seen by then,
+      // even where entries that history does not show leave a hole in the chain.
+      const seen = this.entries.at(-1)?.seq ?? 0;
+      const page = await this.fetchPage({ after: this.#head });
+      this.#merge(page.messages);
+      if (page.partial) throw archiveAway();
+      this.#head = Math.max(this.#head, page.toSeq, page.hasMore ? 0 : seen);
+      if (!page.hasMore && this.#advance()) return;
+    }
+    await this.#startAfresh();
+  }
+
+  async #startAfresh() {
+    const page = await this.fetchPage({});
+    // Of the entries known, only those that the page reaches stay: no hole may be left.
+    this.entries = this.entries.filter((entry) => entry.seq > page.fromSeq);
+    this.#merge(page.messages);
+    this.#head = page.toSeq;
+    // A partial page is the newest part without the archive: there may be more.
+    this.hasOlder = page.hasMore || Boolean(page.partial);
+    this.loaded = true;
+  }
+
+  /** Follows the chain of `prevSeq` from the head. @returns {boolean} whether it is unbroken */
+  #advance() {
+    for (const entry of this.entries) {
+      if (entry.seq <= this.#head) continue;
+      // 0 is "not known": then the server's own checks have to do.
+      if ((entry.prevSeq ?? 0) > this.#head) return false;
+      this.#head = entry.seq;
+    }
+    return true;
+  }
+
+  /** @param {Entry[]} incoming @returns {number} how many were new */
+  #merge(incoming) {
+    const known = new Set(this.entries.map((entry) => entry.seq));
+    const fresh = incoming.filter((entry) => !known.has(entry.seq));
+    this.entries.push(...fresh);
+    this.entries.sort((a, b) => a.seq - b.seq);
+    return fresh.length;
+  }
+}
+
+function archiveAway() {
+  return new NatterError('unavailable', 'Older messages cannot be fetched just now.');
+}

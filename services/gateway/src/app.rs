@@ -1,0 +1,72 @@
+//! The parts that handlers use, each by its own type: a handler names only those that it needs.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use natter_bus::Bus;
+use natter_presence::PresenceClient;
+use natter_store::Store;
+
+use crate::{
+    auth::{Auth, AuthConfigError},
+    chats::Chats,
+    config::Config,
+    hub::Hub,
+    online::Online,
+    relay::Relay,
+    rest::CallLimit,
+};
+
+/// All parts. Cloning shares them.
+#[derive(Clone, FromRef)]
+pub struct App {
+    /// Postgres.
+    pub store: Store,
+    /// NATS.
+    pub bus: Bus,
+    /// Redis.
+    pub presence: PresenceClient,
+    /// Who is let in.
+    pub auth: Auth,
+    /// Committed changes, put on their feeds.
+    pub relay: Relay,
+    /// What can be done with chats.
+    pub chats: Chats,
+    /// The fan-out to this node's connections.
+    pub hub: Hub,
+    /// Which devices are online here, told to the others.
+    pub online: Online,
+    /// How often one user may call.
+    pub calls: CallLimit,
+    /// The settings.
+    pub config: Arc<Config>,
+}
+
+impl App {
+    /// Puts the parts together around connections that exist.
+    ///
+    /// # Errors
+    /// [`AuthConfigError`] for secrets or keys that cannot be used.
+    pub fn new(
+        config: Arc<Config>,
+        store: Store,
+        bus: Bus,
+        presence: PresenceClient,
+        hub: Hub,
+        online: Online,
+    ) -> Result<Self, AuthConfigError> {
+        let relay = Relay::new(store.clone(), bus.clone());
+        Ok(Self {
+            auth: Auth::new(store.clone(), &config.auth, config.shards)?,
+            chats: Chats::new(store.clone(), relay.clone(), config.shards),
+            calls: CallLimit::new(&config.rest),
+            store,
+            bus,
+            presence,
+            hub,
+            online,
+            relay,
+            config,
+        })
+    }
+}

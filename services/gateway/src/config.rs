@@ -1,0 +1,293 @@
+//! All of the gateway's settings, from flags or the environment. Durations are whole numbers of
+//! the unit that the name ends in.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use axum::http::HeaderValue;
+use clap::Args;
+use natter_protocol::ids::Shard;
+use secrecy::SecretString;
+
+/// What a gateway is told when it starts.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// Address of the public port: sockets, REST and the page.
+    #[arg(long, env = "NATTER_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Shards that new chats and users are spread over: 1 to 16. As the worker and the migration
+    /// have it; it may grow, never shrink.
+    #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub shards: Shard,
+
+    /// Seconds that draining may take after SIGTERM, before connections are cut.
+    #[arg(long, env = "NATTER_DRAIN_SECONDS", default_value_t = 20)]
+    pub drain_seconds: u64,
+
+    /// The servers behind the gateway.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+
+    /// Who is let in.
+    #[command(flatten)]
+    pub auth: AuthArgs,
+
+    /// REST.
+    #[command(flatten)]
+    pub rest: RestArgs,
+
+    /// Sockets.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// The servers behind the gateway.
+#[derive(Args, Clone, Debug)]
+pub struct BackendArgs {
+    /// Postgres, as `postgres://user:password@host:port/database`.
+    #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true)]
+    pub database_url: SecretString,
+
+    /// Connections to Postgres that this gateway opens at most.
+    #[arg(long, env = "NATTER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+
+    /// Redis, as `redis://user:password@host:port/database`.
+    #[arg(long, env = "NATTER_REDIS_URL", hide_env_values = true)]
+    pub redis_url: SecretString,
+
+    /// NATS, as `nats://user:password@host:port`; several, separated by commas.
+    #[arg(long, env = "NATTER_NATS_URL", hide_env_values = true)]
+    pub nats_url: SecretString,
+}
+
+/// Who is let in: the gateway's own tokens, and those of one outside issuer.
+#[derive(Args, Clone, Debug)]
+pub struct AuthArgs {
+    /// Signs and verifies the gateway's own tokens (HS256); the same on every gateway. At least
+    /// 32 bytes.
+    #[arg(long, env = "NATTER_JWT_SECRET", hide_env_values = true)]
+    pub jwt_secret: SecretString,
+
+    /// The secret before the last rotation: tokens that it signed are still accepted, none are
+    /// made. At least 32 bytes.
+    #[arg(long, env = "NATTER_JWT_SECRET_PREVIOUS", hide_env_values = true)]
+    pub jwt_secret_previous: Option<SecretString>,
+
+    /// `iss` of the gateway's own tokens.
+    #[arg(long, env = "NATTER_JWT_ISSUER", default_value = "natter")]
+    pub jwt_issuer: String,
+
+    /// `aud` of the gateway's own tokens.
+    #[arg(long, env = "NATTER_JWT_AUDIENCE", default_value = "natter")]
+    pub jwt_audience: String,
+
+    /// Seconds that an access token is good for: 10 to 86,400.
+    #[arg(long, env = "NATTER_ACCESS_TOKEN_SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    pub access_token_seconds: u64,
+
+    /// Days that a refresh token is good for, counted from its last use: 1 to 365.
+    #[arg(long, env = "NATTER_REFRESH_TOKEN_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=365))]
+    pub refresh_token_days: u64,
+
+    /// Registrations, logins and password changes per minute from one client address (one /64
+    /// of IPv6); 0 for no limit.
+    #[arg(long, env = "NATTER_ATTEMPTS_PER_ADDRESS", default_value_t = 120)]
+    pub attempts_per_address: u32,
+
+    /// Logins and password changes per minute for one account; 0 for no limit.
+    #[arg(long, env = "NATTER_ATTEMPTS_PER_ACCOUNT", default_value_t = 20)]
+    pub attempts_per_account: u32,
+
+    /// An issuer whose tokens are accepted too.
+    #[command(flatten)]
+    pub outside: OutsideIssuerArgs,
+}
+
+/// An issuer besides the gateway itself: its users and devices are made on first sight.
+#[derive(Args, Clone, Debug)]
+pub struct OutsideIssuerArgs {
+    /// `iss` of its tokens. Nothing else here counts without it.
+    #[arg(long = "oidc-issuer", env = "NATTER_OIDC_ISSUER", requires = "outside_audience")]
+    pub outside_issuer: Option<String>,
+
+    /// `aud` that its tokens must have.
+    #[arg(long = "oidc-audience", env = "NATTER_OIDC_AUDIENCE")]
+    pub outside_audience: Option<String>,
+
+    /// File with its public key as PEM; the key decides the algorithm: RS256, ES256, ES384 or
+    /// EdDSA. Either this or the JWKS.
+    #[arg(
+        long = "oidc-public-key",
+        env = "NATTER_OIDC_PUBLIC_KEY",
+        conflicts_with = "outside_jwks"
+    )]
+    pub outside_public_key: Option<PathBuf>,
+
+    /// Its JWKS: a file, or an `https` URL (`http` on loopback only), read again when a token
+    /// names an unknown key, at most once a minute.
+    #[arg(long = "oidc-jwks", env = "NATTER_OIDC_JWKS")]
+    pub outside_jwks: Option<String>,
+
+    /// Claim that names the user.
+    #[arg(long = "oidc-user-claim", env = "NATTER_OIDC_USER_CLAIM", default_value = "sub")]
+    pub outside_user_claim: String,
+
+    /// Claim that names the device.
+    #[arg(
+        long = "oidc-device-claim",
+        env = "NATTER_OIDC_DEVICE_CLAIM",
+        default_value = "deviceId"
+    )]
+    pub outside_device_claim: String,
+
+    /// Claim with the name shown to others; used when the user is made.
+    #[arg(long = "oidc-name-claim", env = "NATTER_OIDC_NAME_CLAIM", default_value = "name")]
+    pub outside_name_claim: String,
+}
+
+/// REST.
+#[derive(Args, Clone, Debug)]
+pub struct RestArgs {
+    /// Origins that browsers may call from, separated by commas; none by default, so only pages
+    /// that the gateway itself serves.
+    #[arg(long, env = "NATTER_CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<HeaderValue>,
+
+    /// Take the client's address from the last entry of `X-Forwarded-For`. Only behind a proxy
+    /// that sets it: anybody else could claim any address.
+    #[arg(long, env = "NATTER_TRUST_PROXY", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub trust_proxy: bool,
+
+    /// REST calls per second that one user may make for long; 0 for no limit.
+    #[arg(long, env = "NATTER_CALLS_PER_SECOND", default_value_t = 20)]
+    pub calls_per_second: u32,
+
+    /// REST calls that one user may make at once after a pause.
+    #[arg(long, env = "NATTER_CALLS_BURST", default_value_t = 100)]
+    pub calls_burst: u32,
+
+    /// Whether users can be looked up by the start of their name.
+    #[arg(long, env = "NATTER_SEARCH_BY_NAME", default_value_t = true, action = clap::ArgAction::Set)]
+    pub search_by_name: bool,
+
+    /// Whether users can be looked up by their whole phone number.
+    #[arg(long, env = "NATTER_SEARCH_BY_PHONE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub search_by_phone: bool,
+
+    /// Whether users can be looked up by their whole e-mail address.
+    #[arg(long, env = "NATTER_SEARCH_BY_EMAIL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub search_by_email: bool,
+}
+
+/// Sockets.
+#[derive(Args, Clone, Debug)]
+pub struct SocketArgs {
+    /// Seconds between pings to a client; one that is silent for twice as long is gone.
+    #[arg(long, env = "NATTER_HEARTBEAT_SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub heartbeat_seconds: u64,
+
+    /// Seconds that a new socket has to authenticate.
+    #[arg(long, env = "NATTER_HANDSHAKE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub handshake_seconds: u64,
+
+    /// Frames that may wait for one connection; a client that lets more pile up reads too slowly
+    /// and is closed with 4430. Frames are shared between connections.
+    #[arg(long, env = "NATTER_QUEUE_FRAMES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub queue_frames: u32,
+
+    /// Connections of one device on this gateway; beyond it the oldest is closed.
+    #[arg(long, env = "NATTER_CONNECTIONS_PER_DEVICE", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub connections_per_device: u32,
+
+    /// Events per second that one connection may send for long.
+    #[arg(long, env = "NATTER_EVENTS_PER_SECOND", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub events_per_second: u32,
+
+    /// Events that one connection may send at once after a pause.
+    #[arg(long, env = "NATTER_EVENTS_BURST", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub events_burst: u32,
+
+    /// Whether a message reaches the sender's other devices.
+    #[arg(long, env = "NATTER_OWN_DEVICES_GET_MESSAGES", default_value_t = true, action = clap::ArgAction::Set)]
+    pub own_devices_get_messages: bool,
+
+    /// Whether typing shows on the typist's own devices.
+    #[arg(long, env = "NATTER_OWN_DEVICES_SEE_TYPING", default_value_t = false, action = clap::ArgAction::Set)]
+    pub own_devices_see_typing: bool,
+}
+
+impl Config {
+    /// [`Self::drain_seconds`].
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+}
+
+impl SocketArgs {
+    /// [`Self::heartbeat_seconds`].
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.heartbeat_seconds)
+    }
+
+    /// [`Self::handshake_seconds`].
+    #[must_use]
+    pub fn handshake(&self) -> Duration {
+        Duration::from_secs(self.handshake_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn parse(more: &[&str]) -> Result<Config, clap::Error> {
+        let needed = [
+            "natter-gateway",
+            "--database-url=postgres://natter:hidden-1@localhost/natter",
+            "--redis-url=redis://localhost",
+            "--nats-url=nats://localhost",
+            "--jwt-secret=hidden-2",
+        ];
+        Cli::try_parse_from(needed.iter().chain(more)).map(|cli| cli.config)
+    }
+
+    #[test]
+    fn four_settings_are_enough_and_no_secret_is_shown() -> anyhow::Result<()> {
+        let config = parse(&[])?;
+        assert_eq!(config.auth.jwt_secret.expose_secret(), "hidden-2");
+        assert!(config.rest.cors_origins.is_empty() && !config.rest.trust_proxy);
+        assert!(!format!("{config:?}").contains("hidden"));
+        Ok(())
+    }
+
+    #[test]
+    fn lists_and_switches() -> anyhow::Result<()> {
+        let config = parse(&[
+            "--cors-origins=https://a.example,https://b.example",
+            "--trust-proxy",
+            "--search-by-phone=false",
+        ])?;
+        assert_eq!(config.rest.cors_origins.len(), 2);
+        assert!(config.rest.trust_proxy && !config.rest.search_by_phone);
+        Ok(())
+    }
+
+    #[test]
+    fn an_outside_issuer_needs_an_audience() {
+        assert!(parse(&["--oidc-issuer=https://id.example"]).is_err());
+        assert!(parse(&["--oidc-issuer=https://id.example", "--oidc-audience=chat"]).is_ok());
+        assert!(parse(&["--shards=17"]).is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! What goes wrong inside, translated once into what a client may know.
+
+use std::error::Error;
+
+use natter_protocol::error::{ErrorCode, WireError};
+use natter_store::{Conflict, StoreError};
+
+/// How long a client should wait for a dependency that is down, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// A fault of the server: logged here with its causes, told to the client without any.
+pub fn internal(what: &str, error: &(dyn Error + 'static)) -> WireError {
+    tracing::error!(error, "{what}");
+    metrics::counter!("gateway_internal_errors_total").increment(1);
+    WireError::new(ErrorCode::Internal, "a fault of the server")
+}
+
+/// A dependency that is down, by its name.
+pub fn unavailable(what: &str) -> WireError {
+    WireError::new(ErrorCode::Unavailable, format!("{what} is unavailable"))
+        .retry_after_ms(RETRY_MS)
+}
+
+/// What the store's errors mean to a client that can do nothing about the details.
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err asks for")]
+pub fn store(error: StoreError) -> WireError {
+    match &error {
+        StoreError::Unavailable(_) => {
+            tracing::warn!(error = &error as &dyn Error, "Postgres is unavailable");
+            unavailable("the database")
+        }
+        StoreError::Conflict(conflict) => conflicting(*conflict),
+        StoreError::NotFound => WireError::new(ErrorCode::NotFound, "not found"),
+        StoreError::Forbidden => WireError::new(ErrorCode::Forbidden, "not allowed"),
+        StoreError::Data(_) => WireError::new(ErrorCode::BadRequest, "a value is not accepted"),
+        StoreError::Fenced | StoreError::Database(_) | StoreError::Migrate(_) => {
+            internal("the database refused a statement", &error)
+        }
+    }
+}
+
+fn conflicting(conflict: Conflict) -> WireError {
+    WireError::new(ErrorCode::Conflict, conflict.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_can_act_on_is_told_and_the_rest_is_not() {
+        let code = |error| store(error).code;
+        assert_eq!(code(StoreError::NotFound), ErrorCode::NotFound);
+        assert_eq!(code(StoreError::Forbidden), ErrorCode::Forbidden);
+        assert_eq!(code(StoreError::Conflict(Conflict::Email)), ErrorCode::Conflict);
+        let fault = store(StoreError::Fenced);
+        assert_eq!(fault.code, ErrorCode::Internal);
+        assert_eq!(fault.message, "a fault of the server");
+    }
+}

@@ -1,0 +1,277 @@
+//! Pages of a chat's messages: what Postgres holds, with the log's tail folded over it, so that a
+//! message that was acknowledged is in the next answer even while the worker is stopped.
+
+use natter_bus::{BusError, Stored, follow::Arrival};
+use natter_protocol::{
+    error::{ErrorCode, WireError},
+    feed::Feed,
+    ids::{ChatId, Seq, UserId},
+    limits,
+    server::{HistoryPage, Joined, Message},
+};
+use natter_store::{HistorySlice, Page};
+
+use crate::{app::App, auth::Caller, chats::not_member, fault, hub::frames};
+
+/// Entries of the tail that are looked through for one page. The worker is seconds behind at
+/// most while it lives; when it has been away for longer than this, the newest page is refused.
+const TAIL_MAX: usize = 10_000;
+const TAIL_BATCH: usize = 500;
+/// Without Postgres nobody knows where the tail begins: so many of the shard's last entries.
+const TAIL_SPAN: Seq = 20_000;
+
+/// A page of a chat's history: the newest messages before `before`, the oldest after `after`, or
+/// the newest.
+///
+/// # Errors
+/// `bad_request` for both bounds, `not_member`, `unavailable`.
+pub async fn page(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    before: Option<Seq>,
+    after: Option<Seq>,
+    limit: u32,
+) -> Result<HistoryPage, WireError> {
+    let bad = |what: &str| WireError::new(ErrorCode::BadRequest, what);
+    if before.is_some() && after.is_some() {
+        return Err(bad("before and after exclude each other"));
+    }
+    if !(1..=limits::PAGE).contains(&limit) {
+        return Err(bad("limit: not 1 to 200"));
+    }
+    let page = Page { before, after, limit };
+    let known = app.hub.registry().membership(caller.user_id, chat);
+    if known.is_none() {
+        let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
+        member.ok_or_else(not_member)?;
+    }
+    match app.store.history(chat, page).await {
+        Ok(slice) => merged(app, chat, page, slice).await,
+        Err(error) if error.is_unavailable() => match known {
+            Some(feed) => tail_alone(app, feed, chat, page).await,
+            None => Err(fault::store(error)),
+        },
+        Err(error) => Err(fault::store(error)),
+    }
+}
+
+/// Makes the caller a participant, where the chat allows it, and answers what one who opens a
+/// chat wants to see.
+///
+/// # Errors
+/// `not_found`, `forbidden`, `unavailable`.
+pub async fn join(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    limit: u32,
+) -> Result<Joined, WireError> {
+    let joined = app.chats.join(caller, chat).await?;
+    let page = page(app, caller, chat, None, None, limit).await?;
+    let typing = app.presence.typing_in(chat).await.unwrap_or_default();
+    let typing = typing.into_iter().filter(|user| *user != caller.user_id).collect();
+    Ok(Joined { chat: joined, messages: page.messages, has_more: page.has_more, typing })
+}
+
+/// The page of one moment of Postgres, continued by what the log holds beyond that moment.
+async fn merged(
+    app: &App,
+    chat: ChatId,
+    page: Page,
+    slice: HistorySlice,
+) -> Result<HistoryPage, WireError> {
+    let stops_before_tail = page.before.is_some_and(|before| before <= slice.persisted_seq + 1)
+        || (page.after.is_some() && slice.has_more);
+    if stops_before_tail {
+        return Ok(of_slice(slice, false));
+    }
+    let feed = Feed::chat(slice.shard, chat);
+    let from = page.after.unwrap_or(0).max(slice.persisted_seq);
+    match read_tail(app, feed, from).await {
+        Ok(Some(tail)) => {
+            let mut tail = Tail::new(chat, tail, page.before, slice.to_seq);
+            tail.take_current_names(app).await;
+            Ok(fold(page, slice, tail))
+        }
+        Ok(None) => Err(fault::unavailable("history beyond what is written")),
+        // What is written is there to see; it just may not be all.
+        Err(_) => Ok(of_slice(slice, true)),
+    }
+}
+
+fn of_slice(slice: HistorySlice, partial: bool) -> HistoryPage {
+    HistoryPage {
+        messages: slice.messages,
+        has_more: slice.has_more,
+        from_seq: slice.from_seq,
+        to_seq: slice.to_seq,
+        partial,
+    }
+}
+
+/// The log's tail of one chat, as messages.
+#[derive(Debug, Default)]
+struct Tail {
+    messages: Vec<Message>,
+    /// The last entry, shown or not.
+    last: Option<Seq>,
+}
+
+impl Tail {
+    /// The entries below `before`, the first of which follows the entry `prev`.
+    fn new(chat: ChatId, entries: Vec<Stored>, before: Option<Seq>, mut prev: Seq) -> Self {
+        let mut tail = Self::default();
+        for stored in entries {
+            if before.is_some_and(|before| stored.seq >= before) {
+                break;
+            }
+            let arrival = Arrival { prev, ..Arrival::from(stored) };
+            prev = arrival.seq;
+            tail.last = Some(prev);
+            let entry = frames::parse(&arrival);
+            tail.messages.extend(entry.and_then(|e| frames::history_message(chat, &e, &arrival)));
+        }
+        tail
+    }
+
+    /// History shows people as they are called now. Without Postgres, as they were called then.
+    async fn take_current_names(&mut self, app: &App) {
+        let mut senders: Vec<UserId> = self.messages.iter().map(|m| m.sender_id).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        if senders.is_empty() {
+            return;
+        }
+        let Ok(names) = app.store.names(&senders).await else { return };
+        for message in &mut self.messages {
+            if let Some(name) = names.get(&message.sender_id) {
+                message.sender.name.clone_from(name);
+            }
+        }
+    }
+}
+
+fn fold(page: Page, slice: HistorySlice, tail: Tail) -> HistoryPage {
+    let limit = page.limit as usize;
+    let HistorySlice { mut messages, mut has_more, mut from_seq, mut to_seq, .. } = slice;
+    to_seq = tail.last.unwrap_or(to_seq);
+    messages.extend(tail.messages);
+    if messages.len() > limit {
+        has_more = true;
+        if page.after.is_some() {
+            messages.truncate(limit);
+            to_seq = messages.last().map_or(to_seq, |message| message.seq);
+        } else {
+            messages.drain(..messages.len() - limit);
+            from_seq = messages.first().map_or(from_seq, |message| message.prev_seq);
+        }
+    }
+    HistoryPage { messages, has_more, from_seq, to_seq, partial: false }
+}
+
+/// With Postgres away: what the log's tail holds, and no more.
+async fn tail_alone(
+    app: &App,
+    feed: Feed,
+    chat: ChatId,
+    page: Page,
+) -> Result<HistoryPage, WireError> {
+    let away = |_| fault::unavailable("history");
+    let log = app.bus.log_state(feed.shard).await.map_err(away)?;
+    let log = log.ok_or_else(|| fault::unavailable("history"))?;
+    let first = log.first_seq.max(log.last_seq.saturating_sub(TAIL_SPAN));
+    let from = page.after.unwrap_or(0).max(first.saturating_sub(1));
+    let entries = read_tail(app, feed, from).await.map_err(away)?;
+    let tail =
+        Tail::new(chat, entries.ok_or_else(|| fault::unavailable("history"))?, page.before, 0);
+    let nothing = HistorySlice {
+        messages: Vec::new(),
+        has_more: false,
+        shard: feed.shard,
+        persisted_seq: from,
+        from_seq: from,
+        to_seq: from,
+    };
+    Ok(HistoryPage { partial: true, ..fold(page, nothing, tail) })
+}
+
+/// The feed's entries after `after`; none when there are too many to look through.
+async fn read_tail(app: &App, feed: Feed, mut after: Seq) -> Result<Option<Vec<Stored>>, BusError> {
+    let mut tail = Vec::new();
+    loop {
+        let batch = app.bus.read(feed, after, TAIL_BATCH).await?;
+        let complete = batch.len() < TAIL_BATCH;
+        after = batch.last().map_or(after, |last| last.seq);
+        tail.extend(batch);
+        if complete {
+            return Ok(Some(tail));
+        }
+        if tail.len() >= TAIL_MAX {
+            return Ok(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use natter_protocol::{
+        ids::MessageId,
+        server::{ContentType, UserCard},
+    };
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn message(seq: Seq, prev: Seq) -> Message {
+        let user = UserId::from(uuid::Uuid::nil());
+        Message {
+            id: MessageId::from(uuid::Uuid::nil()),
+            chat_id: ChatId::from(uuid::Uuid::nil()),
+            seq,
+            prev_seq: prev,
+            sender_id: user,
+            sender: UserCard { id: user, name: String::new() },
+            device_id: None,
+            content_type: ContentType::Text,
+            content: String::new(),
+            reply_to: None,
+            client_msg_id: String::new(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            system: None,
+        }
+    }
+
+    fn slice(messages: &[(Seq, Seq)], has_more: bool, from_seq: Seq, to_seq: Seq) -> HistorySlice {
+        let messages = messages.iter().map(|(seq, prev)| message(*seq, *prev)).collect();
+        HistorySlice { messages, has_more, shard: 0, persisted_seq: 10, from_seq, to_seq }
+    }
+
+    fn tail(seqs: &[(Seq, Seq)]) -> Tail {
+        let messages: Vec<_> = seqs.iter().map(|(seq, prev)| message(*seq, *prev)).collect();
+        let last = messages.last().map(|m| m.seq);
+        Tail { messages, last }
+    }
+
+    fn seqs(page: &HistoryPage) -> Vec<Seq> {
+        page.messages.iter().map(|message| message.seq).collect()
+    }
+
+    #[test]
+    fn the_newest_page_ends_in_the_tail() {
+        let page = Page { before: None, after: None, limit: 3 };
+        let folded = fold(page, slice(&[(3, 1), (7, 3)], false, 0, 7), tail(&[(12, 7), (15, 12)]));
+        assert_eq!(seqs(&folded), [7, 12, 15]);
+        assert_eq!((folded.from_seq, folded.to_seq, folded.has_more), (3, 15, true));
+        let whole = fold(Page { limit: 9, ..page }, slice(&[(7, 0)], false, 0, 7), tail(&[]));
+        assert_eq!((whole.from_seq, whole.to_seq, whole.has_more), (0, 7, false));
+    }
+
+    #[test]
+    fn a_page_forward_stops_where_it_is_full() {
+        let page = Page { before: None, after: Some(2), limit: 2 };
+        let folded = fold(page, slice(&[(7, 3)], false, 2, 7), tail(&[(12, 7), (15, 12)]));
+        assert_eq!(seqs(&folded), [7, 12]);
+        assert_eq!((folded.from_seq, folded.to_seq, folded.has_more), (2, 12, true));
+    }
+}

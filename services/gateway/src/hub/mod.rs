@@ -1,0 +1,540 @@
+//! The one task of a node that fans feeds out to its connections.
+//!
+//! It owns the [`Follower`], which yields every followed feed in order and without a hole, and is
+//! the only writer of the [`Registry`]. Sessions talk to it by commands and read the registry.
+//!
+//! - [`frames`]: from an entry to shared bytes
+//! - [`typing`]: who types where
+//! - [`watchers`]: who wants to hear of whose presence
+//! - [`catch_up`]: those who join a chat that this node follows already
+
+mod catch_up;
+pub mod frames;
+mod typing;
+mod watchers;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
+
+use natter_bus::{
+    Bus,
+    follow::{Arrival, FollowEvent, Follower, Start},
+};
+use natter_protocol::{
+    error::close,
+    feed::{ChatAdded, Event, Feed, Signal, SystemEvent},
+    ids::{ChatId, ConnectionId, DeviceId, Seq, UserId},
+    server::{ChatRef, Presence, ServerEvent, UserTyping},
+};
+use natter_store::Followed;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use self::{
+    catch_up::CatchUps,
+    frames::{Delivery, frame},
+    typing::Typing,
+    watchers::Watchers,
+};
+use crate::registry::{Connection, Orphans, Registry};
+
+/// Commands waiting for the hub; sessions wait when it is full.
+const COMMANDS: usize = 1024;
+/// Without a live connection to the broker for this long, feeds are out of touch.
+const TOUCH: Duration = Duration::from_secs(2);
+
+/// What of the hub a deployment decides.
+#[derive(Clone, Copy, Debug)]
+pub struct HubSettings {
+    /// A message reaches the sender's other devices.
+    pub own_devices_get_messages: bool,
+    /// Typing shows on the typist's own devices.
+    pub own_devices_see_typing: bool,
+    /// Connections of one device; beyond it the oldest is closed.
+    pub connections_per_device: usize,
+}
+
+/// A connection that wants in.
+pub struct Attach {
+    /// Whose it is.
+    pub user: UserId,
+    /// The name that the user's messages carry.
+    pub name: Arc<str>,
+    /// The user's own feed.
+    pub feed: Feed,
+    /// The connection.
+    pub connection: Connection,
+    /// The user's chats; not needed when the user is connected here already.
+    pub snapshot: Option<Followed>,
+    /// Answered once everything is followed; `false` when a snapshot is needed after all.
+    pub admitted: oneshot::Sender<bool>,
+}
+
+/// What sessions ask of the hub.
+pub enum Command {
+    /// Let a connection in.
+    Attach(Box<Attach>),
+    /// A connection is gone.
+    Detach(UserId, ConnectionId),
+    /// A feed has an entry at this place, as its ack told.
+    Acked(Feed, Seq),
+    /// The connection wants to hear of these users' presence, and of no others.
+    Watch(UserId, ConnectionId, Vec<(UserId, Feed)>),
+    /// All users whose presence is watched.
+    Watched(oneshot::Sender<Vec<UserId>>),
+    /// What Redis knows of watched users.
+    Found(Vec<Presence>),
+    /// Tell all connections to go elsewhere within this time.
+    Drain(Duration),
+}
+
+/// The way to the hub.
+#[derive(Clone)]
+pub struct Hub {
+    commands: mpsc::Sender<Command>,
+    registry: Arc<RwLock<Registry>>,
+    touch: Arc<RwLock<Option<Instant>>>,
+}
+
+impl Hub {
+    /// Starts the hub's task, which ends with the last handle.
+    #[must_use]
+    pub fn start(follower: Follower, bus: Bus, settings: HubSettings) -> Self {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let registry = Arc::<RwLock<Registry>>::default();
+        let touch = Arc::new(RwLock::new(Some(Instant::now())));
+        let fan_out = FanOut {
+            follower,
+            settings,
+            registry: Arc::clone(&registry),
+            touch: Arc::clone(&touch),
+            typing: Typing::default(),
+            watchers: Watchers::default(),
+            catch_ups: CatchUps::new(bus),
+            starting: HashMap::new(),
+            admissions: HashMap::new(),
+            admitting: HashMap::new(),
+            next_admission: 0,
+        };
+        tokio::spawn(fan_out.run(receiver));
+        Self { commands, registry, touch }
+    }
+
+    /// Hands a command over; waits while the hub is behind. A hub that is gone means that the
+    /// node is going down, and commands are of no use any more.
+    pub async fn tell(&self, command: Command) {
+        let _ = self.commands.send(command).await;
+    }
+
+    /// Who is connected and takes part in what. Do not hold it across an await.
+    pub fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether feeds are followed at this moment.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.touch.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Whether feeds have been out of touch for more than 2 s: membership may have changed
+    /// without this node knowing, so sends are refused.
+    #[must_use]
+    pub fn out_of_touch(&self) -> bool {
+        let lost = *self.touch.read().unwrap_or_else(PoisonError::into_inner);
+        lost.is_some_and(|since| since.elapsed() > TOUCH)
+    }
+}
+
+/// A user's connections that wait until everything is followed.
+struct Admission {
+    user: UserId,
+    left: usize,
+    waiting: Vec<oneshot::Sender<bool>>,
+}
+
+struct FanOut {
+    follower: Follower,
+    settings: HubSettings,
+    registry: Arc<RwLock<Registry>>,
+    touch: Arc<RwLock<Option<Instant>>>,
+    typing: Typing,
+    watchers: Watchers,
+    catch_ups: CatchUps,
+    /// Feeds that admissions wait for.
+    starting: HashMap<Feed, Vec<u64>>,
+    admissions: HashMap<u64, Admission>,
+    admitting: HashMap<UserId, u64>,
+    next_admission: u64,
+}
+
+impl FanOut {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let expiry = self.typing.next_expiry();
+            tokio::select! {
+                event = self.follower.next() => self.on_follow(event),
+                command = commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                found = self.catch_ups.next() => self.on_caught_up(found),
+                () = tokio::time::sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
+                    for (chat, user) in self.typing.expire(Instant::now()) {
+                        self.show_typing(chat, user, None, false);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Attach(attach) => self.attach(*attach),
+            Command::Detach(user, connection) => self.detach(user, connection),
+            Command::Acked(feed, seq) => self.follower.expect(feed, seq),
+            Command::Watch(user, connection, users) => {
+                let change = self.watchers.subscribe((user, connection), &users);
+                self.watch(change);
+            }
+            Command::Watched(answer) => {
+                let _ = answer.send(self.watchers.users());
+            }
+            Command::Found(presences) => {
+                for presence in presences {
+                    self.show_presence(&presence);
+                }
+            }
+            Command::Drain(spread) => self.drain(spread),
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let Attach { user, name, feed, connection, snapshot, admitted } = attach;
+        let known = self.read().user(user).is_some();
+        if !known && snapshot.is_none() {
+            let _ = admitted.send(false);
+            return;
+        }
+        self.make_room(user, connection.device);
+        self.write().connect(user, &name, feed, connection);
+        if let (false, Some(snapshot)) = (known, snapshot) {
+            self.admit(user, feed, &snapshot);
+        }
+        match self.admitting.get(&user).and_then(|id| self.admissions.get_mut(id)) {
+            Some(admission) => admission.waiting.push(admitted),
+            None => drop(admitted.send(true)),
+        }
+    }
+
+    /// Closes the oldest connections of a device that has too many.
+    fn make_room(&self, user: UserId, device: DeviceId) {
+        let registry = self.read();
+        let Some(user) = registry.user(user) else { return };
+        let open: Vec<_> = user
+            .connections
+            .iter()
+            .filter(|other| other.device == device && !other.outlet.closed())
+            .collect();
+        let excess = (open.len() + 1).saturating_sub(self.settings.connections_per_device);
+        for connection in open.into_iter().take(excess) {
+            connection.outlet.close(close::TOO_MANY_CONNECTIONS);
+        }
+    }
+
+    /// Follows what the snapshot tells. The snapshot was taken before the feeds are followed:
+    /// what the user's feed told in between is delivered after it, and is idempotent; a chat is
+    /// followed from its head, since its past is read as history.
+    fn admit(&mut self, user: UserId, feed: Feed, snapshot: &Followed) {
+        let covered = |shard| {
+            snapshot.persisted.iter().find(|(other, _)| *other == shard).map_or(0, |(_, seq)| *seq)
+        };
+        let mut follow = vec![(
+            feed,
+            Start::After { seq: snapshot.user_last_seq, covered: covered(feed.shard) },
+        )];
+        {
+            let mut registry = self.write();
+            for chat in &snapshot.chats {
+                // Without it the outbox has not relayed it yet, and the user's feed will tell.
+                let Some(from) = chat.from_seq else { continue };
+                let chat_feed = Feed::chat(chat.shard, chat.id);
+                registry.join(user, chat.id, chat_feed, from);
+                registry.deliver_to(user, chat.id);
+                let start = Start::Now { known: chat.last_seq, covered: covered(chat.shard) };
+                follow.push((chat_feed, start));
+            }
+        }
+        let id = self.next_admission;
+        self.next_admission += 1;
+        let mut left = 0;
+        for (feed, start) in follow {
+            if self.follower.position(feed).is_none() {
+                self.follower.follow(feed, start);
+                self.starting.entry(feed).or_default().push(id);
+                left += 1;
+            }
+        }
+        if left > 0 {
+            self.admissions.insert(id, Admission { user, left, waiting: Vec::new() });
+            self.admitting.insert(user, id);
+        }
+    }
+
+    fn on_following(&mut self, feed: Feed, at: Seq) {
+        for id in self.starting.remove(&feed).unwrap_or_default() {
+            let Some(admission) = self.admissions.get_mut(&id) else { continue };
+            admission.left -= 1;
+            if admission.left == 0
+                && let Some(admission) = self.admissions.remove(&id)
+            {
+                self.admitting.remove(&admission.user);
+                for admitted in admission.waiting {
+                    let _ = admitted.send(true);
+                }
+            }
+        }
+        if let Some(chat) = feed.chat_id() {
+            self.catch_ups.followed(chat, feed, at);
+        }
+    }
+
+    fn detach(&mut self, user: UserId, connection: ConnectionId) {
+        let orphans = self.write().disconnect(user, connection);
+        let change = self.watchers.unsubscribe((user, connection));
+        self.watch(change);
+        if !orphans.is_empty() {
+            if let Some(id) = self.admitting.remove(&user) {
+                self.admissions.remove(&id);
+            }
+            self.catch_ups.forget(user);
+            self.unfollow(orphans);
+        }
+    }
+
+    fn unfollow(&mut self, orphans: Orphans) {
+        for feed in orphans {
+            self.follower.unfollow(feed);
+            self.starting.remove(&feed);
+            if let Some(chat) = feed.chat_id() {
+                self.typing.forget_chat(chat);
+            }
+        }
+    }
+
+    fn watch(&mut self, change: watchers::Change) {
+        for feed in change.watch {
+            self.follower.watch(feed);
+        }
+        for feed in change.unwatch {
+            self.follower.unwatch(feed);
+        }
+    }
+
+    fn on_follow(&mut self, event: FollowEvent) {
+        match event {
+            FollowEvent::Entry(feed, arrival) => self.on_entry(feed, &arrival),
+            FollowEvent::Signal(feed, body) => match serde_json::from_slice(&body) {
+                Ok(signal) => self.on_signal(feed, signal),
+                Err(error) => tracing::warn!(%error, "a signal that cannot be read"),
+            },
+            FollowEvent::Following(feed, at) => self.on_following(feed, at),
+            FollowEvent::Connected(up) => {
+                let mut lost = self.touch.write().unwrap_or_else(PoisonError::into_inner);
+                *lost = (!up).then(Instant::now);
+            }
+        }
+    }
+
+    fn on_entry(&mut self, feed: Feed, arrival: &Arrival) {
+        let Some(entry) = frames::parse(arrival) else { return };
+        let Some(chat) = feed.chat_id() else {
+            return self.on_user_entry(UserId(feed.id), entry.event);
+        };
+        if let Event::Message(sent) = &entry.event
+            && let Some(device) = sent.device_id
+            && self.typing.stop(chat, sent.sender.id, device)
+        {
+            self.show_typing(chat, sent.sender.id, Some(device), false);
+        }
+        let Some(delivery) = Delivery::new(chat, &entry, arrival) else { return };
+        let delivery = Arc::new(delivery);
+        {
+            let registry = self.read();
+            for user in registry.members(chat) {
+                delivery.send(user, self.settings.own_devices_get_messages);
+            }
+        }
+        for user in self.catch_ups.entry(chat, arrival.seq, &delivery) {
+            self.write().deliver_to(user, chat);
+            if let Some(user) = self.read().user(user) {
+                delivery.send(user, self.settings.own_devices_get_messages);
+            }
+        }
+        if let Event::System(SystemEvent { kind, user_id: Some(user), .. }) = entry.event
+            && kind.ends_membership()
+        {
+            self.leave(user, chat, arrival.seq);
+        }
+    }
+
+    /// Ends the user's part in the chat here. Answers whether that was news.
+    fn leave(&mut self, user: UserId, chat: ChatId, at: Seq) -> bool {
+        if self.typing.forget(chat, user) {
+            self.show_typing(chat, user, None, false);
+        }
+        let (news, orphan) = self.write().leave(user, chat, at);
+        if news {
+            self.catch_ups.leave(user, chat);
+        }
+        self.unfollow(orphan.into_iter().collect());
+        news
+    }
+
+    fn on_user_entry(&mut self, user: UserId, event: Event) {
+        match event {
+            Event::ChatAdded(added) => self.chat_added(user, *added),
+            Event::ChatRemoved(removed) => {
+                self.leave(user, removed.chat_id, removed.until_seq);
+                self.send_to(user, &ServerEvent::ChatRemoved(ChatRef { id: removed.chat_id }));
+            }
+            Event::DeviceRevoked(revoked) => {
+                let device_id = revoked.device_id;
+                let frame = frame(&ServerEvent::DeviceRevoked { device_id });
+                let registry = self.read();
+                let connections = registry.user(user).map(|u| &u.connections[..]);
+                for connection in connections.unwrap_or_default() {
+                    if connection.device == device_id {
+                        connection.outlet.send(frame.clone());
+                        connection.outlet.close(close::DEVICE_REVOKED);
+                    }
+                }
+            }
+            Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),
+            Event::Message(_) | Event::System(_) => {}
+        }
+    }
+
+    fn chat_added(&mut self, user: UserId, added: ChatAdded) {
+        let ChatAdded { chat, shard, from_seq } = added;
+        let feed = Feed::chat(shard, chat.id);
+        if !self.write().join(user, chat.id, feed, from_seq) {
+            // The snapshot knew it already.
+            return;
+        }
+        self.send_to(user, &ServerEvent::ChatAdded(&chat));
+        let position = self.follower.position(feed);
+        self.catch_ups.begin(user, chat.id, from_seq);
+        match position {
+            Some(at) => self.catch_ups.followed(chat.id, feed, at),
+            // Somebody's admission may be waiting for it; then it starts where that wants.
+            None => self.follower.follow(feed, Start::After { seq: from_seq - 1, covered: 0 }),
+        }
+    }
+
+    fn on_caught_up(&mut self, found: catch_up::Found) {
+        let catch_up::Found { user: user_id, chat, deliveries } = found;
+        let Some(deliveries) = deliveries else {
+            // The way back to a chain without a hole is to connect anew.
+            let registry = self.read();
+            for connection in registry.user(user_id).iter().flat_map(|user| &user.connections) {
+                connection.outlet.close(close::SLOW_CONSUMER);
+            }
+            return;
+        };
+        self.write().deliver_to(user_id, chat);
+        let registry = self.read();
+        let Some(user) = registry.user(user_id) else { return };
+        for delivery in deliveries {
+            delivery.send(user, self.settings.own_devices_get_messages);
+        }
+    }
+
+    fn on_signal(&mut self, feed: Feed, signal: Signal) {
+        match (signal, feed.chat_id(), feed.user_id()) {
+            (Signal::Typing { user_id, device_id, ttl_ms: 0 }, Some(chat), _) => {
+                if self.typing.stop(chat, user_id, device_id) {
+                    self.show_typing(chat, user_id, Some(device_id), false);
+                }
+            }
+            (Signal::Typing { user_id, device_id, ttl_ms }, Some(chat), _) => {
+                let ttl = Duration::from_millis(ttl_ms.into());
+                if self.typing.start(chat, user_id, device_id, ttl, Instant::now()) {
+                    self.show_typing(chat, user_id, Some(device_id), true);
+                }
+            }
+            (Signal::Presence { online, last_seen_at }, _, Some(user_id)) => {
+                self.show_presence(&Presence { user_id, online, last_seen_at });
+            }
+            (Signal::Presence { .. }, ..) | (Signal::Typing { .. }, None, _) => {}
+        }
+    }
+
+    fn show_typing(&self, chat: ChatId, user: UserId, device: Option<DeviceId>, typing: bool) {
+        let event = ServerEvent::UserTyping(UserTyping { chat_id: chat, user_id: user, typing });
+        let frame = frame(&event);
+        for other in self.read().members(chat) {
+            let own = other.id == user;
+            if own && !self.settings.own_devices_see_typing {
+                continue;
+            }
+            for connection in &other.connections {
+                let typist = own && device == Some(connection.device);
+                if !typist && !connection.outlet.closed() {
+                    connection.outlet.send(frame.clone());
+                }
+            }
+        }
+    }
+
+    fn show_presence(&mut self, presence: &Presence) {
+        let watchers = self.watchers.changed(presence.user_id, presence.online);
+        if watchers.is_empty() {
+            return;
+        }
+        let frame = frame(&ServerEvent::Presence(presence));
+        let registry = self.read();
+        for (user, connection) in watchers {
+            if let Some(connection) = registry.connection(user, connection)
+                && !connection.outlet.closed()
+            {
+                connection.outlet.send(frame.clone());
+            }
+        }
+    }
+
+    fn send_to(&self, user: UserId, event: &ServerEvent<'_>) {
+        let registry = self.read();
+        let Some(user) = registry.user(user) else { return };
+        let frame = frame(event);
+        for connection in &user.connections {
+            if !connection.outlet.closed() {
+                connection.outlet.send(frame.clone());
+            }
+        }
+    }
+
+    fn drain(&self, spread: Duration) {
+        let spread = spread.as_millis().try_into().unwrap_or(u64::MAX);
+        for user in self.read().users() {
+            for connection in &user.connections {
+                let after_ms = rand::random_range(0..=spread);
+                connection.outlet.send(frame(&ServerEvent::Reconnect { after_ms }));
+                connection.outlet.close(close::DRAINING);
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Which of this node's devices are online, told to Redis, to those who watch, and (when last
+//! seen) to Postgres. All of it may be lost, so nothing waits for it: sessions queue what
+//! happened, one task tells it.
+
+use std::{collections::HashMap, time::Duration};
+
+use natter_presence::REFRESH_EVERY;
+use natter_protocol::{
+    feed::{Feed, Signal},
+    ids::{ConnectionId, DeviceId, Shard, UserId},
+};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    app::App,
+    auth::Caller,
+    hub::{Command, Hub},
+};
+
+/// Changes waiting; more are dropped, and the next refresh puts Redis right.
+const QUEUE: usize = 16 * 1024;
+/// How often watched users are looked up: a node that was killed tells nobody.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// How often "last seen" is written to Postgres.
+const SEEN_EVERY: Duration = Duration::from_secs(2);
+/// Devices whose "last seen" waits to be written.
+const SEEN_MAX: usize = 10_000;
+
+struct Change {
+    user: UserId,
+    device: DeviceId,
+    shard: Shard,
+    /// The connection that went; none for one that came.
+    gone: Option<ConnectionId>,
+}
+
+/// The way to the task.
+#[derive(Clone)]
+pub struct Online(mpsc::Sender<Change>);
+
+/// What the task takes its work from.
+pub struct Changes(mpsc::Receiver<Change>);
+
+impl Online {
+    /// The two ends of the queue.
+    #[must_use]
+    pub fn new() -> (Self, Changes) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self(sender), Changes(receiver))
+    }
+
+    /// A connection has its place.
+    pub fn connected(&self, caller: &Caller) {
+        self.tell(caller, None);
+    }
+
+    /// A connection ends.
+    pub fn disconnected(&self, caller: &Caller, connection: ConnectionId) {
+        self.tell(caller, Some(connection));
+    }
+
+    fn tell(&self, caller: &Caller, gone: Option<ConnectionId>) {
+        let Caller { user_id: user, device_id: device, user_shard: shard, .. } = *caller;
+        if self.0.try_send(Change { user, device, shard, gone }).is_err() {
+            metrics::counter!("natter_presence_dropped_total").increment(1);
+        }
+    }
+}
+
+/// Tells changes as they come, refreshes what is online, looks after those who are watched. Runs
+/// until dropped; after that, [`leave`].
+pub async fn run(app: App, mut changes: Changes) {
+    let (begun, mut began) = mpsc::channel::<()>(1);
+    let beat = app.presence.keep_alive(move || {
+        // One that waits already says the same.
+        let _ = begun.try_send(());
+    });
+    tokio::pin!(beat);
+    let mut refresh = tokio::time::interval(REFRESH_EVERY);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut write = tokio::time::interval(SEEN_EVERY);
+    let mut seen: HashMap<DeviceId, OffsetDateTime> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = &mut beat => return,
+            Some(()) = began.recv() => refresh_all(&app).await,
+            _ = refresh.tick() => refresh_all(&app).await,
+            _ = look.tick() => look_after(&app).await,
+            _ = write.tick() => write_seen(&app, &mut seen).await,
+            change = changes.0.recv() => match change {
+                Some(change) => {
+                    if seen.len() < SEEN_MAX {
+                        seen.insert(change.device, OffsetDateTime::now_utc());
+                    }
+                    tell(&app, &change).await;
+                }
+                None => return,
+            }
+        }
+    }
+}
+
+/// This node's devices are offline at once, rather than when its heartbeat has run out.
+pub async fn leave(app: &App) {
+    let _ = app.presence.leave().await;
+}
+
+async fn tell(app: &App, change: &Change) {
+    let &Change { user, device, shard, gone } = change;
+    // Sockets of one device are counted here: Redis knows the device only.
+    if gone.is_some() && has_connection(&app.hub, user, device, gone) {
+        return;
+    }
+    let (changed, online) = if gone.is_some() {
+        (app.presence.disconnected(user, device).await, false)
+    } else {
+        (app.presence.connected(user, device).await, true)
+    };
+    match changed {
+        Ok(true) => {
+            let last_seen_at = Some(OffsetDateTime::now_utc());
+            let signal = Signal::Presence { online, last_seen_at };
+            let _ = app.bus.signal(Feed::user(shard, user), &signal);
+        }
+        Ok(false) => {}
+        Err(error) => tracing::debug!(%error, "presence was not told"),
+    }
+}
+
+/// Whether the device has a connection here besides the one that is going.
+fn has_connection(hub: &Hub, user: UserId, device: DeviceId, gone: Option<ConnectionId>) -> bool {
+    hub.registry().user(user).is_some_and(|user| {
+        let mut connections = user.connections.iter();
+        connections.any(|connection| connection.device == device && Some(connection.id) != gone)
+    })
+}
+
+async fn refresh_all(app: &App) {
+    let entries: Vec<(UserId, DeviceId)> = {
+        let registry = app.hub.registry();
+        let devices = |user: &crate::registry::User| {
+            let id = user.id;
+            user.connections.iter().map(move |c| (id, c.device)).collect::<Vec<_>>()
+        };
+        registry.users().flat_map(devices).collect()
+    };
+    if let Err(error) = app.presence.refresh(&entries).await {
+        tracing::debug!(%error, "presence was not refreshed");
+    }
+}
+
+async fn look_after(app: &App) {
+    let (answer, watched) = oneshot::channel();
+    app.hub.tell(Command::Watched(answer)).await;
+    let Ok(users) = watched.await else { return };
+    for batch in users.chunks(natter_protocol::limits::PRESENCE_USERS) {
+        match app.presence.presence(batch).await {
+            Ok(found) => app.hub.tell(Command::Found(found)).await,
+            Err(error) => return tracing::debug!(%error, "presence was not looked up"),
+        }
+    }
+}
+
+async fn write_seen(app: &App, seen: &mut HashMap<DeviceId, OffsetDateTime>) {
+    let devices: Vec<_> = seen.drain().collect();
+    if devices.is_empty() {
+        return;
+    }
+    if let Err(error) = app.store.touch_devices(&devices).await {
+        tracing::debug!(%error, "last seen was not written");
+    }
+}

@@ -1,0 +1,219 @@
+//! Registering, logging in and out, refreshing, changing the password.
+
+use axum::{Json, extract::State, http::StatusCode};
+use natter_protocol::{
+    error::{ErrorCode, WireError},
+    ids::{DeviceId, UserId},
+    rest::{ChangePassword, Device, DeviceSpec, Login, Refresh, Register, Session, User},
+};
+use natter_store::{Login as StoreLogin, NewDevice, NewUser, Rotation, Store};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    extract::{Body, CallLimit, ClientAddress},
+    problem::{PROBLEM_JSON, Problem, ProblemBody},
+};
+use crate::{
+    app::App,
+    auth::{Auth, Caller, refresh, refused},
+    chats::shard_of,
+    config::Config,
+    relay::Relay,
+    text,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(log_in))
+        .routes(routes!(refresh_session))
+        .routes(routes!(log_out))
+        .routes(routes!(change_password))
+}
+
+/// Make an account, and log its first device in.
+#[utoipa::path(
+    post, path = "/auth/register", tag = "accounts", security(()),
+    responses(
+        (status = 201, description = "Logged in.", body = Session),
+        (status = 409, description = "Phone, e-mail or device is somebody else's.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+    )
+)]
+async fn register(
+    State(store): State<Store>,
+    State(auth): State<Auth>,
+    State(config): State<std::sync::Arc<Config>>,
+    ClientAddress(address): ClientAddress,
+    Body(request): Body<Register>,
+) -> Result<(StatusCode, Json<Session>), Problem> {
+    if request.phone.is_none() && request.email.is_none() {
+        return Err(text::bad_request("phone, email: one of them is needed").into());
+    }
+    let name = text::line("name", &request.name)?;
+    let device = device(request.device)?;
+    auth.attempts().from_address(address)?;
+    let password_hash = auth.passwords().hash(request.password).await?;
+    let id = UserId::generate();
+    let refresh = auth.new_refresh();
+    let session = device.session;
+    let new = NewUser {
+        id,
+        name,
+        phone: request.phone,
+        email: request.email,
+        password_hash,
+        shard: shard_of(id.0, config.shards),
+        device,
+        refresh: refresh.stored,
+    };
+    let (user, device) = store.create_user(&new).await?;
+    let answer = session_of(&auth, user, device, session, refresh.text)?;
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// Log a device in with phone or e-mail and password.
+///
+/// A device that gives the id from an earlier login is the same device again; tokens of the login
+/// before are void.
+#[utoipa::path(
+    post, path = "/auth/login", tag = "accounts", security(()),
+    responses(
+        (status = 200, description = "Logged in.", body = Session),
+        (status = 401, description = "Phone, e-mail or password is wrong.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 409, description = "The device is somebody else's.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+    )
+)]
+async fn log_in(
+    State(store): State<Store>,
+    State(auth): State<Auth>,
+    ClientAddress(address): ClientAddress,
+    Body(request): Body<Login>,
+) -> Result<Json<Session>, Problem> {
+    let (login, account) = match (&request.phone, &request.email) {
+        (Some(phone), None) => (StoreLogin::Phone(phone), phone),
+        (None, Some(email)) => (StoreLogin::Email(email), email),
+        _ => return Err(text::bad_request("phone, email: exactly one of them is needed").into()),
+    };
+    auth.attempts().from_address(address)?;
+    auth.attempts().at_account(account)?;
+    let credentials = store.credentials(login).await?;
+    let device = device(request.device)?;
+    let (user, hash) = credentials.map(|found| (found.user, found.password_hash)).unzip();
+    let right = auth.passwords().verify(request.password, hash).await?;
+    let Some(user) = user.filter(|_| right) else {
+        return Err(refused("phone, e-mail or password is wrong").into());
+    };
+    let refresh = auth.new_refresh();
+    let logged_in = store.log_in(user.id, &device, &refresh.stored).await?;
+    Ok(Json(session_of(&auth, user, logged_in, device.session, refresh.text)?))
+}
+
+/// Exchange a refresh token for a new access token and a new refresh token.
+///
+/// A refresh token is good for one use: a second use is taken for theft and signs the device out.
+/// So a client refreshes once at a time and keeps the new token before it uses it.
+#[utoipa::path(
+    post, path = "/auth/refresh", tag = "accounts", security(()),
+    responses(
+        (status = 200, description = "New tokens.", body = Session),
+        (status = 401, description = "The token is unknown, expired or was used before.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+    )
+)]
+async fn refresh_session(
+    State(store): State<Store>,
+    State(auth): State<Auth>,
+    State(relay): State<Relay>,
+    State(calls): State<CallLimit>,
+    ClientAddress(address): ClientAddress,
+    Body(request): Body<Refresh>,
+) -> Result<Json<Session>, Problem> {
+    calls.from_address(address)?;
+    let next = auth.new_refresh();
+    match store.rotate_refresh(&refresh::hash(&request.refresh_token), &next.stored).await? {
+        Rotation::Rotated { user, device, session } => {
+            Ok(Json(session_of(&auth, user, device, session, next.text)?))
+        }
+        Rotation::Replayed { user, device, lane } => {
+            tracing::warn!(%user, %device, "a refresh token was used twice; the device is signed out");
+            metrics::counter!("gateway_refresh_replays_total").increment(1);
+            relay.lane_if_any(lane).await;
+            Err(refused("the refresh token was used before; log in again").into())
+        }
+        Rotation::Unknown => Err(refused("the refresh token is unknown or has expired").into()),
+    }
+}
+
+/// End this device's login. Its sockets close.
+#[utoipa::path(
+    post, path = "/auth/logout", tag = "accounts",
+    responses((status = 204, description = "Logged out."))
+)]
+async fn log_out(
+    State(store): State<Store>,
+    State(relay): State<Relay>,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    let lane = store.sign_out(caller.user_id, caller.device_id).await?;
+    relay.lane_if_any(lane).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Change the password. All other devices are signed out.
+#[utoipa::path(
+    post, path = "/auth/password", tag = "accounts",
+    responses(
+        (status = 204, description = "Changed."),
+        (status = 403, description = "The current password is wrong, or there is none here.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+    )
+)]
+async fn change_password(
+    State(store): State<Store>,
+    State(auth): State<Auth>,
+    State(relay): State<Relay>,
+    caller: Caller,
+    ClientAddress(address): ClientAddress,
+    Body(request): Body<ChangePassword>,
+) -> Result<StatusCode, Problem> {
+    auth.attempts().from_address(address)?;
+    auth.attempts().at_account(&caller.user_id.to_string())?;
+    let forbidden = |why: &str| WireError::new(ErrorCode::Forbidden, why);
+    let credentials = store.credentials_of(caller.user_id).await?;
+    let hash =
+        credentials.ok_or_else(|| forbidden("the account has no password here"))?.password_hash;
+    if !auth.passwords().verify(request.current, Some(hash)).await? {
+        return Err(forbidden("the current password is wrong").into());
+    }
+    let hash = auth.passwords().hash(request.new).await?;
+    let lane = store.set_password(caller.user_id, &hash, caller.device_id).await?;
+    relay.lane(lane).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The device that logs in, with a new login.
+fn device(spec: Option<DeviceSpec>) -> Result<NewDevice, WireError> {
+    let spec = spec.unwrap_or_default();
+    Ok(NewDevice {
+        id: spec.id.unwrap_or_else(DeviceId::generate),
+        name: text::optional_line("device.name", spec.name.as_deref())?,
+        platform: text::optional_line("device.platform", spec.platform.as_deref())?,
+        session: Uuid::new_v4(),
+    })
+}
+
+fn session_of(
+    auth: &Auth,
+    user: User,
+    device: Device,
+    session: Uuid,
+    refresh_token: String,
+) -> Result<Session, WireError> {
+    let (access_token, expires_at) = auth.sign(user.id, device.id, session)?;
+    let device = Device { current: true, ..device };
+    Ok(Session { user, device, access_token, refresh_token, expires_at })
+}

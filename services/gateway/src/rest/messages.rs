@@ -1,0 +1,79 @@
+//! A chat's messages: read in pages, and sent.
+
+use axum::{Json, extract::State, http::StatusCode};
+use natter_protocol::{
+    client::Draft,
+    ids::{ChatId, Seq},
+    limits,
+    server::{HistoryPage, Sent},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    extract::{PathId, Query, Unchecked, limit},
+    problem::{PROBLEM_JSON, Problem, ProblemBody},
+};
+use crate::{app::App, auth::Caller, history, send, text::bad_request};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(page, send))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PageQuery {
+    /// The newest messages before this `seq`.
+    before: Option<Seq>,
+    /// The oldest messages after this `seq`; not together with `before`.
+    after: Option<Seq>,
+    /// 1 to 200; 50 by default.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// A page of a chat's messages, oldest first; without bounds the newest ones.
+#[utoipa::path(
+    get, path = "/chats/{id}/messages", tag = "messages", operation_id = "list_messages",
+    params(("id" = ChatId, Path, description = "The chat."), PageQuery),
+    responses(
+        (status = 200, description = "A page of messages.", body = HistoryPage),
+        (status = 403, description = "Not a participant, or no such chat.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+    )
+)]
+async fn page(
+    State(app): State<App>,
+    caller: Caller,
+    PathId(chat): PathId<ChatId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<HistoryPage>, Problem> {
+    if query.before.is_some() && query.after.is_some() {
+        return Err(bad_request("before, after: not both").into());
+    }
+    let limit = limit(query.limit, limits::PAGE_DEFAULT, limits::PAGE)?;
+    Ok(Json(history::page(&app, &caller, chat, query.before, query.after, limit).await?))
+}
+
+/// Send a message. A repeated `clientMsgId` is the same message, told as a duplicate.
+#[utoipa::path(
+    post, path = "/chats/{id}/messages", tag = "messages", operation_id = "send_message",
+    params(("id" = ChatId, Path, description = "The chat.")),
+    request_body = Draft,
+    responses(
+        (status = 201, description = "Stored durably.", body = Sent),
+        (status = 200, description = "It was stored before.", body = Sent),
+        (status = 403, description = "Not a participant, or no such chat.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+    )
+)]
+async fn send(
+    State(app): State<App>,
+    caller: Caller,
+    PathId(chat): PathId<ChatId>,
+    Unchecked(draft): Unchecked<Draft>,
+) -> Result<(StatusCode, Json<Sent>), Problem> {
+    let sent = send::send_from_rest(&app, &caller, chat, draft).await?;
+    Ok((if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED }, Json(sent)))
+}

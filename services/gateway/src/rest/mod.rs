@@ -1,0 +1,54 @@
+//! REST under `/v1`, described by the OpenAPI document that its code generates.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`problem`] | errors as RFC 9457 problems |
+//! | [`extract`] | what handlers take from a request: caller, body, query, path |
+//! | [`cursor`] | where a page ended |
+//! | `accounts`, `devices`, `users`, `chats`, `messages` | the calls |
+//! | [`openapi`] | the document |
+//! | `layers` | time, panics, headers, metrics, around every call |
+
+pub mod cursor;
+pub mod extract;
+pub mod openapi;
+pub mod problem;
+
+mod accounts;
+mod chats;
+mod devices;
+mod layers;
+mod messages;
+mod users;
+
+use axum::{Router, routing::get};
+use utoipa_axum::router::OpenApiRouter;
+
+pub use extract::CallLimit;
+
+use crate::app::App;
+
+/// All of REST. To be served with the peers' addresses
+/// (`into_make_service_with_connect_info::<SocketAddr>()`).
+pub fn router(app: App) -> Router {
+    let cors = layers::cors(&app.config.rest.cors_origins);
+    let (routes, document) = described().split_for_parts();
+    let document = openapi::Document::new(document);
+    let router = routes
+        .route("/v1/openapi.json", get(async move || document))
+        .method_not_allowed_fallback(problem::wrong_method)
+        .with_state(app);
+    layers::around(router, cors)
+}
+
+/// The calls, with what is known of them.
+fn described() -> OpenApiRouter<App> {
+    let calls = OpenApiRouter::new()
+        .merge(accounts::routes())
+        .merge(devices::routes())
+        .merge(users::routes())
+        .merge(chats::routes())
+        .merge(messages::routes())
+        .fallback(problem::not_found);
+    OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
+}

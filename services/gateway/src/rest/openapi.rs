@@ -1,0 +1,177 @@
+//! The OpenAPI document: what the calls say of themselves, and what is true of all of them.
+
+use axum::{
+    body::Bytes,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        Content, Ref, RefOr, Response as Described, ResponseBuilder,
+        path::Operation,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+
+use super::problem::{PROBLEM_JSON, ProblemBody};
+
+/// What may go wrong with any call.
+const ALL: [(&str, &str); 4] = [
+    ("400", "The request does not have the documented form (`bad_request`)."),
+    ("429", "Too many requests (`rate_limited`): see `retryAfterMs`."),
+    ("500", "A fault of the server (`internal`)."),
+    ("503", "A dependency is down (`unavailable`): see `outcome` for a send."),
+];
+/// With any call that has a body.
+const WITH_BODY: [(&str, &str); 2] = [
+    ("413", "The body is larger than 64 KiB (`too_large`)."),
+    ("415", "The body is not `application/json` (`unsupported_media`)."),
+];
+/// With any call that needs a token.
+const WITH_TOKEN: (&str, &str) =
+    ("401", "No valid token, or its device is revoked (`unauthenticated`).");
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Natter",
+        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket at `/v1/ws`.",
+    ),
+    components(schemas(ProblemBody)),
+    security(("bearer" = [])),
+    modifiers(&Bearer),
+)]
+struct Head;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.bearer_format = Some("JWT".to_owned());
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document without calls.
+pub fn head() -> utoipa::openapi::OpenApi {
+    Head::openapi()
+}
+
+/// The finished document, serialised once.
+#[derive(Clone)]
+pub struct Document(Bytes);
+
+impl Document {
+    /// Adds what is true of all calls.
+    pub fn new(mut document: utoipa::openapi::OpenApi) -> Self {
+        for item in document.paths.paths.values_mut() {
+            let operations =
+                [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete, &mut item.put];
+            for operation in operations.into_iter().flatten() {
+                add_errors(operation);
+            }
+        }
+        Self(document.to_json().map(Bytes::from).unwrap_or_default())
+    }
+}
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+fn add_errors(operation: &mut Operation) {
+    // A call without a requirement of its own has the document's: a token.
+    let public = operation.security.is_some();
+    let token = (!public).then_some(WITH_TOKEN);
+    let body = if operation.request_body.is_some() { &WITH_BODY[..] } else { &[] };
+    for (status, why) in ALL.into_iter().chain(body.iter().copied()).chain(token) {
+        let described = &mut operation.responses.responses;
+        described.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(why)));
+    }
+}
+
+fn problem(why: &str) -> Described {
+    let schema = Ref::from_schema_name("Problem");
+    let content = Content::new(Some(schema));
+    ResponseBuilder::new().description(why).content(PROBLEM_JSON, content).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_call_of_the_wire_is_described_with_its_errors() -> anyhow::Result<()> {
+        let (_, document) = super::super::described().split_for_parts();
+        let document: Value = serde_json::from_slice(&Document::new(document).0)?;
+        let mut calls = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().into_iter().flatten() {
+            for (method, operation) in item.as_object().into_iter().flatten() {
+                calls.insert(format!("{method} {path}"));
+                let responses = &operation["responses"];
+                let public = operation.get("security").is_some();
+                assert_eq!(public, path.starts_with("/v1/auth/") && responses.get("204").is_none());
+                assert!(public || responses["401"].is_object(), "{method} {path}");
+                for status in ["400", "429", "500", "503"] {
+                    let schema = &responses[status]["content"][PROBLEM_JSON]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");
+                }
+            }
+        }
+        let expected = [
+            "delete /v1/devices/{id}",
+            "get /v1/chats",
+            "get /v1/chats/{id}",
+            "get /v1/chats/{id}/messages",
+            "get /v1/chats/{id}/participants",
+            "get /v1/devices",
+            "get /v1/users",
+            "get /v1/users/me",
+            "patch /v1/users/me",
+            "post /v1/auth/login",
+            "post /v1/auth/logout",
+            "post /v1/auth/password",
+            "post /v1/auth/refresh",
+            "post /v1/auth/register",
+            "post /v1/chats",
+            "post /v1/chats/{id}/join",
+            "post /v1/chats/{id}/leave",
+            "post /v1/chats/{id}/messages",
+        ];
+        assert_eq!(calls.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+        assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        Ok(())
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() -> anyhow::Result<()> {
+        fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(Value::as_str));
+                    fields.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let (_, document) = super::super::described().split_for_parts();
+        let document: Value = serde_json::from_slice(&Document::new(document).0)?;
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        for reference in found {
+            let pointer = reference.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+        Ok(())
+    }
+}

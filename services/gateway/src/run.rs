@@ -1,0 +1,139 @@
+//! A gateway's life: connect, serve, drain.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, serve::ListenerExt};
+use natter_bus::{Bus, BusConfig, BusError, follow::Follower};
+use natter_presence::{PresenceClient, PresenceConfig, PresenceError};
+use natter_runtime::Health;
+use natter_store::{Store, StoreConfig, StoreError};
+use secrecy::ExposeSecret;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    auth::AuthConfigError,
+    config::Config,
+    hub::{Command, Hub, HubSettings},
+    online::{self, Online},
+    page, rest, socket,
+};
+
+/// How often to look whether something has come about that nobody tells.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why a gateway could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Postgres' settings.
+    #[error("the database's settings")]
+    Store(#[from] StoreError),
+    /// NATS' settings.
+    #[error("the broker's settings")]
+    Bus(#[from] BusError),
+    /// Redis' settings.
+    #[error("the settings of Redis")]
+    Presence(#[from] PresenceError),
+    /// Secrets and keys.
+    #[error("the settings of authentication")]
+    Auth(#[from] AuthConfigError),
+    /// The public port.
+    #[error("the public port")]
+    Listener(#[from] std::io::Error),
+}
+
+/// Runs a gateway on `listener` until `stop`, then drains it. Servers that are away at the start
+/// are waited for: the gateway is ready once it has reached the broker.
+///
+/// # Errors
+/// See [`RunError`]: settings that cannot work, or a listener that fails.
+pub async fn run(
+    config: Config,
+    node: &str,
+    listener: TcpListener,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let (app, changes) = connect(config, node).await?;
+    let online = tokio::spawn(online::run(app.clone(), changes));
+    let address = listener.local_addr()?;
+    let closing = stop.child_token();
+    let served = serve(listener, router(app.clone()), closing.clone());
+    let life = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = ready(&app, &health, address) => stop.cancelled().await,
+        }
+        health.draining();
+        drain(&app).await;
+    };
+    let (served, ()) = tokio::join!(served, life);
+    online.abort();
+    online::leave(&app).await;
+    tracing::info!("drained");
+    Ok(served?)
+}
+
+async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), RunError> {
+    let backends = &config.backends;
+    let store = Store::connect(&StoreConfig {
+        max_connections: backends.database_connections,
+        ..StoreConfig::new(backends.database_url.expose_secret())
+    })?;
+    let bus_config = BusConfig::new(backends.nats_url.expose_secret(), node);
+    let bus = Bus::connect(&bus_config).await?;
+    let presence = PresenceClient::new(PresenceConfig::new(backends.redis_url.clone(), node))?;
+    let settings = HubSettings {
+        own_devices_get_messages: config.socket.own_devices_get_messages,
+        own_devices_see_typing: config.socket.own_devices_see_typing,
+        connections_per_device: config.socket.connections_per_device as usize,
+    };
+    let follower = Follower::new(bus_config, bus.clone(), config.shards);
+    let hub = Hub::start(follower, bus.clone(), settings);
+    let (online, changes) = Online::new();
+    let app = App::new(Arc::new(config), store, bus, presence, hub, online)?;
+    Ok((app, changes))
+}
+
+fn router(app: App) -> Router {
+    rest::router(app.clone()).merge(socket::router::<App>().with_state(app)).merge(page::router())
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    closing: CancellationToken,
+) -> std::io::Result<()> {
+    let listener = listener.tap_io(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
+    server.await
+}
+
+/// Ready means that a message can get through; Postgres and Redis come and go without that.
+async fn ready(app: &App, health: &Health, address: SocketAddr) {
+    while !app.bus.connected() || !app.hub.connected() {
+        sleep(LOOK).await;
+    }
+    health.started();
+    tracing::info!(%address, "ready");
+}
+
+/// Sends connections elsewhere and waits for what is in flight, as long as the settings allow.
+async fn drain(app: &App) {
+    let limit = app.config.drain();
+    let until = Instant::now() + limit;
+    tracing::info!(connections = app.hub.registry().connections(), "draining");
+    app.hub.tell(Command::Drain(limit)).await;
+    while app.hub.registry().connections() > 0 && Instant::now() < until {
+        sleep(LOOK).await;
+    }
+}

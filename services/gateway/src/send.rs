@@ -1,0 +1,329 @@
+//! Messages on their way into the log: checked, recognised when they are retries, published.
+//!
+//! Chat, sender and `clientMsgId` name one message for ever. Within the log's window (5 min) the
+//! broker recognises a retry; beyond it, only what may be older than that is looked up in
+//! Postgres before it is published.
+
+use std::time::Duration;
+
+use natter_bus::{PublishError, Publishing};
+use natter_protocol::{
+    client::Draft,
+    error::{ErrorCode, Outcome, WireError},
+    feed::{Entry, Event, Feed, MessageSent, Origin},
+    ids::{ChatId, DeviceId, MessageId, Seq, UserId, uuid_v7_millis},
+    limits,
+    server::{Sent, UserCard},
+    timestamp,
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{app::App, auth::Caller, chats::not_member, fault};
+
+/// A client id made this recently cannot have been published before the log's window.
+const FRESH: Duration = Duration::from_mins(1);
+/// A client id from further in the future than this is a clock to be put right: taken for fresh
+/// later, it would escape the look-up.
+const FUTURE: Duration = Duration::from_mins(4);
+/// The broker's window is 5 min; what Postgres holds must reach back to within this.
+const WINDOW: Duration = Duration::from_mins(4);
+const RETRY_MS: u64 = 1_000;
+
+/// Who sends.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The user, with the name that the message carries.
+    pub card: UserCard,
+    /// The device.
+    pub device: DeviceId,
+}
+
+impl From<&Caller> for Sender {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            card: UserCard { id: caller.user_id, name: caller.name.clone() },
+            device: caller.device_id,
+        }
+    }
+}
+
+/// A message that may be published.
+#[derive(Debug)]
+pub struct Prepared {
+    feed: Feed,
+    chat: ChatId,
+    message: MessageSent,
+}
+
+/// What preparing came to.
+#[derive(Debug)]
+pub enum Preparation {
+    /// To be published.
+    New(Box<Prepared>),
+    /// It was sent long ago.
+    Duplicate(Sent),
+}
+
+/// Handed to the broker, not acknowledged yet.
+#[derive(Debug)]
+pub struct InFlight {
+    prepared: Prepared,
+    publishing: Publishing,
+}
+
+/// What the broker said.
+#[derive(Debug)]
+pub enum Settled {
+    /// Stored, at this place.
+    Stored(Feed, Seq),
+    /// It had been stored before.
+    Duplicate(Sent),
+}
+
+/// Checks a draft and whether its sender may send it.
+///
+/// # Errors
+/// `bad_request`, `too_large`, `not_member`, `unavailable` (`not_sent`).
+pub async fn prepare(
+    app: &App,
+    sender: Sender,
+    chat: ChatId,
+    draft: Draft,
+) -> Result<Preparation, WireError> {
+    let (client_msg_id, known_fresh) = check(&draft, OffsetDateTime::now_utc())?;
+    let feed = writable_feed(app, sender.card.id, chat).await?;
+    let id = MessageId::derive(chat, sender.card.id, &client_msg_id);
+    if !known_fresh
+        && let Some(sent) = sent_before(app, feed, chat, sender.card.id, &client_msg_id).await?
+    {
+        return Ok(Preparation::Duplicate(sent));
+    }
+    let message = MessageSent {
+        id,
+        sender: sender.card,
+        device_id: Some(sender.device),
+        content: draft.content,
+        client_msg_id,
+        reply_to: draft.reply_to,
+    };
+    Ok(Preparation::New(Box::new(Prepared { feed, chat, message })))
+}
+
+/// Hands the message to the broker, at once and in the order of the calls.
+///
+/// # Errors
+/// `unavailable` (`not_sent`).
+pub fn publish(
+    app: &App,
+    prepared: Prepared,
+    origin: Option<Origin>,
+) -> Result<InFlight, WireError> {
+    let id = prepared.message.id.to_string();
+    let entry = Entry { origin, event: Event::Message(prepared.message.clone()) };
+    let publishing = app.bus.publish(prepared.feed, &id, &entry).map_err(not_stored)?;
+    Ok(InFlight { prepared, publishing })
+}
+
+impl InFlight {
+    /// Waits for the broker, for 5 s at most.
+    ///
+    /// # Errors
+    /// `unavailable`, with its outcome.
+    pub async fn settle(self, app: &App) -> Result<Settled, WireError> {
+        let Self { prepared, publishing } = self;
+        let published = publishing.await.map_err(not_stored)?;
+        if published.duplicate {
+            return Ok(Settled::Duplicate(sent(app, &prepared, published.seq, true).await?));
+        }
+        metrics::counter!("natter_messages_sent_total").increment(1);
+        Ok(Settled::Stored(prepared.feed, published.seq))
+    }
+}
+
+/// Sends a message that came by REST.
+///
+/// # Errors
+/// `not_member`, `bad_request`, `too_large`, `unavailable` with its outcome.
+pub async fn send_from_rest(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    draft: Draft,
+) -> Result<Sent, WireError> {
+    let prepared = match prepare(app, Sender::from(caller), chat, draft).await? {
+        Preparation::Duplicate(sent) => return Ok(sent),
+        Preparation::New(prepared) => *prepared,
+    };
+    let InFlight { prepared, publishing } = publish(app, prepared, None)?;
+    let published = publishing.await.map_err(not_stored)?;
+    sent(app, &prepared, published.seq, published.duplicate).await
+}
+
+/// The client's id for the message, and whether it is certainly younger than the broker's window.
+fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, bool), WireError> {
+    let bad = |what: &str| WireError::new(ErrorCode::BadRequest, what);
+    if draft.content.is_empty() {
+        return Err(bad("content: is empty"));
+    }
+    if draft.content.len() > limits::CONTENT_BYTES {
+        let message = format!("content: more than {} bytes", limits::CONTENT_BYTES);
+        return Err(WireError::new(ErrorCode::TooLarge, message));
+    }
+    // Postgres has no such text, and there is no such character to show.
+    if draft.content.contains('\0') {
+        return Err(bad("content: has a NUL character"));
+    }
+    let Some(id) = &draft.client_msg_id else { return Ok((Uuid::now_v7().to_string(), true)) };
+    if id.is_empty() || id.chars().count() > limits::CLIENT_MSG_ID_CHARS {
+        return Err(bad("clientMsgId: not 1 to 64 characters"));
+    }
+    if id.chars().any(char::is_control) {
+        return Err(bad("clientMsgId: has a control character"));
+    }
+    let now_ms = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    let made = uuid_v7_millis(id);
+    if made.is_some_and(|made| made > now_ms + FUTURE.as_millis() as u64) {
+        return Err(bad("clientMsgId: made more than 4 minutes in the future"));
+    }
+    let fresh = made.is_some_and(|made| made + FRESH.as_millis() as u64 >= now_ms);
+    Ok((id.clone(), fresh))
+}
+
+/// The feed of a chat that the user may write to.
+async fn writable_feed(app: &App, user: UserId, chat: ChatId) -> Result<Feed, WireError> {
+    let known = app.hub.registry().membership(user, chat);
+    if let Some(feed) = known {
+        if app.hub.out_of_touch() {
+            return Err(not_sent("the chat's feed is out of reach"));
+        }
+        return Ok(feed);
+    }
+    // Not connected here, or the feed that tells of a new chat is a moment behind.
+    let member = app.store.membership(user, chat).await.map_err(|error| {
+        let error = fault::store(error);
+        if error.code == ErrorCode::Unavailable { error.outcome(Outcome::NotSent) } else { error }
+    })?;
+    member.map(|member| Feed::chat(member.shard, chat)).ok_or_else(not_member)
+}
+
+/// The message, when Postgres has it; none when it certainly was never sent before the window.
+async fn sent_before(
+    app: &App,
+    feed: Feed,
+    chat: ChatId,
+    sender: UserId,
+    client_msg_id: &str,
+) -> Result<Option<Sent>, WireError> {
+    let unsure = |_| not_sent("whether this was sent before cannot be told now");
+    // The log's end first: what is in Postgres afterwards is complete up to the older of the two.
+    let log = app.bus.log_state(feed.shard).await;
+    let found = app.store.sent_before(chat, sender, client_msg_id).await.map_err(unsure)?;
+    if let Some(found) = found {
+        return Ok(Some(Sent {
+            id: found.id,
+            chat_id: chat,
+            seq: found.seq,
+            prev_seq: found.prev_seq,
+            created_at: found.created_at,
+            client_msg_id: client_msg_id.to_owned(),
+            duplicate: true,
+        }));
+    }
+    let (persisted, at) = app.store.persisted_until(feed.shard).await.map_err(unsure)?;
+    let recent = at > OffsetDateTime::now_utc() - WINDOW;
+    // Either nothing older than the window is unwritten, or nothing at all is.
+    let complete = recent || matches!(log, Ok(Some(log)) if persisted >= log.last_seq);
+    if complete { Ok(None) } else { Err(unsure(natter_store::StoreError::Fenced)) }
+}
+
+/// The reply that names the message's place, with the broker's time.
+async fn sent(
+    app: &App,
+    prepared: &Prepared,
+    seq: Seq,
+    duplicate: bool,
+) -> Result<Sent, WireError> {
+    let MessageSent { id, sender, client_msg_id, .. } = &prepared.message;
+    let mut sent = Sent {
+        id: *id,
+        chat_id: prepared.chat,
+        seq,
+        prev_seq: 0,
+        created_at: timestamp::truncate(OffsetDateTime::now_utc()),
+        client_msg_id: client_msg_id.clone(),
+        duplicate,
+    };
+    if let Ok(Some(stored)) = app.bus.entry(prepared.feed.shard, seq).await {
+        sent.created_at = timestamp::truncate(stored.at);
+        return Ok(sent);
+    }
+    // Purged since, so it is in Postgres; or out of reach, and the message is stored all the same:
+    // its time then is this server's.
+    let found = app.store.sent_before(prepared.chat, sender.id, client_msg_id).await;
+    if let Ok(Some(found)) = found {
+        sent.created_at = found.created_at;
+        sent.prev_seq = found.prev_seq;
+    }
+    Ok(sent)
+}
+
+fn not_sent(message: &str) -> WireError {
+    WireError::new(ErrorCode::Unavailable, message)
+        .retry_after_ms(RETRY_MS)
+        .outcome(Outcome::NotSent)
+}
+
+fn not_stored(error: PublishError) -> WireError {
+    tracing::debug!(%error, "a publish failed");
+    let (message, outcome) = match error {
+        PublishError::NotSent(_) => ("the log does not answer", Outcome::NotSent),
+        PublishError::Full => ("the log is full", Outcome::NotSent),
+        PublishError::Unknown(_) => ("the log has not answered in time", Outcome::Unknown),
+    };
+    WireError::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_MS).outcome(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(content: &str, client_msg_id: Option<&str>) -> Draft {
+        let client_msg_id = client_msg_id.map(str::to_owned);
+        Draft { content: content.to_owned(), reply_to: None, client_msg_id }
+    }
+
+    fn uuid_v7_at(at: OffsetDateTime) -> String {
+        let millis = (at.unix_timestamp_nanos() / 1_000_000) as u64;
+        uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid().to_string()
+    }
+
+    #[test]
+    fn only_ids_that_cannot_be_older_than_the_window_skip_the_look_up() {
+        let now = OffsetDateTime::now_utc();
+        let fresh = |id: &str| check(&draft("x", Some(id)), now).map(|(_, fresh)| fresh);
+        assert_eq!(fresh(&uuid_v7_at(now)), Ok(true));
+        assert_eq!(fresh(&uuid_v7_at(now - Duration::from_secs(59))), Ok(true));
+        assert_eq!(fresh(&uuid_v7_at(now - Duration::from_secs(61))), Ok(false));
+        assert_eq!(fresh(&uuid_v7_at(now + Duration::from_secs(200))), Ok(true));
+        assert_eq!(fresh("my own"), Ok(false));
+        let future = fresh(&uuid_v7_at(now + Duration::from_mins(5)));
+        assert_eq!(future.map_err(|error| error.code), Err(ErrorCode::BadRequest));
+        assert_eq!(check(&draft("x", None), now).map(|(_, fresh)| fresh), Ok(true));
+    }
+
+    #[test]
+    fn what_cannot_be_stored_or_shown_is_refused() {
+        let now = OffsetDateTime::now_utc();
+        let code = |draft: Draft| check(&draft, now).map(drop).map_err(|error| error.code);
+        assert_eq!(code(draft("", None)), Err(ErrorCode::BadRequest));
+        assert_eq!(code(draft("a\0b", None)), Err(ErrorCode::BadRequest));
+        let most = "x".repeat(limits::CONTENT_BYTES);
+        assert_eq!(code(draft(&most, None)), Ok(()));
+        assert_eq!(code(draft(&(most + "x"), None)), Err(ErrorCode::TooLarge));
+        assert_eq!(code(draft("x", Some(""))), Err(ErrorCode::BadRequest));
+        assert_eq!(code(draft("x", Some("a\r\nb"))), Err(ErrorCode::BadRequest));
+        assert_eq!(code(draft("x", Some(&"é".repeat(64)))), Ok(()));
+        assert_eq!(code(draft("x", Some(&"é".repeat(65)))), Err(ErrorCode::BadRequest));
+    }
+}

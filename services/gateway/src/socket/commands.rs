@@ -1,0 +1,214 @@
+//! What a client asks for over the socket, and the frames that answer it.
+
+use axum::extract::ws::Utf8Bytes;
+use natter_protocol::{
+    client::{ChatTarget, Command, History, JoinChat, PresenceSubscribe, SendMessage},
+    error::{ErrorCode, WireError},
+    feed::{Feed, Origin, Signal},
+    ids::{ChatId, ConnectionId, UserId},
+    limits,
+    server::{Authenticated, Empty, Presence, PresenceList, Reply, Sent, ServerEvent, UserCard},
+};
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    auth::Caller,
+    chats::not_member,
+    fault, history,
+    hub::{Command as HubCommand, frames::frame},
+    send::{self, InFlight, Preparation, Sender},
+    text,
+};
+
+/// Typing ends by itself after this long, in milliseconds (`wire`: 5 s).
+const TYPING_MS: u32 = 5_000;
+
+/// Whose requests these are.
+#[derive(Debug)]
+pub struct Who {
+    /// The user and device, as at the handshake.
+    pub caller: Caller,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// What a request came to.
+pub struct Done {
+    /// The client's number for it.
+    pub request: Option<u64>,
+    /// The answer.
+    pub result: Result<Outcome, WireError>,
+}
+
+/// An answer.
+pub enum Outcome {
+    /// To be written.
+    Frames(Vec<Utf8Bytes>),
+    /// A message is on its way.
+    Published(Box<InFlight>),
+    /// A message had been sent before.
+    Sent(Sent),
+    /// The connection types in this chat, on this feed; or, without it, has stopped.
+    Typing(ChatId, Option<Feed>),
+    /// The token was renewed.
+    Renewed(Authenticated),
+}
+
+/// Does what a client asks for.
+pub async fn run(
+    app: App,
+    who: std::sync::Arc<Who>,
+    request: Option<u64>,
+    command: Command,
+) -> Done {
+    let result = match command {
+        Command::SendMessage(message) => send_message(&app, &who, request, message).await,
+        Command::TypingStart(target) => typing(&app, &who.caller, target, true).await,
+        Command::TypingStop(target) => typing(&app, &who.caller, target, false).await,
+        Command::History(history) => page(&app, &who.caller, request, history).await,
+        Command::JoinChat(join) => join_chat(&app, &who.caller, request, join).await,
+        Command::LeaveChat(target) => {
+            let left = app.chats.leave(&who.caller, target.chat_id).await;
+            left.map(|()| answer(request, &Empty {}))
+        }
+        Command::CreateChat(create) => {
+            let checked = text::valid(&create);
+            match checked {
+                Ok(()) => {
+                    let created = app.chats.create(&who.caller, create).await;
+                    created.map(|(chat, _)| answer(request, &chat))
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Command::PresenceSubscribe(subscribe) => {
+            presence_subscribe(&app, &who, request, subscribe).await
+        }
+        Command::Authenticate(authenticate) => renew(&app, &who.caller, &authenticate.token).await,
+    };
+    Done { request, result }
+}
+
+fn answer<T: Serialize>(request: Option<u64>, data: &T) -> Outcome {
+    Outcome::Frames(request.map(|reply| frame(&Reply { reply, data })).into_iter().collect())
+}
+
+async fn send_message(
+    app: &App,
+    who: &Who,
+    request: Option<u64>,
+    message: SendMessage,
+) -> Result<Outcome, WireError> {
+    let user = who.caller.user_id;
+    let name = app.hub.registry().user(user).map(|user| user.name.to_string());
+    let sender = Sender {
+        card: UserCard { id: user, name: name.unwrap_or_else(|| who.caller.name.clone()) },
+        device: who.caller.device_id,
+    };
+    match send::prepare(app, sender, message.chat_id, message.draft).await? {
+        Preparation::Duplicate(sent) => Ok(Outcome::Sent(sent)),
+        Preparation::New(prepared) => {
+            let origin = Origin { connection: who.connection, request };
+            let in_flight = send::publish(app, *prepared, Some(origin))?;
+            Ok(Outcome::Published(Box::new(in_flight)))
+        }
+    }
+}
+
+/// Tells everybody by a signal, and Redis for those who come later. Neither is waited for longer
+/// than it takes to hand it over: typing may be lost.
+async fn typing(
+    app: &App,
+    caller: &Caller,
+    target: ChatTarget,
+    starts: bool,
+) -> Result<Outcome, WireError> {
+    let chat = target.chat_id;
+    let known = app.hub.registry().membership(caller.user_id, chat);
+    let feed = if let Some(feed) = known {
+        feed
+    } else {
+        let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
+        Feed::chat(member.ok_or_else(not_member)?.shard, chat)
+    };
+    let (user_id, device_id) = (caller.user_id, caller.device_id);
+    let ttl_ms = if starts { TYPING_MS } else { 0 };
+    let _ = app.bus.signal(feed, &Signal::Typing { user_id, device_id, ttl_ms });
+    let kept = if starts {
+        let ttl = std::time::Duration::from_millis(TYPING_MS.into());
+        app.presence.typing_start(chat, user_id, device_id, ttl).await
+    } else {
+        app.presence.typing_stop(chat, user_id, device_id).await
+    };
+    if let Err(error) = kept {
+        tracing::debug!(%error, "typing was not kept for those who come later");
+    }
+    Ok(Outcome::Typing(chat, starts.then_some(feed)))
+}
+
+async fn page(
+    app: &App,
+    caller: &Caller,
+    request: Option<u64>,
+    history: History,
+) -> Result<Outcome, WireError> {
+    let limit = history.limit.unwrap_or(limits::PAGE_DEFAULT);
+    let History { chat_id, before, after, .. } = history;
+    let page = history::page(app, caller, chat_id, before, after, limit).await?;
+    Ok(answer(request, &page))
+}
+
+async fn join_chat(
+    app: &App,
+    caller: &Caller,
+    request: Option<u64>,
+    join: JoinChat,
+) -> Result<Outcome, WireError> {
+    let limit = join.history.and_then(|history| history.limit).unwrap_or(limits::PAGE_DEFAULT);
+    let joined = history::join(app, caller, join.chat_id, limit).await?;
+    let mut frames = vec![frame(&ServerEvent::ChatHistory(&joined.messages))];
+    frames.extend(request.map(|reply| frame(&Reply { reply, data: &joined })));
+    Ok(Outcome::Frames(frames))
+}
+
+async fn presence_subscribe(
+    app: &App,
+    who: &Who,
+    request: Option<u64>,
+    subscribe: PresenceSubscribe,
+) -> Result<Outcome, WireError> {
+    if subscribe.user_ids.len() > limits::PRESENCE_USERS {
+        let message = format!("userIds: more than {}", limits::PRESENCE_USERS);
+        return Err(WireError::new(ErrorCode::TooLarge, message));
+    }
+    let user = who.caller.user_id;
+    let shared = if subscribe.user_ids.is_empty() {
+        Vec::new()
+    } else {
+        app.store.shares_chat(user, &subscribe.user_ids).await.map_err(fault::store)?
+    };
+    let feeds = shared.iter().map(|(user, shard)| (*user, Feed::user(*shard, *user))).collect();
+    // Listened to first, looked up after: a change in between comes as an event.
+    app.hub.tell(HubCommand::Watch(user, who.connection, feeds)).await;
+    let users: Vec<UserId> = shared.into_iter().map(|(user, _)| user).collect();
+    let items = match app.presence.presence(&users).await {
+        Ok(items) => items,
+        Err(error) => {
+            tracing::debug!(%error, "presence is blank");
+            let blank = |user_id| Presence { user_id, online: false, last_seen_at: None };
+            users.into_iter().map(blank).collect()
+        }
+    };
+    Ok(answer(request, &PresenceList { items }))
+}
+
+/// A fresh token for the same user and device, before the old one expires.
+async fn renew(app: &App, caller: &Caller, token: &str) -> Result<Outcome, WireError> {
+    let renewed = app.auth.authenticate(token).await?;
+    if (renewed.user_id, renewed.device_id) != (caller.user_id, caller.device_id) {
+        let message = "the token is for another user or device";
+        return Err(WireError::new(ErrorCode::Forbidden, message));
+    }
+    Ok(Outcome::Renewed(Authenticated { expires_at: renewed.expires_at }))
+}

@@ -1,0 +1,138 @@
+//! The WebSocket transport: `GET /v1/ws`.
+//!
+//! A connection's life: upgrade → [`handshake`] → registered with the hub → [`session`] → gone.
+//! - [`handshake`]: from a socket to a caller whose feeds are followed
+//! - [`session`]: one loop that reads, writes and waits
+//! - [`commands`]: what a client asks for
+
+mod commands;
+mod handshake;
+mod session;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{
+        FromRef, Query, State, WebSocketUpgrade,
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
+    },
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
+    routing::get,
+};
+use natter_protocol::{error::close, limits};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::app::App;
+
+/// The subprotocol that the server speaks.
+const PROTOCOL: &str = "natter.v1";
+/// Browsers cannot set headers, so the token travels beside the subprotocol.
+const BEARER: &str = "bearer.";
+/// Most of what clients send is smaller; the default of 128 KiB is what makes idle sockets dear.
+const READ_BUFFER: usize = 4 * 1024;
+/// Frames gathered before they are written.
+const WRITE_BUFFER: usize = 8 * 1024;
+/// More than any frame that the server makes: a page of history of the longest messages.
+const WRITE_BUFFER_MAX: usize = 8 * 1024 * 1024;
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a client asks for at connect, in the query; never a token.
+#[derive(Debug, Deserialize)]
+struct ConnectOptions {
+    /// Its own messages come as events too.
+    #[serde(default)]
+    echo: bool,
+}
+
+/// The route of the socket.
+pub fn router<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    App: FromRef<S>,
+{
+    Router::new().route("/v1/ws", get(upgrade))
+}
+
+async fn upgrade(
+    State(app): State<App>,
+    Query(options): Query<ConnectOptions>,
+    headers: HeaderMap,
+    mut upgrade: WebSocketUpgrade,
+) -> Response {
+    let offered: Vec<HeaderValue> = upgrade.requested_protocols().cloned().collect();
+    if offered.iter().any(|protocol| protocol == PROTOCOL) {
+        upgrade.set_selected_protocol(HeaderValue::from_static(PROTOCOL));
+    }
+    let token = bearer(&headers).or_else(|| {
+        let mut tokens = offered.iter().filter_map(|protocol| protocol.to_str().ok());
+        tokens.find_map(|protocol| protocol.strip_prefix(BEARER)).map(str::to_owned)
+    });
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(WRITE_BUFFER_MAX)
+        .max_message_size(limits::FRAME_BYTES)
+        .max_frame_size(limits::FRAME_BYTES)
+        .on_upgrade(move |socket| async move {
+            // Boxed: the handshake's future is large, and would stay part of an idle connection.
+            let admitted = Box::pin(handshake::admit(app, socket, token, options.echo)).await;
+            if let Some(session) = admitted {
+                session.run().await;
+            }
+        })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+/// Ends a socket with a close code, within a bounded time.
+async fn goodbye(mut socket: WebSocket, code: u16) {
+    let reason = Utf8Bytes::from_static(reason(code));
+    let closing = async {
+        let frame = Message::Close(Some(CloseFrame { code, reason }));
+        if socket.send(frame).await.is_ok() {
+            // The client's own close frame: a socket that is dropped before it has been read
+            // is reset, and the client may never see the code.
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = timeout(GOODBYE, closing).await;
+}
+
+fn reason(code: u16) -> &'static str {
+    match code {
+        close::DRAINING => "draining",
+        close::MALFORMED => "malformed",
+        close::UNAUTHENTICATED => "unauthenticated",
+        close::DEVICE_REVOKED => "device revoked",
+        close::TIMEOUT => "timeout",
+        close::TOO_MANY_CONNECTIONS => "too many connections of this device",
+        close::FRAME_TOO_LARGE => "frame too large",
+        close::RATE_LIMITED => "rate limited",
+        close::SLOW_CONSUMER => "slow consumer",
+        close::TRY_AGAIN => "try again later",
+        _ => "",
+    }
+}
+
+/// The close code for a frame that could not be read; none when the socket itself is gone.
+fn code_of(error: axum::Error) -> Option<u16> {
+    let error = error.into_inner();
+    match error.downcast_ref::<tungstenite::Error>() {
+        Some(tungstenite::Error::Capacity(_)) => Some(close::FRAME_TOO_LARGE),
+        Some(tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        )) => None,
+        Some(tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_)) => {
+            Some(close::MALFORMED)
+        }
+        _ => None,
+    }
+}

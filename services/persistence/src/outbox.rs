@@ -1,0 +1,80 @@
+//! Relays what handlers committed and did not get to relay themselves.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use natter_bus::{Bus, PublishError};
+use natter_protocol::{
+    feed::{Entry, Feed},
+    ids::Seq,
+};
+use natter_store::{RelayError, Store};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How often the outbox is looked at, and how long the handler that filled a lane is left to
+/// relay it itself.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Lanes taken in one sweep, oldest first.
+const LANES: u32 = 256;
+/// Lanes relayed at once: each holds a connection to Postgres while it waits for the log.
+const AT_ONCE: usize = 4;
+
+/// Sweeps the outbox until `stop`. Every worker does: a lane is relayed by one at a time.
+pub async fn sweep_until(store: Store, bus: Bus, stop: CancellationToken) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if bus.connected() {
+            sweep(&store, &bus, SWEEP, &stop).await;
+        }
+    }
+}
+
+/// Relays the lanes that have waited for longer than `older_than`. Returns how many changes were
+/// relayed.
+pub async fn sweep(
+    store: &Store,
+    bus: &Bus,
+    older_than: Duration,
+    stop: &CancellationToken,
+) -> usize {
+    let lanes = match store.lanes_waiting(older_than, LANES).await {
+        Ok(lanes) => lanes,
+        Err(error) => {
+            tracing::warn!(%error, "the outbox cannot be read");
+            return 0;
+        }
+    };
+    stream::iter(lanes)
+        .take_while(|_| std::future::ready(!stop.is_cancelled()))
+        .map(|lane| relay(store, bus, lane))
+        .buffer_unordered(AT_ONCE)
+        .fold(0, async |sum, relayed| sum + relayed)
+        .await
+}
+
+async fn relay(store: &Store, bus: &Bus, lane: Uuid) -> usize {
+    let publish = async |feed: Feed, msg_id: String, entry: Entry| -> Result<Seq, PublishError> {
+        Ok(bus.publish(feed, &msg_id, &entry)?.await?.seq)
+    };
+    match store.relay(lane, publish).await {
+        Ok(relayed) => {
+            metrics::counter!("natter_outbox_relayed_total").increment(relayed.items as u64);
+            relayed.items
+        }
+        Err(error) => {
+            let cause = match &error {
+                RelayError::Store(cause) => cause.to_string(),
+                RelayError::Publish(cause) => cause.to_string(),
+            };
+            tracing::warn!(%lane, cause, "a lane of the outbox cannot be relayed now");
+            0
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! One shard, while this worker owns it: from its log into Postgres, batch by batch.
+//!
+//! The position is `shards.persisted_seq`. It moves in the transaction that writes the rows, by
+//! compare-and-set, so nothing is acked to the log, and an owner that lost the shard without
+//! noticing cannot write: its position is not there any more.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use natter_bus::{Bus, BusError, LogReader, PublishError, Raw};
+use natter_protocol::ids::{Seq, Shard};
+use natter_store::{Row, ShardRow, Store, StoreError};
+use time::OffsetDateTime;
+use tracing::Instrument;
+
+use crate::{
+    batch::Item,
+    config::WorkerConfig,
+    digest::DigestWriter,
+    epoch::{self, EpochError},
+    trace,
+};
+
+/// Entries in one transaction.
+const BATCH: usize = 1_000;
+/// The digests of a new owner begin so many entries before what is written: what the owner
+/// before had written and not yet told is at most what it read within one digest's pace.
+const TOLD_AGAIN: Seq = 2_000;
+/// How often the position's time moves while nothing comes.
+const QUIET: Duration = Duration::from_secs(5);
+/// What the broker's clock may be behind this one's.
+const SKEW: Duration = Duration::from_secs(2);
+
+/// Why a step did not come to its end. Nothing is lost: it is done again.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The shard is another's, or its position is not where this owner left it.
+    #[error("the shard has moved on without this owner")]
+    Fenced,
+    /// Postgres does not take the batch just now. Step again: it is kept.
+    #[error("the batch cannot be written")]
+    Store(#[source] StoreError),
+    /// A dead letter cannot be stored just now. Step again: the batch is kept.
+    #[error("a dead letter cannot be stored")]
+    DeadLetter(#[from] PublishError),
+    /// The log cannot be read just now. Take the shard anew: it may have another log.
+    #[error("the log cannot be read")]
+    Log(#[from] BusError),
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced => Self::Fenced,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Why a shard cannot be taken just now.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The claim cannot be made.
+    #[error("the shard cannot be claimed")]
+    Store(#[from] StoreError),
+    /// Its log is not usable.
+    #[error("the shard's log cannot be opened")]
+    Log(#[from] EpochError),
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stepped {
+    /// Entries written, void ones included.
+    pub written: usize,
+    /// Of these, dead letters.
+    pub poison: usize,
+}
+
+/// The owner of a shard.
+pub struct Owner {
+    store: Store,
+    bus: Bus,
+    shard: Shard,
+    name: String,
+    reader: LogReader,
+    digest: DigestWriter,
+    /// Read, told and not yet written.
+    held: Vec<Item>,
+    /// All up to here is written.
+    position: Arc<AtomicU64>,
+    persisted_at: OffsetDateTime,
+    quiet_since: Instant,
+}
+
+impl Owner {
+    /// Claims the shard and opens its log; none when another worker has it.
+    ///
+    /// # Errors
+    /// [`TakeError`]. The claim may then stand; it runs out, or is released.
+    pub async fn take(
+        store: &Store,
+        bus: &Bus,
+        config: &WorkerConfig,
+        shard: Shard,
+    ) -> Result<Option<Self>, TakeError> {
+        let Some(row) = store.claim_shard(shard, &config.owner, config.lease).await? else {
+            return Ok(None);
+        };
+        let row = epoch::open_log(store, bus, &config.log, row).await?;
+        Ok(Some(Self::at(store, bus, config, &row)))
+    }
+
+    /// Goes on from a position, whoever owns the shard: Postgres refuses what is not true.
+    #[must_use]
+    pub fn at(store: &Store, bus: &Bus, config: &WorkerConfig, row: &ShardRow) -> Self {
+        let told = row.persisted_seq.saturating_sub(TOLD_AGAIN).max(row.first_seq - 1);
+        Self {
+            store: store.clone(),
+            bus: bus.clone(),
+            shard: row.shard,
+            name: config.owner.clone(),
+            reader: bus.log_reader(row.shard, told + 1),
+            digest: DigestWriter::new(row.shard, row.epoch, told),
+            held: Vec::new(),
+            position: Arc::new(AtomicU64::new(row.persisted_seq)),
+            persisted_at: row.persisted_at,
+            quiet_since: Instant::now(),
+        }
+    }
+
+    /// All up to here is written; moves as it is.
+    #[must_use]
+    pub fn position(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.position)
+    }
+
+    /// Reads one batch, unless one is held from a step that failed; tells gateways of it; writes
+    /// it. Waits at most until a digest is due (500 ms) for something to read.
+    ///
+    /// # Errors
+    /// [`StepError`] says what to do.
+    pub async fn step(&mut self) -> Result<Stepped, StepError> {
+        if self.held.is_empty() {
+            let wait = self.digest.due_in(Instant::now());
+            let read = self.reader.next_batch(BATCH, wait).await?;
+            // Before it is written: what gateways check against it does not need Postgres.
+            self.digest.note(&self.bus, &read, Instant::now())?;
+            self.hold(read);
+        }
+        self.digest.publish_when_due(&self.bus, Instant::now())?;
+        if self.held.is_empty() {
+            self.note_quiet().await?;
+            return Ok(Stepped::default());
+        }
+        let span = trace::batch_span(self.shard, self.held.iter().map(|item| &item.raw));
+        let done = self.write_held().instrument(span).await;
+        self.measure();
+        done
+    }
+
+    fn hold(&mut self, read: Vec<Raw>) {
+        let position = self.at_seq();
+        self.held = read.into_iter().filter(|raw| raw.seq > position).map(Item::new).collect();
+    }
+
+    /// Writes the batch, in one transaction if Postgres takes every row. When it refuses a row's
+    /// data, halves find that row; it becomes a void one.
+    async fn write_held(&mut self) -> Result<Stepped, StepError> {
+        let mut done = Stepped::default();
+        let mut size = self.held.len();
+        while !self.held.is_empty() {
+            let count = size.min(self.held.len());
+            done.poison += self.bury(count).await?;
+            match self.persist(count).await {
+                Ok(()) => {
+                    done.written += count;
+                    size = size.saturating_mul(2);
+                }
+                Err(error) if error.is_data_error() && count > 1 => size = count / 2,
+                Err(error) if error.is_data_error() => self.condemn_first(&error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn persist(&mut self, count: usize) -> Result<(), StoreError> {
+        let Some(last) = self.held.get(count - 1) else { return Ok(()) };
+        let (to, at) = (last.raw.seq, last.raw.at);
+        let rows: Vec<Row> =
+            self.held[..count].iter().filter_map(|item| item.row.clone()).collect();
+        let started = Instant::now();
+        self.store.persist(self.shard, &self.name, self.at_seq(), to, at, &rows).await?;
+        metrics::histogram!("natter_persistence_commit_seconds").record(started.elapsed());
+        metrics::histogram!("natter_persistence_batch_entries").record(count as f64);
+        metrics::counter!("natter_persistence_entries_total").increment(count as u64);
+        self.position.store(to, Ordering::Release);
+        self.persisted_at = at;
+        self.quiet_since = Instant::now();
+        self.held.drain(..count);
+        Ok(())
+    }
+
+    /// Stores the dead letters of the next `count` entries, before their rows are written: once
+    /// the position has moved, nobody would look at them again.
+    async fn bury(&mut self, count: usize) -> Result<usize, StepError> {
+        let mut buried = 0;
+        for item in self.held.iter_mut().take(count) {
+            let Some(reason) = &item.poison else { continue };
+            let Raw { seq, subject, body, .. } = &item.raw;
+            self.bus.dead_letter(self.shard, *seq, subject, reason, body.clone()).await?;
+            tracing::error!(shard = self.shard, seq, %subject, reason, "an entry is poison");
+            metrics::counter!("natter_persistence_poison_total").increment(1);
+            item.poison = None;
+            buried += 1;
+        }
+        Ok(buried)
+    }
+
+    fn condemn_first(&mut self, error: &StoreError) {
+        let Some(item) = self.held.first_mut() else { return };
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        if item.is_void() {
+            // Not even a void row: the feed itself is unknown, say.
+            tracing::error!(
+                shard = self.shard,
+                seq = item.raw.seq,
+                cause,
+                "no row for a void entry"
+            );
+            item.drop_row();
+        } else {
+            item.condemn(format!("Postgres refuses it: {cause}"));
+        }
+    }
+
+    /// Nothing to read: then all that was stored until shortly before now is written, and who
+    /// asks how far Postgres is shall know.
+    async fn note_quiet(&mut self) -> Result<(), StepError> {
+        if self.quiet_since.elapsed() < QUIET {
+            return Ok(());
+        }
+        let until = OffsetDateTime::now_utc() - SKEW;
+        let position = self.at_seq();
+        // The leader's word, asked after the time was taken: what is stored later is later.
+        let log = self.bus.log_state(self.shard).await?.ok_or(BusError::NoStream)?;
+        if log.last_seq < position {
+            return Err(BusError::NoStream.into());
+        }
+        self.quiet_since = Instant::now();
+        if log.last_seq == position && until > self.persisted_at {
+            self.store.persist(self.shard, &self.name, position, position, until, &[]).await?;
+            self.persisted_at = until;
+        }
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let shard = self.shard.to_string();
+        let behind = self.reader.behind() + self.held.len() as u64;
+        metrics::gauge!("natter_persistence_lag_entries", "shard" => shard.clone())
+            .set(behind as f64);
+        let age = OffsetDateTime::now_utc() - self.persisted_at;
+        metrics::gauge!("natter_persistence_lag_seconds", "shard" => shard).set(if behind == 0 {
+            0.0
+        } else {
+            age.as_seconds_f64().max(0.0)
+        });
+    }
+
+    fn at_seq(&self) -> Seq {
+        self.position.load(Ordering::Acquire)
+    }
+}

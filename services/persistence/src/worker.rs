@@ -1,0 +1,204 @@
+//! The worker: a task for every shard that owns it or stands by for it.
+
+use std::time::{Duration, Instant};
+
+use natter_bus::Bus;
+use natter_protocol::ids::Shard;
+use natter_runtime::{Health, shutdown};
+use natter_store::Store;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::WorkerConfig,
+    outbox,
+    owner::{Owner, StepError},
+    upkeep,
+};
+
+/// How often one that stands by tries to take the shard.
+const STAND_BY: Duration = Duration::from_secs(1);
+/// First and longest pause after a failure.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often the servers' health is looked at.
+const HEALTH: Duration = Duration::from_secs(1);
+/// How long a batch in hand may take once the worker is told to stop.
+const DRAIN: Duration = Duration::from_secs(15);
+/// How long giving a shard back may take; its lease runs out otherwise.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// Works until `stop`: then finishes the batches in hand and gives the shards back.
+pub async fn run(
+    config: WorkerConfig,
+    store: Store,
+    bus: Bus,
+    health: Health,
+    stop: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
+    for shard in 0..config.shards {
+        let post = Post { shard, config: config.clone(), store: store.clone(), bus: bus.clone() };
+        tasks.spawn(post.serve(stop.clone()));
+    }
+    tasks.spawn(outbox::sweep_until(store.clone(), bus.clone(), stop.clone()));
+    tasks.spawn(watch_health(store, bus, health.clone(), stop.clone()));
+    stop.cancelled().await;
+    health.draining();
+    shutdown::join_within(&mut tasks, DRAIN).await;
+}
+
+async fn watch_health(store: Store, bus: Bus, health: Health, stop: CancellationToken) {
+    let mut tick = interval(HEALTH);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        health.set("nats", bus.connected());
+        health.set("postgres", store.ping().await.is_ok());
+        health.started();
+    }
+}
+
+/// One shard, owned or waited for.
+struct Post {
+    shard: Shard,
+    config: WorkerConfig,
+    store: Store,
+    bus: Bus,
+}
+
+/// Why an owner's time ended.
+enum Ended {
+    /// The worker stops.
+    Stopped,
+    /// The shard is another's, or may be.
+    Lost,
+    /// The log could not be read.
+    LogTrouble,
+}
+
+impl Post {
+    async fn serve(self, stop: CancellationToken) {
+        let mut pause = PAUSE.0;
+        while !stop.is_cancelled() {
+            let wait = match self.hold(&stop).await {
+                Some(Ended::Stopped) => break,
+                Some(Ended::Lost) => {
+                    pause = PAUSE.0;
+                    pause
+                }
+                Some(Ended::LogTrouble) => {
+                    pause = (pause * 2).min(PAUSE.1);
+                    pause
+                }
+                None => STAND_BY,
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.release().await;
+    }
+
+    /// Takes the shard, if it is free, and works for as long as it is ours.
+    async fn hold(&self, stop: &CancellationToken) -> Option<Ended> {
+        // Whoever cannot reach the log must not keep the shard from one that can.
+        if !self.bus.connected() {
+            return None;
+        }
+        let owner = match Owner::take(&self.store, &self.bus, &self.config, self.shard).await {
+            Ok(owner) => owner?,
+            Err(error) => {
+                warn(self.shard, &error, "the shard cannot be taken");
+                self.release().await;
+                return Some(Ended::LogTrouble);
+            }
+        };
+        tracing::info!(shard = self.shard, "took the shard");
+        let gauge = metrics::gauge!("natter_persistence_owner", "shard" => self.shard.to_string());
+        gauge.set(1.0);
+        let persisted = owner.position();
+        let ended = tokio::select! {
+            ended = self.work(owner, stop) => ended,
+            () = self.until_lease_is_lost() => Ended::Lost,
+            () = upkeep::keep_up(&self.bus, self.shard, &persisted, self.config.retain_bytes) => Ended::Lost,
+        };
+        gauge.set(0.0);
+        match ended {
+            Ended::Stopped => {}
+            Ended::Lost => tracing::warn!(shard = self.shard, "lost the shard"),
+            Ended::LogTrouble => self.release().await,
+        }
+        Some(ended)
+    }
+
+    async fn work(&self, mut owner: Owner, stop: &CancellationToken) -> Ended {
+        let mut pause = PAUSE.0;
+        while !stop.is_cancelled() {
+            let error = match owner.step().await {
+                Ok(_) => {
+                    pause = PAUSE.0;
+                    continue;
+                }
+                Err(StepError::Fenced) => return Ended::Lost,
+                Err(error) => error,
+            };
+            warn(self.shard, &error, "a step failed");
+            metrics::counter!("natter_persistence_failures_total").increment(1);
+            if matches!(error, StepError::Log(_)) {
+                return Ended::LogTrouble;
+            }
+            // The batch is kept: nothing more is read until it is written.
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => {}
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        Ended::Stopped
+    }
+
+    /// Renews the claim in time for two renewals to fail. While Postgres is away nobody else can
+    /// claim either.
+    async fn until_lease_is_lost(&self) {
+        let mut tick = interval(self.config.lease.mul_f64(0.3));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let renewal = self.store.claim_shard(self.shard, &self.config.owner, self.config.lease);
+            match renewal.await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => warn(self.shard, &error, "the lease cannot be renewed"),
+            }
+        }
+    }
+
+    /// Gives the shard back, so that another need not wait for the lease to run out.
+    async fn release(&self) {
+        let started = Instant::now();
+        let release = self.store.release_shard(self.shard, &self.config.owner);
+        match timeout(RELEASE, release).await {
+            Ok(Ok(())) => tracing::info!(shard = self.shard, "gave the shard back"),
+            Ok(Err(error)) => warn(self.shard, &error, "the shard cannot be given back"),
+            Err(_) => tracing::warn!(
+                shard = self.shard,
+                elapsed = ?started.elapsed(),
+                "giving the shard back takes too long"
+            ),
+        }
+    }
+}
+
+/// An error with all its causes, in one line.
+fn warn(shard: Shard, error: &dyn std::error::Error, what: &str) {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    tracing::warn!(shard, error = text, "{what}");
+}

@@ -1,0 +1,253 @@
+//! The connection to NATS that everything but following shares.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_nats::{
+    Client, ConnectOptions, Event, ServerAddr, Subscriber,
+    connection::State,
+    jetstream::{self, response::Response},
+};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use crate::{
+    error::BusError,
+    publish::{Acks, ack_inbox},
+};
+
+/// Bounds a request to the server.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection whose server is silent for about three of these is given up.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Commands that may wait for the socket; beyond it publishes are refused.
+const QUEUED_COMMANDS: usize = 16 * 1024;
+/// Longest pause between two attempts to connect.
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// Where NATS is, and who connects.
+#[derive(Clone)]
+pub struct BusConfig {
+    /// `nats://host:port` or `tls://…`, several separated by commas. May carry
+    /// `user:password@` or `token@`; the first one that does counts for all.
+    pub url: String,
+    /// Shown in the server's list of connections, e.g. `gateway gw1`.
+    pub name: String,
+    /// A credentials file (`.creds`: JWT and nkey seed).
+    pub credentials: Option<PathBuf>,
+    /// PEM file with the authorities that the server's certificate is checked against, besides
+    /// the system's.
+    pub root_certificates: Option<PathBuf>,
+}
+
+impl BusConfig {
+    /// A connection by URL alone.
+    #[must_use]
+    pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { url: url.into(), name: name.into(), credentials: None, root_certificates: None }
+    }
+
+    /// The servers, without what authenticates.
+    ///
+    /// # Errors
+    /// [`BusError::Config`] when one does not parse.
+    pub fn servers(&self) -> Result<Vec<ServerAddr>, BusError> {
+        self.url
+            .split(',')
+            .map(|url| {
+                // Not shown: it may hold a password.
+                url.trim().parse().map_err(|_| BusError::Config("not a NATS URL".to_owned()))
+            })
+            .collect()
+    }
+}
+
+/// Without the URL, which may hold a password.
+impl fmt::Debug for BusConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusConfig").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A handle on the connection; cheap to clone, closed when the last clone is gone.
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) acks: Arc<Acks>,
+    reader: tokio::task::AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("connected", &self.connected()).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Opens the connection in the background: returns at once, also while NATS is away, and
+    /// reconnects for ever.
+    ///
+    /// # Errors
+    /// [`BusError::Config`] when the settings cannot work.
+    pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
+        let servers = config.servers()?;
+        let acks = Arc::new(Acks::default());
+        let options = options(config, &servers, Arc::downgrade(&acks)).await?;
+        let client =
+            options.connect(servers).await.map_err(|error| BusError::Config(error.to_string()))?;
+        let inbox = ack_inbox(&client);
+        let subscriber =
+            client.subscribe(format!("{inbox}*")).await.map_err(|_| BusError::Closed)?;
+        acks.set_inbox(inbox);
+        let reader = tokio::spawn(Arc::clone(&acks).read(subscriber)).abort_handle();
+        let jetstream = jetstream::new(client.clone());
+        Ok(Self { inner: Arc::new(Inner { client, jetstream, acks, reader }) })
+    }
+
+    /// Whether the connection stands, as far as this side knows.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.inner.client.connection_state() == State::Connected
+    }
+
+    /// A round trip to the server.
+    ///
+    /// # Errors
+    /// When there is no connection, or no answer within 5 s.
+    pub async fn ping(&self) -> Result<(), BusError> {
+        let inbox = self.inner.client.new_inbox();
+        let mut subscriber = self.subscribe(inbox.clone()).await?;
+        self.hand_over(inbox, Bytes::new())?;
+        timeout(REQUEST_TIMEOUT, subscriber.next())
+            .await
+            .map_err(|_| BusError::Timeout)?
+            .map(drop)
+            .ok_or(BusError::Closed)
+    }
+
+    pub(crate) fn require_connection(&self) -> Result<(), BusError> {
+        if self.connected() { Ok(()) } else { Err(BusError::Disconnected) }
+    }
+
+    /// Publishes what may be lost, at once or not at all: refused while disconnected or
+    /// congested, so that nothing stale is kept.
+    pub(crate) fn hand_over(&self, subject: String, body: Bytes) -> Result<(), BusError> {
+        self.require_connection()?;
+        let sending = self.inner.client.publish(subject, body);
+        match tokio::task::unconstrained(sending).now_or_never() {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(BusError::Closed),
+            None => Err(BusError::Congested),
+        }
+    }
+
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, BusError> {
+        self.require_connection()?;
+        self.inner.client.subscribe(subject).await.map_err(|_| BusError::Closed)
+    }
+
+    /// One request of the JetStream API, its errors told apart from its answer.
+    pub(crate) async fn api<T: DeserializeOwned>(
+        &self,
+        operation: String,
+        body: &impl Serialize,
+    ) -> Result<T, BusError> {
+        self.require_connection()?;
+        let request = async_nats::Request::new()
+            .payload(serde_json::to_vec(body)?.into())
+            .timeout(Some(REQUEST_TIMEOUT));
+        let answer =
+            self.inner.client.send_request(format!("$JS.API.{operation}"), request).await?;
+        match serde_json::from_slice(&answer.payload) {
+            Ok(Response::Ok(answer)) => Ok(answer),
+            Ok(Response::Err { error }) => Err(BusError::Refused(error)),
+            Err(error) => Err(BusError::Unreadable(error.to_string())),
+        }
+    }
+}
+
+async fn options(
+    config: &BusConfig,
+    servers: &[ServerAddr],
+    acks: Weak<Acks>,
+) -> Result<ConnectOptions, BusError> {
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .retry_on_initial_connect()
+        .connection_timeout(CONNECT_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .ping_interval(PING_INTERVAL)
+        .client_capacity(QUEUED_COMMANDS)
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(move |event| {
+            let acks = acks.clone();
+            async move { on_event(&event, &acks) }
+        });
+    let login = servers.iter().find_map(|server| Some((server.username()?, server.password())));
+    options = match login {
+        Some((user, Some(password))) => {
+            options.user_and_password(user.to_owned(), password.to_owned())
+        }
+        Some((token, None)) => options.token(token.to_owned()),
+        None => options,
+    };
+    if let Some(path) = &config.credentials {
+        let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+            BusError::Config(format!("cannot read the credentials file: {error}"))
+        })?;
+        options = options
+            .credentials(&text)
+            .map_err(|_| BusError::Config("not a credentials file".to_owned()))?;
+    }
+    if let Some(path) = &config.root_certificates {
+        options = options.add_root_certificates(path.clone());
+    }
+    Ok(options)
+}
+
+/// Quick at first, since a cluster has other servers; spread, so that nodes do not come in step.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let steps = u32::try_from(attempts.min(6)).unwrap_or(6);
+    let delay = (Duration::from_millis(20) * 2u32.pow(steps)).min(RECONNECT_MAX);
+    delay.mul_f64(rand::random_range(0.5..1.0))
+}
+
+fn on_event(event: &Event, acks: &Weak<Acks>) {
+    match event {
+        Event::Disconnected => {
+            tracing::warn!("the connection to NATS is lost");
+            metrics::counter!("natter_bus_disconnects_total").increment(1);
+            // Acks on their way are gone with the connection: whoever waits learns it now.
+            if let Some(acks) = acks.upgrade() {
+                acks.lose_all();
+            }
+        }
+        Event::Connected => tracing::info!("connected to NATS"),
+        Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
+        Event::ClientError(error) => tracing::warn!(%error, "cannot connect to NATS"),
+        Event::SlowConsumer(_) => {
+            metrics::counter!("natter_bus_slow_consumer_total").increment(1);
+        }
+        Event::LameDuckMode | Event::Draining | Event::Closed => {
+            tracing::info!(%event, "NATS connection");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Dead letters: what the log holds and Postgres cannot take, kept with the reason.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use natter_protocol::ids::{Seq, Shard};
+
+use crate::{
+    client::Bus,
+    publish::{PublishError, Published},
+    subjects::{self, MSG_ID},
+};
+
+/// Header of a dead letter: why it is one.
+pub const REASON: &str = "Natter-Reason";
+/// Header of a dead letter: the subject that it was stored under.
+pub const ORIGIN_SUBJECT: &str = "Natter-Subject";
+/// Header of a dead letter: its place in the shard's log.
+pub const ORIGIN_SEQ: &str = "Natter-Seq";
+/// Bytes of a reason that are kept.
+const REASON_BYTES: usize = 512;
+
+impl Bus {
+    /// Stores a dead letter and waits for that. Repeating it within 5 minutes stores it once.
+    ///
+    /// # Errors
+    /// When it is not known to be stored: repeat it.
+    pub async fn dead_letter(
+        &self,
+        shard: Shard,
+        seq: Seq,
+        subject: &str,
+        reason: &str,
+        body: Bytes,
+    ) -> Result<Published, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(MSG_ID, format!("dead.{shard}.{seq}"));
+        headers.insert(REASON, one_line(reason));
+        headers.insert(ORIGIN_SUBJECT, subject);
+        headers.insert(ORIGIN_SEQ, seq.to_string());
+        self.publish_raw(subjects::dead(shard), headers, body)?.await
+    }
+}
+
+/// A header ends with its line, and a reason may quote anything.
+fn one_line(reason: &str) -> String {
+    let end = reason.floor_char_boundary(REASON_BYTES);
+    reason[..end].replace(|c: char| c.is_control(), " ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_reason_is_one_short_line() {
+        assert_eq!(super::one_line("bad\r\nthing"), "bad  thing");
+        assert!(super::one_line(&"ü".repeat(1000)).len() <= super::REASON_BYTES);
+    }
+}

@@ -1,0 +1,559 @@
+//! A gateway's receive path: the feeds that it follows, each in order, without a hole, once.
+//!
+//! What comes live (`out.…`) is at-most-once. Four things start a repair, which reads the log:
+//! an entry that does not continue its feed's [`chain`], the gateway's own acknowledged publish
+//! beyond the chain ([`Follower::expect`]), the digest of the shard's owner naming a head beyond
+//! the chain, and, after a reconnect or where digests are missing, a check of all followed heads.
+//!
+//! The race that matters: an entry may be published while a feed is being subscribed. So the
+//! subscription is confirmed first (PING, PONG on the same connection), the head is looked up
+//! after, and what came in between is held by the chain.
+//!
+//! - [`link`]: the connection to the broker
+//! - [`chain`]: one feed's order, pure
+//! - [`recents`]: heads that cost no read of the log
+
+mod chain;
+mod link;
+mod recents;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use natter_protocol::{
+    feed::{Digest, Feed},
+    ids::{Seq, Shard},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior},
+};
+use tracing::{debug, warn};
+
+pub use self::chain::Arrival;
+use self::{
+    chain::{Chain, Need},
+    link::{Incoming, Link, Message},
+    recents::Recents,
+};
+use crate::{Bus, BusConfig, BusError, Stored, subjects};
+
+/// How long a live entry may take to arrive after its ack or digest before the log is read.
+const GRACE: Duration = Duration::from_millis(150);
+/// Without a digest for this long, heads are checked instead.
+const DIGEST_SILENCE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(50);
+/// Reads of the log under way at once; more wait.
+const REPAIRS: usize = 16;
+/// Entries of one feed read at once.
+const REPAIR_BATCH: usize = 256;
+/// Feeds whose heads are asked for at once.
+const HEADS_BATCH: usize = 256;
+/// Expected entries remembered until their grace is over; the digest finds those dropped.
+const SUSPECTS_MAX: usize = 100_000;
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Where to start delivering a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// After the entry `seq`, the feed's last one among those up to `covered` as far as is known;
+    /// that saves reading the log when nothing has happened since.
+    After {
+        /// The last entry not to deliver.
+        seq: Seq,
+        /// Where Postgres stood in the shard's log; 0 when it is not known.
+        covered: Seq,
+    },
+    /// With what comes from now on. `known` is the feed's last entry among those up to
+    /// `covered`, as Postgres has it: it saves reading the log.
+    Now {
+        /// The feed's last entry up to `covered`; 0 for none.
+        known: Seq,
+        /// Where Postgres stands in the shard's log.
+        covered: Seq,
+    },
+}
+
+/// What following feeds yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FollowEvent {
+    /// The feed is followed, from after this entry on.
+    Following(Feed, Seq),
+    /// The feed's next entry.
+    Entry(Feed, Arrival),
+    /// A signal of a feed that is followed or watched.
+    Signal(Feed, Bytes),
+    /// The receiving connection came (true) or went (false).
+    Connected(bool),
+}
+
+struct Followed {
+    chain: Chain,
+    subscription: u64,
+    start: Start,
+}
+
+#[derive(Default)]
+struct ShardView {
+    recents: Recents,
+    heard: Option<Instant>,
+    /// Everything on the followed feeds up to the last digest has been accounted for.
+    dense: bool,
+    check: Check,
+}
+
+/// The check of the heads of all followed feeds of a shard.
+#[derive(Default)]
+struct Check {
+    wanted: bool,
+    running: bool,
+    left: Vec<Feed>,
+    /// Something happened while it ran: it proves nothing, and runs again.
+    stale: bool,
+    last: Option<Instant>,
+}
+
+enum Done {
+    Heads(Vec<Feed>, Result<Vec<(Feed, Seq)>, BusError>),
+    Checked(Shard, Result<Vec<(Feed, Seq)>, BusError>),
+    Read(Feed, Seq, Result<Vec<Stored>, BusError>),
+}
+
+/// See the module. Owned by one task, which calls [`Follower::next`] in a loop.
+pub struct Follower {
+    bus: Bus,
+    link: Link,
+    connected: bool,
+    next_id: u64,
+    feeds: HashMap<Feed, Followed>,
+    watched: HashMap<Feed, u64>,
+    shards: HashMap<Shard, ShardView>,
+    /// Subscribed, not yet confirmed by a PONG.
+    fresh: Vec<Feed>,
+    confirming: VecDeque<(u64, Vec<Feed>)>,
+    suspects: VecDeque<(Instant, Feed, Seq)>,
+    repairs: VecDeque<Feed>,
+    repairing: HashSet<Feed>,
+    tasks: JoinSet<Done>,
+    ready: VecDeque<FollowEvent>,
+    tick: Interval,
+}
+
+impl Follower {
+    /// Connects in the background, to the same servers as `bus`, which reads what is missing.
+    /// Listens to the digests of the first `shards` shards.
+    #[must_use]
+    pub fn new(config: BusConfig, bus: Bus, shards: Shard) -> Self {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            bus,
+            link: Link::open(config),
+            connected: false,
+            next_id: 1,
+            feeds: HashMap::new(),
+            watched: HashMap::new(),
+            shards: (0..shards).map(|shard| (shard, ShardView::default())).collect(),
+            fresh: Vec::new(),
+            confirming: VecDeque::new(),
+            suspects: VecDeque::new(),
+            repairs: VecDeque::new(),
+            repairing: HashSet::new(),
+            tasks: JoinSet::new(),
+            ready: VecDeque::new(),
+            tick,
+        }
+    }
+
+    /// Follows a feed; [`FollowEvent::Following`] tells when it has begun. A chat's signals come
+    /// as well. Following it already, it begins at once where its chain stands.
+    pub fn follow(&mut self, feed: Feed, start: Start) {
+        if let Some(followed) = self.feeds.get(&feed) {
+            if followed.chain.started() {
+                self.ready.push_back(FollowEvent::Following(feed, followed.chain.last()));
+            }
+            return;
+        }
+        let subscription = self.new_id();
+        self.subscribe_feed(feed, subscription);
+        self.feeds.insert(feed, Followed { chain: Chain::starting(), subscription, start });
+        self.fresh.push(feed);
+        self.shards.entry(feed.shard).or_default();
+    }
+
+    /// The opposite.
+    pub fn unfollow(&mut self, feed: Feed) {
+        if let Some(followed) = self.feeds.remove(&feed) {
+            self.link.unsubscribe(followed.subscription);
+            if feed.chat_id().is_some() {
+                self.link.unsubscribe(followed.subscription + 1);
+            }
+        }
+    }
+
+    /// Listens to a feed's signals only.
+    pub fn watch(&mut self, feed: Feed) {
+        if !self.watched.contains_key(&feed) {
+            let id = self.new_id();
+            self.link.subscribe(id, subjects::signal(feed));
+            self.watched.insert(feed, id);
+        }
+    }
+
+    /// The opposite.
+    pub fn unwatch(&mut self, feed: Feed) {
+        if let Some(id) = self.watched.remove(&feed) {
+            self.link.unsubscribe(id);
+        }
+    }
+
+    /// The place that the feed's chain has reached, once it has begun.
+    #[must_use]
+    pub fn position(&self, feed: Feed) -> Option<Seq> {
+        let followed = self.feeds.get(&feed)?;
+        followed.chain.started().then(|| followed.chain.last())
+    }
+
+    /// The feed has an entry at `seq`, as an ack told: when it does not arrive, read it.
+    pub fn expect(&mut self, feed: Feed, seq: Seq) {
+        let behind = self.feeds.get(&feed).is_some_and(|followed| followed.chain.last() < seq);
+        if behind && self.suspects.len() < SUSPECTS_MAX {
+            self.suspects.push_back((Instant::now() + GRACE, feed, seq));
+        }
+    }
+
+    /// What comes next. Cancel-safe: nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> FollowEvent {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            self.launch();
+            tokio::select! {
+                incoming = self.link.next() => self.on_incoming(incoming),
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
+                    Ok(done) => self.on_done(done),
+                    Err(error) => warn!(%error, "a read of the log ended without an answer"),
+                },
+                _ = self.tick.tick() => self.on_tick(),
+            }
+        }
+    }
+
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        // Two: a chat's entries and its signals.
+        self.next_id += 2;
+        id
+    }
+
+    fn subscribe_feed(&self, feed: Feed, id: u64) {
+        self.link.subscribe(id, subjects::live(feed));
+        if feed.chat_id().is_some() {
+            self.link.subscribe(id + 1, subjects::signal(feed));
+        }
+    }
+
+    /// Starts what waits: confirmations, repairs.
+    fn launch(&mut self) {
+        if self.connected && !self.fresh.is_empty() {
+            let number = self.new_id();
+            self.link.ping(number);
+            self.confirming.push_back((number, std::mem::take(&mut self.fresh)));
+        }
+        while self.repairing.len() < REPAIRS {
+            let Some(feed) = self.repairs.pop_front() else { return };
+            self.read(feed, Duration::ZERO);
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Up(_) => self.on_up(),
+            Incoming::Down => {
+                self.connected = false;
+                for (_, feeds) in self.confirming.drain(..) {
+                    self.fresh.extend(feeds);
+                }
+                for view in self.shards.values_mut() {
+                    view.dense = false;
+                }
+                self.ready.push_back(FollowEvent::Connected(false));
+            }
+            Incoming::Pong(number) => {
+                while self.confirming.front().is_some_and(|(waiting, _)| *waiting <= number) {
+                    if let Some((_, feeds)) = self.confirming.pop_front() {
+                        self.on_confirmed(&feeds);
+                    }
+                }
+            }
+            Incoming::Batch(messages) => {
+                for message in messages {
+                    self.on_message(message);
+                }
+            }
+        }
+    }
+
+    fn on_up(&mut self) {
+        self.connected = true;
+        for (shard, view) in &mut self.shards {
+            self.link.subscribe(self.next_id, subjects::digest(*shard));
+            self.next_id += 2;
+            view.dense = false;
+            // What was published while the connection was away is missing.
+            view.check.wanted = true;
+            view.check.stale = true;
+        }
+        for (feed, followed) in &self.feeds {
+            self.subscribe_feed(*feed, followed.subscription);
+        }
+        for (feed, id) in &self.watched {
+            self.link.subscribe(*id, subjects::signal(*feed));
+        }
+        // The check must not look before all of it is in force.
+        let number = self.new_id();
+        self.link.ping(number);
+        self.confirming.push_back((number, std::mem::take(&mut self.fresh)));
+        self.ready.push_back(FollowEvent::Connected(true));
+    }
+
+    fn on_confirmed(&mut self, feeds: &[Feed]) {
+        let mut unknown: HashMap<Shard, Vec<Feed>> = HashMap::new();
+        for &feed in feeds {
+            let Some(followed) = self.feeds.get(&feed) else { continue };
+            let recents = self.shards.get(&feed.shard).map(|view| &view.recents);
+            let (Start::Now { known, covered } | Start::After { seq: known, covered }) =
+                followed.start;
+            let head = recents.and_then(|recents| recents.head(feed.kind, feed.id, known, covered));
+            // In either case an entry newer than the last digest is found by the next one.
+            match (followed.start, head) {
+                (Start::After { seq, .. }, head) => {
+                    self.start(feed, seq, head.is_some_and(|head| head <= seq));
+                }
+                (Start::Now { .. }, Some(head)) => self.start(feed, head, true),
+                (Start::Now { .. }, None) => unknown.entry(feed.shard).or_default().push(feed),
+            }
+        }
+        for feeds in unknown.into_values() {
+            for batch in feeds.chunks(HEADS_BATCH) {
+                self.ask_heads(batch.to_vec(), Duration::ZERO);
+            }
+        }
+    }
+
+    fn ask_heads(&mut self, feeds: Vec<Feed>, wait: Duration) {
+        let bus = self.bus.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            let heads = bus.heads(&feeds).await;
+            Done::Heads(feeds, heads)
+        });
+    }
+
+    fn start(&mut self, feed: Feed, last: Seq, complete: bool) {
+        let Some(followed) = self.feeds.get_mut(&feed) else { return };
+        if followed.chain.started() {
+            return;
+        }
+        self.ready.push_back(FollowEvent::Following(feed, last));
+        let mut out = Vec::new();
+        let need = followed.chain.start(last, complete, &mut out);
+        self.deliver(feed, out, need);
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Entry(feed, arrival) => {
+                let dense = self.shards.get(&feed.shard).is_some_and(|view| view.dense);
+                let Some(followed) = self.feeds.get_mut(&feed) else { return };
+                let mut out = Vec::new();
+                let need = followed.chain.offer(arrival, dense, &mut out);
+                self.deliver(feed, out, need);
+            }
+            Message::Signal(feed, body) => {
+                self.ready.push_back(FollowEvent::Signal(feed, body));
+            }
+            Message::Digest(shard, body) => match serde_json::from_slice(&body) {
+                Ok(digest) => self.on_digest(shard, &digest),
+                Err(error) => warn!(%error, shard, "a digest that cannot be read"),
+            },
+        }
+    }
+
+    fn on_digest(&mut self, shard: Shard, digest: &Digest) {
+        let due = Instant::now() + GRACE;
+        for &(kind, id, seq) in &digest.heads {
+            let feed = Feed { shard, kind, id };
+            let behind = self.feeds.get(&feed).is_some_and(|followed| followed.chain.last() < seq);
+            if behind && self.suspects.len() < SUSPECTS_MAX {
+                self.suspects.push_back((due, feed, seq));
+            }
+        }
+        let view = self.shards.entry(shard).or_default();
+        view.heard = Some(Instant::now());
+        if !view.recents.extend(digest) {
+            view.dense = false;
+            view.check.wanted = true;
+            view.check.stale = true;
+        }
+    }
+
+    fn deliver(&mut self, feed: Feed, out: Vec<Arrival>, need: Need) {
+        self.ready.extend(out.into_iter().map(|arrival| FollowEvent::Entry(feed, arrival)));
+        if need == Need::Repair {
+            metrics::counter!("natter_follow_repairs_total").increment(1);
+            self.repairs.push_back(feed);
+        }
+    }
+
+    fn read(&mut self, feed: Feed, wait: Duration) {
+        let Some(after) = self.feeds.get(&feed).map(|followed| followed.chain.last()) else {
+            self.repairing.remove(&feed);
+            return;
+        };
+        self.repairing.insert(feed);
+        let bus = self.bus.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            Done::Read(feed, after, bus.read(feed, after, REPAIR_BATCH).await)
+        });
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Heads(_, Ok(heads)) => {
+                for (feed, head) in heads {
+                    self.start(feed, head, true);
+                }
+            }
+            Done::Heads(mut feeds, Err(error)) => {
+                debug!(%error, "heads of newly followed feeds");
+                feeds.retain(|feed| self.feeds.contains_key(feed));
+                if !feeds.is_empty() {
+                    self.ask_heads(feeds, RETRY);
+                }
+            }
+            Done::Read(feed, after, Ok(entries)) => self.on_read(feed, after, entries),
+            Done::Read(feed, _, Err(error)) => {
+                debug!(%error, "reading a feed's log");
+                self.read(feed, RETRY);
+            }
+            Done::Checked(shard, heads) => self.on_checked(shard, heads),
+        }
+    }
+
+    fn on_read(&mut self, feed: Feed, after: Seq, entries: Vec<Stored>) {
+        self.repairing.remove(&feed);
+        let Some(followed) = self.feeds.get_mut(&feed) else { return };
+        if followed.chain.last() != after {
+            // Unfollowed and followed again meanwhile: that chain asks for itself.
+            self.repairs.push_back(feed);
+            return;
+        }
+        let complete = entries.len() < REPAIR_BATCH;
+        let entries = entries.into_iter().map(Arrival::from).collect();
+        let mut out = Vec::new();
+        let need = followed.chain.repaired(entries, complete, &mut out);
+        // A hole that the log does not fill may be a replica that lags: do not ask in a tight loop.
+        let stuck = need == Need::Repair && complete && out.is_empty();
+        self.deliver(feed, out, Need::Nothing);
+        match need {
+            Need::Repair if stuck => self.read(feed, RETRY),
+            Need::Repair => self.repairs.push_back(feed),
+            Need::Nothing => {}
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        while self.suspects.front().is_some_and(|(due, ..)| *due <= now) {
+            let Some((_, feed, seq)) = self.suspects.pop_front() else { break };
+            self.require(feed, seq);
+        }
+        if !self.connected || !self.confirming.is_empty() {
+            return;
+        }
+        for shard in self.shards.keys().copied().collect::<Vec<_>>() {
+            self.check_step(shard, now);
+        }
+    }
+
+    /// The feed has reached `seq`, beyond any doubt and delay.
+    fn require(&mut self, feed: Feed, seq: Seq) {
+        if let Some(followed) = self.feeds.get_mut(&feed) {
+            let need = followed.chain.expect(seq);
+            self.deliver(feed, Vec::new(), need);
+        }
+    }
+
+    /// One batch of the check of heads at a time, so that it never crowds out the traffic.
+    fn check_step(&mut self, shard: Shard, now: Instant) {
+        let Some(view) = self.shards.get_mut(&shard) else { return };
+        let silent = view.heard.is_none_or(|heard| now - heard > DIGEST_SILENCE);
+        let rested = view.check.last.is_none_or(|last| now - last > DIGEST_SILENCE);
+        if silent {
+            view.dense = false;
+            view.check.wanted |= rested;
+        }
+        if view.check.running {
+            return;
+        }
+        if view.check.left.is_empty() {
+            if !view.check.wanted {
+                return;
+            }
+            view.check.wanted = false;
+            view.check.stale = false;
+            view.check.left =
+                self.feeds.keys().filter(|feed| feed.shard == shard).copied().collect();
+        }
+        let at = view.check.left.len().saturating_sub(HEADS_BATCH);
+        let batch = view.check.left.split_off(at);
+        view.check.running = true;
+        let bus = self.bus.clone();
+        self.tasks.spawn(async move {
+            let heads = if batch.is_empty() { Ok(Vec::new()) } else { bus.heads(&batch).await };
+            Done::Checked(shard, heads)
+        });
+    }
+
+    fn on_checked(&mut self, shard: Shard, heads: Result<Vec<(Feed, Seq)>, BusError>) {
+        let Some(view) = self.shards.get_mut(&shard) else { return };
+        view.check.running = false;
+        match heads {
+            Ok(heads) => {
+                if view.check.left.is_empty() {
+                    view.check.last = Some(Instant::now());
+                    // Heads found now are accounted for by the repairs that they start below.
+                    let heard = view.heard.is_some_and(|heard| heard.elapsed() < DIGEST_SILENCE);
+                    view.dense = heard && !view.check.stale;
+                    view.check.wanted |= view.check.stale;
+                }
+                for (feed, head) in heads {
+                    self.require(feed, head);
+                }
+            }
+            Err(error) => {
+                debug!(%error, shard, "checking heads");
+                view.check.wanted = true;
+                view.check.left.clear();
+            }
+        }
+    }
+}
+
+impl From<Stored> for Arrival {
+    fn from(stored: Stored) -> Self {
+        Self {
+            seq: stored.seq,
+            prev: 0,
+            at: stored.at,
+            body: stored.body,
+            traceparent: stored.traceparent.map(Into::into),
+        }
+    }
+}

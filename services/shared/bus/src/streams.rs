@@ -1,0 +1,332 @@
+//! The streams themselves: made, looked at, cut off. Only the migration and the shard's owner
+//! create them; a gateway only asks how they are.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    ErrorCode,
+    stream::{
+        Config, DeleteStatus, DiscardPolicy, Info, PurgeResponse, Republish, Source, StorageType,
+    },
+};
+use natter_protocol::ids::{Seq, Shard};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::{
+    client::Bus,
+    error::BusError,
+    subjects::{self, DEAD_STREAM, DEAD_SUBJECTS},
+};
+
+/// Bytes of memory that a live mirror may take: the oldest entries go first.
+const LIVE_BYTES: i64 = 64 * 1024 * 1024;
+/// Bytes of dead letters kept: the oldest go first.
+const DEAD_BYTES: i64 = 256 * 1024 * 1024;
+/// Within it a dead letter is stored once.
+const DEAD_WINDOW: Duration = Duration::from_secs(300);
+/// A mirror this many entries behind the log is made anew: catching up would take longer than
+/// the repair of what it skips.
+const FAR_BEHIND: u64 = 20_000;
+/// A mirror that is behind and has not moved for so many looks is stuck.
+const STUCK_LOOKS: u32 = 4;
+
+/// How a shard's log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Servers that hold it, 1 to 5.
+    pub replicas: usize,
+    /// Bytes at which it refuses new entries.
+    pub max_bytes: u64,
+    /// Within it a message id is stored once.
+    pub duplicate_window: Duration,
+    /// Keeps it in memory, for tests that throw it away.
+    pub in_memory: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            max_bytes: 1024 * 1024 * 1024,
+            duplicate_window: Duration::from_secs(300),
+            in_memory: false,
+        }
+    }
+}
+
+/// How a shard's log stands, as its leader says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// The first sequence it holds; one beyond `last_seq` when it is empty.
+    pub first_seq: Seq,
+    /// The last sequence given; `first_seq - 1` in a log that is empty.
+    pub last_seq: Seq,
+    /// When the last entry was stored, if there was one.
+    pub last_at: Option<OffsetDateTime>,
+    /// Entries held.
+    pub entries: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes at which it refuses new entries.
+    pub max_bytes: u64,
+    /// This call has made it.
+    pub created: bool,
+}
+
+impl LogState {
+    /// How full it is, 0 to 1.
+    #[must_use]
+    pub fn fullness(&self) -> f64 {
+        self.bytes as f64 / self.max_bytes.max(1) as f64
+    }
+}
+
+/// What was seen of a live mirror, so that the next look can tell whether it moves.
+#[derive(Clone, Debug, Default)]
+pub struct LiveWatch {
+    last_seq: Seq,
+    looks_without_progress: u32,
+}
+
+/// What [`Bus::ensure_live`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// It follows the log, this many entries behind.
+    Following {
+        /// Entries.
+        lag: u64,
+    },
+    /// It was missing, stuck or far behind, and now starts after this sequence. What went by
+    /// before was not sent on.
+    MadeAnew {
+        /// The log's last sequence when it was made.
+        after: Seq,
+    },
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+struct PurgeBelow {
+    seq: Seq,
+}
+
+impl Bus {
+    /// How a shard's log stands; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When its leader does not answer, in 5 s.
+    pub async fn log_state(&self, shard: Shard) -> Result<Option<LogState>, BusError> {
+        Ok(self
+            .stream_info(&subjects::log_stream(shard))
+            .await?
+            .map(|info| log_state(&info, false)))
+    }
+
+    /// Makes sure that a shard's log exists and is kept as `config` says. A new one starts at
+    /// `first_seq` (1 by default); one that exists keeps its place, and its storage.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses, e.g. more replicas than it has servers.
+    pub async fn ensure_log(
+        &self,
+        shard: Shard,
+        config: &LogConfig,
+        first_seq: Option<Seq>,
+    ) -> Result<LogState, BusError> {
+        let name = subjects::log_stream(shard);
+        let Some(info) = self.stream_info(&name).await? else {
+            let info = self.create_stream(&log_config(shard, config, first_seq)).await?;
+            return Ok(log_state(&info, true));
+        };
+        let mut wanted = info.config.clone();
+        wanted.num_replicas = config.replicas;
+        wanted.max_bytes = limit(config.max_bytes);
+        wanted.duplicate_window = config.duplicate_window;
+        if wanted == info.config {
+            return Ok(log_state(&info, false));
+        }
+        let info = self.api(format!("STREAM.UPDATE.{name}"), &wanted).await?;
+        Ok(log_state(&info, false))
+    }
+
+    /// Throws a shard's log away and makes it anew from `first_seq` on.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses; the log may then be missing.
+    pub async fn replace_log(
+        &self,
+        shard: Shard,
+        config: &LogConfig,
+        first_seq: Seq,
+    ) -> Result<LogState, BusError> {
+        self.delete_stream(&subjects::log_stream(shard)).await?;
+        self.ensure_log(shard, config, Some(first_seq)).await
+    }
+
+    /// Makes sure that a shard's live mirror follows its log. One that is missing (memory goes
+    /// with its server), stuck or far behind is made anew from the log's head: what it skips,
+    /// gateways repair. Look about twice a second.
+    ///
+    /// # Errors
+    /// When the log does not exist, or the server does not answer or refuses.
+    pub async fn ensure_live(&self, shard: Shard, watch: &mut LiveWatch) -> Result<Live, BusError> {
+        let name = subjects::live_stream(shard);
+        let mirror = self.stream_info(&name).await?;
+        // The log is asked second, so that entries stored in between count as lag, never as
+        // being ahead.
+        let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
+        if let Some(mirror) = mirror {
+            let position = mirror.state.last_sequence.max(live_start(&mirror).saturating_sub(1));
+            let lag = log.last_seq.saturating_sub(position);
+            let moved = position != watch.last_seq || lag == 0;
+            watch.looks_without_progress = if moved { 0 } else { watch.looks_without_progress + 1 };
+            watch.last_seq = position;
+            // Ahead of the log: a mirror of the log's life before.
+            let stale = position > log.last_seq;
+            if !stale && lag <= FAR_BEHIND && watch.looks_without_progress < STUCK_LOOKS {
+                return Ok(Live::Following { lag });
+            }
+            self.delete_stream(&name).await?;
+        }
+        // Again: the older the head, the more the new mirror has to catch up on.
+        let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
+        self.create_stream(&live_config(shard, log.last_seq + 1)).await?;
+        *watch = LiveWatch { last_seq: log.last_seq, looks_without_progress: 0 };
+        Ok(Live::MadeAnew { after: log.last_seq })
+    }
+
+    /// Makes sure that there is a stream for dead letters, on this many servers.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn ensure_dead_letters(&self, replicas: usize) -> Result<(), BusError> {
+        if self.stream_info(DEAD_STREAM).await?.is_none() {
+            self.create_stream(&dead_config(replicas)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a shard's entries up to `up_to`, inclusive. Returns how many there were.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn purge(&self, shard: Shard, up_to: Seq) -> Result<u64, BusError> {
+        let operation = format!("STREAM.PURGE.{}", subjects::log_stream(shard));
+        let answer: PurgeResponse = self.api(operation, &PurgeBelow { seq: up_to + 1 }).await?;
+        Ok(answer.purged)
+    }
+
+    async fn stream_info(&self, name: &str) -> Result<Option<Info>, BusError> {
+        match self.api(format!("STREAM.INFO.{name}"), &Empty {}).await {
+            Ok(info) => Ok(Some(info)),
+            Err(BusError::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_stream(&self, config: &Config) -> Result<Info, BusError> {
+        self.api(format!("STREAM.CREATE.{}", config.name), config).await
+    }
+
+    async fn delete_stream(&self, name: &str) -> Result<(), BusError> {
+        let deleted: Result<DeleteStatus, _> =
+            self.api(format!("STREAM.DELETE.{name}"), &Empty {}).await;
+        match deleted {
+            Err(BusError::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+}
+
+fn log_config(shard: Shard, config: &LogConfig, first_seq: Option<Seq>) -> Config {
+    Config {
+        name: subjects::log_stream(shard),
+        subjects: vec![subjects::stored_all(shard)],
+        storage: if config.in_memory { StorageType::Memory } else { StorageType::File },
+        num_replicas: config.replicas,
+        max_bytes: limit(config.max_bytes),
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        // Full means refused: what is not persisted yet is never dropped for what is new.
+        discard: DiscardPolicy::New,
+        duplicate_window: config.duplicate_window,
+        allow_direct: true,
+        // A hole would look like a lost entry.
+        deny_delete: true,
+        first_sequence: first_seq,
+        ..Config::default()
+    }
+}
+
+fn live_config(shard: Shard, start: Seq) -> Config {
+    Config {
+        name: subjects::live_stream(shard),
+        storage: StorageType::Memory,
+        // A second copy would not send on what the first one has not: it is made anew instead.
+        num_replicas: 1,
+        max_bytes: LIVE_BYTES,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        discard: DiscardPolicy::Old,
+        mirror: Some(Source {
+            name: subjects::log_stream(shard),
+            start_sequence: Some(start),
+            ..Source::default()
+        }),
+        // Direct gets of the log are not for its mirror, which holds only the end of it.
+        mirror_direct: false,
+        republish: Some(Republish {
+            source: subjects::stored_all(shard),
+            destination: subjects::live_all(shard),
+            headers_only: false,
+        }),
+        ..Config::default()
+    }
+}
+
+fn dead_config(replicas: usize) -> Config {
+    Config {
+        name: DEAD_STREAM.to_owned(),
+        subjects: vec![DEAD_SUBJECTS.to_owned()],
+        storage: StorageType::File,
+        num_replicas: replicas,
+        max_bytes: DEAD_BYTES,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        discard: DiscardPolicy::Old,
+        duplicate_window: DEAD_WINDOW,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn live_start(mirror: &Info) -> Seq {
+    mirror.config.mirror.as_ref().and_then(|source| source.start_sequence).unwrap_or(1)
+}
+
+fn log_state(info: &Info, created: bool) -> LogState {
+    let state = &info.state;
+    LogState {
+        first_seq: state.first_sequence.max(1),
+        last_seq: state.last_sequence,
+        last_at: (state.messages > 0).then_some(state.last_timestamp),
+        entries: state.messages,
+        bytes: state.bytes,
+        max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
+        created,
+    }
+}
+
+fn limit(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,198 @@
+//! Names of subjects, streams and headers: the only place that spells them.
+//!
+//! | subject | holds |
+//! |---|---|
+//! | `in.<shard>.chat.<id>`, `in.<shard>.user.<id>` | entries of feeds, stored by `LOG_<shard>` |
+//! | `out.<shard>.…` | the same, sent on live by `LIVE_<shard>` |
+//! | `sig.<shard>.chat.<id>`, `sig.<shard>.user.<id>` | signals, not stored |
+//! | `digest.<shard>` | where the shard's feeds stand |
+//! | `dead.<shard>` | dead letters, stored by `DEAD` |
+
+use std::str::FromStr;
+
+use natter_protocol::{
+    feed::{Feed, FeedKind},
+    ids::Shard,
+};
+use uuid::Uuid;
+
+/// The publisher's id of a message; the log refuses a second one within its window.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+/// The log's sequence of a message.
+pub const SEQUENCE: &str = "Nats-Sequence";
+/// The sequence before it on the same subject; 0 when the live mirror no longer has it.
+pub const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
+/// When the log stored it, RFC 3339 with nanoseconds.
+pub const TIME_STAMP: &str = "Nats-Time-Stamp";
+/// The subject that it was stored under, in answers to direct gets.
+pub const SUBJECT: &str = "Nats-Subject";
+/// How many more messages match, in answers to batched direct gets.
+pub const NUM_PENDING: &str = "Nats-Num-Pending";
+/// W3C trace context; only sampled messages carry it.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// The stream of dead letters.
+pub const DEAD_STREAM: &str = "DEAD";
+/// The subjects of dead letters.
+pub const DEAD_SUBJECTS: &str = "dead.*";
+
+/// The durable log of a shard.
+#[must_use]
+pub fn log_stream(shard: Shard) -> String {
+    format!("LOG_{shard}")
+}
+
+/// The in-memory mirror of a shard's log that sends entries on.
+#[must_use]
+pub fn live_stream(shard: Shard) -> String {
+    format!("LIVE_{shard}")
+}
+
+/// All that a shard's log stores.
+#[must_use]
+pub fn stored_all(shard: Shard) -> String {
+    format!("in.{shard}.>")
+}
+
+/// All that a shard's live mirror sends on.
+#[must_use]
+pub fn live_all(shard: Shard) -> String {
+    format!("out.{shard}.>")
+}
+
+/// Where a feed's entries are published to and stored under.
+#[must_use]
+pub fn stored(feed: Feed) -> String {
+    feed_subject("in", feed)
+}
+
+/// Where a feed's entries are heard live.
+#[must_use]
+pub fn live(feed: Feed) -> String {
+    feed_subject("out", feed)
+}
+
+/// Where a feed's signals are published and heard.
+#[must_use]
+pub fn signal(feed: Feed) -> String {
+    feed_subject("sig", feed)
+}
+
+/// Where a shard's digests are published and heard.
+#[must_use]
+pub fn digest(shard: Shard) -> String {
+    format!("digest.{shard}")
+}
+
+/// Where a shard's dead letters are stored.
+#[must_use]
+pub fn dead(shard: Shard) -> String {
+    format!("dead.{shard}")
+}
+
+/// The feed of an `in.…` subject; `None` for any other.
+#[must_use]
+pub fn parse_stored(subject: &str) -> Option<Feed> {
+    parse_feed("in", subject)
+}
+
+/// The feed of an `out.…` subject; `None` for any other.
+#[must_use]
+pub fn parse_live(subject: &str) -> Option<Feed> {
+    parse_feed("out", subject)
+}
+
+/// The feed of a `sig.…` subject; `None` for any other.
+#[must_use]
+pub fn parse_signal(subject: &str) -> Option<Feed> {
+    parse_feed("sig", subject)
+}
+
+/// The shard of a `digest.…` subject; `None` for any other.
+#[must_use]
+pub fn parse_digest(subject: &str) -> Option<Shard> {
+    parse_number(subject.strip_prefix("digest.")?)
+}
+
+fn feed_subject(prefix: &str, feed: Feed) -> String {
+    let kind = match feed.kind {
+        FeedKind::Chat => "chat",
+        FeedKind::User => "user",
+    };
+    format!("{prefix}.{}.{kind}.{}", feed.shard, feed.id.as_hyphenated())
+}
+
+fn parse_feed(prefix: &str, subject: &str) -> Option<Feed> {
+    let rest = subject.strip_prefix(prefix)?.strip_prefix('.')?;
+    let mut tokens = rest.split('.');
+    let shard = parse_number(tokens.next()?)?;
+    let kind = match tokens.next()? {
+        "chat" => FeedKind::Chat,
+        "user" => FeedKind::User,
+        _ => return None,
+    };
+    let text = tokens.next()?;
+    let id = Uuid::try_parse(text).ok()?;
+    // Another spelling of the same id is another subject, so it is no feed's.
+    let canonical = id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
+    (canonical && tokens.next().is_none()).then_some(Feed { shard, kind, id })
+}
+
+/// Only the canonical spelling: `+1` and `01` name other subjects.
+fn parse_number<T: FromStr + ToString>(text: &str) -> Option<T> {
+    let number: T = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use natter_protocol::ids::{ChatId, UserId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn feeds_survive_the_way_over_their_subjects() {
+        let chat = Feed::chat(3, ChatId::generate());
+        let user = Feed::user(12, UserId::generate());
+        for feed in [chat, user] {
+            assert_eq!(parse_stored(&stored(feed)), Some(feed));
+            assert_eq!(parse_live(&live(feed)), Some(feed));
+            assert_eq!(parse_signal(&signal(feed)), Some(feed));
+            assert_eq!(parse_live(&stored(feed)), None);
+        }
+        assert_eq!(stored(chat), format!("in.3.chat.{}", chat.id));
+        assert_eq!(parse_digest(&digest(7)), Some(7));
+    }
+
+    #[test]
+    fn other_spellings_are_no_feeds() {
+        let id = Uuid::now_v7();
+        for bad in [
+            String::new(),
+            "in.".into(),
+            format!("in.01.chat.{id}"),
+            format!("in.+1.chat.{id}"),
+            format!("in.1.room.{id}"),
+            format!("in.1.chat.{}", id.simple()),
+            format!("in.1.chat.{}", id.to_string().to_uppercase()),
+            format!("in.1.chat.{id}.more"),
+            format!("in.70000.chat.{id}"),
+            format!("inn.1.chat.{id}"),
+            "in.1.chat".into(),
+        ] {
+            assert_eq!(parse_stored(&bad), None, "{bad}");
+        }
+        assert_eq!(parse_digest("digest.x"), None);
+        assert_eq!(parse_digest("digest.00"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_parses_is_spelled_as_it_was_read(subject in "(in|out)\\.[0-9+]{1,6}\\.(chat|user)\\.[0-9a-fA-F-]{30,40}(\\.x)?") {
+            if let Some(feed) = parse_stored(&subject) {
+                prop_assert_eq!(stored(feed), subject);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A user's devices: their state, revocation, sign-out.
+
+use natter_protocol::{
+    feed::{DeviceRevoked, UserChange},
+    ids::{DeviceId, Shard, UserId},
+    rest::Device,
+    timestamp,
+};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Result, Store, outbox,
+    rows::{DeviceRow, shard},
+};
+
+/// What every REST call and handshake checks. A token counts when the device is not revoked and,
+/// for a token made here, when its `sid` is the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceState {
+    /// The login; none when signed out, and for an outside issuer's devices.
+    pub session: Option<Uuid>,
+    /// Revoked for good (until it logs in with the password again).
+    pub revoked: bool,
+    /// The user's name.
+    pub user_name: String,
+    /// The shard of the user's feed.
+    pub user_shard: Shard,
+}
+
+impl Store {
+    /// The state of a user's device; none when the user has no such device.
+    pub async fn device_state(
+        &self,
+        user: UserId,
+        device: DeviceId,
+    ) -> Result<Option<DeviceState>> {
+        let row: Option<(Option<Uuid>, bool, String, i16)> = sqlx::query_as(
+            "SELECT d.session, d.revoked_at IS NOT NULL, u.name, u.shard
+             FROM devices d JOIN users u ON u.id = d.user_id
+             WHERE d.id = $1 AND d.user_id = $2",
+        )
+        .bind(device.0)
+        .bind(user.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|(session, revoked, user_name, user_shard)| DeviceState {
+            session,
+            revoked,
+            user_name,
+            user_shard: shard(user_shard),
+        }))
+    }
+
+    /// The user's devices that are not revoked, last seen first, at most 500. `online` and
+    /// `current` are false: the caller fills them in.
+    pub async fn devices(&self, user: UserId) -> Result<Vec<Device>> {
+        let rows: Vec<DeviceRow> = sqlx::query_as(
+            "SELECT id, name, platform, created_at, last_seen_at FROM devices
+             WHERE user_id = $1 AND revoked_at IS NULL
+             ORDER BY last_seen_at DESC NULLS LAST, id LIMIT 500",
+        )
+        .bind(user.0)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// Revokes a device and voids its refresh tokens. Returns the user's lane, to relay; none
+    /// when the user has no such device or it is revoked already.
+    pub async fn revoke_device(&self, user: UserId, device: DeviceId) -> Result<Option<Uuid>> {
+        let mut tx = self.pool.begin().await?;
+        let user_shard: Option<i16> = sqlx::query_scalar(
+            "UPDATE devices d SET session = NULL, revoked_at = now() FROM users u
+             WHERE d.id = $1 AND d.user_id = $2 AND d.revoked_at IS NULL AND u.id = d.user_id
+             RETURNING u.shard",
+        )
+        .bind(device.0)
+        .bind(user.0)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(user_shard) = user_shard else {
+            return Ok(None);
+        };
+        signed_out(&mut tx, user, shard(user_shard), &[device.0]).await?;
+        tx.commit().await?;
+        Ok(Some(user.0))
+    }
+
+    /// Ends a device's login (log-out): the device stays in the list. Returns the user's lane, to
+    /// relay; none when it was not logged in.
+    pub async fn sign_out(&self, user: UserId, device: DeviceId) -> Result<Option<Uuid>> {
+        self.end_logins(user, Which::One(device)).await
+    }
+
+    /// Ends the login of each of the user's devices but one. Returns the user's lane, to relay;
+    /// none when there was no other.
+    pub async fn sign_out_others(
+        &self,
+        user: UserId,
+        keep_device: DeviceId,
+    ) -> Result<Option<Uuid>> {
+        self.end_logins(user, Which::AllBut(keep_device)).await
+    }
+
+    /// Moves devices' "last seen" forward.
+    pub async fn touch_devices(&self, seen: &[(DeviceId, OffsetDateTime)]) -> Result<()> {
+        let (ids, times): (Vec<Uuid>, Vec<OffsetDateTime>) =
+            seen.iter().map(|(device, at)| (device.0, timestamp::truncate(*at))).unzip();
+        // Locked in one order, so that this never deadlocks with another that locks several.
+        sqlx::query(
+            "WITH seen AS (
+                 SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS s (id, at)
+                 GROUP BY id
+             ), locked AS MATERIALIZED (
+                 SELECT d.id FROM devices d
+                 WHERE d.id = ANY($1)
+                 ORDER BY d.id FOR NO KEY UPDATE
+             )
+             UPDATE devices d SET last_seen_at = GREATEST(d.last_seen_at, seen.at)
+             FROM locked JOIN seen USING (id) WHERE d.id = locked.id",
+        )
+        .bind(ids)
+        .bind(times)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Which of a user's devices.
+#[derive(Clone, Copy)]
+pub(crate) enum Which {
+    /// This one.
+    One(DeviceId),
+    /// All others.
+    AllBut(DeviceId),
+}
+
+impl Store {
+    async fn end_logins(&self, user: UserId, which: Which) -> Result<Option<Uuid>> {
+        let mut tx = self.pool.begin().await?;
+        let user_shard: Option<i16> = sqlx::query_scalar("SELECT shard FROM users WHERE id = $1")
+            .bind(user.0)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(user_shard) = user_shard else {
+            return Ok(None);
+        };
+        let ended = end_logins(&mut tx, user, shard(user_shard), which).await?;
+        tx.commit().await?;
+        Ok(ended.then_some(user.0))
+    }
+}
+
+/// Ends logins, voids their tokens and tells the user's feed. Whether there was any to end.
+pub(crate) async fn end_logins(
+    tx: &mut PgConnection,
+    user: UserId,
+    user_shard: Shard,
+    which: Which,
+) -> Result<bool> {
+    let (one, but) = match which {
+        Which::One(device) => (Some(device.0), None),
+        Which::AllBut(device) => (None, Some(device.0)),
+    };
+    // The outside issuer's devices have no session to end; only revoking them helps.
+    let devices: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM devices
+         WHERE user_id = $1 AND session IS NOT NULL
+           AND ($2::uuid IS NULL OR id = $2) AND ($3::uuid IS NULL OR id <> $3)
+         ORDER BY id FOR NO KEY UPDATE",
+    )
+    .bind(user.0)
+    .bind(one)
+    .bind(but)
+    .fetch_all(&mut *tx)
+    .await?;
+    sqlx::query("UPDATE devices SET session = NULL WHERE id = ANY($1)")
+        .bind(&devices)
+        .execute(&mut *tx)
+        .await?;
+    signed_out(tx, user, user_shard, &devices).await?;
+    Ok(!devices.is_empty())
+}
+
+/// What follows for devices whose session has just been taken.
+async fn signed_out(
+    tx: &mut PgConnection,
+    user: UserId,
+    user_shard: Shard,
+    devices: &[Uuid],
+) -> Result<()> {
+    sqlx::query("DELETE FROM refresh_tokens WHERE device_id = ANY($1)")
+        .bind(devices)
+        .execute(&mut *tx)
+        .await?;
+    // A row each: the message id of a relayed entry names the row and the user.
+    for device in devices {
+        let change = UserChange::DeviceRevoked(DeviceRevoked { device_id: DeviceId(*device) });
+        outbox::add_for_user(tx, user, user_shard, change).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Pages of a chat's messages, and whether a message was sent before.
+
+use natter_protocol::{
+    ids::{ChatId, MessageId, Seq, Shard, UserId},
+    limits,
+    server::{Message, SystemDetail},
+};
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Result, Store, StoreError,
+    rows::{self, MessageRow, seq, sql_seq},
+};
+
+/// Which messages. Values beyond what is stored are clamped. Neither bound: the newest ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The newest ones below this.
+    pub before: Option<Seq>,
+    /// The oldest ones above this. With both, the oldest ones in between.
+    pub after: Option<Seq>,
+    /// How many: 1 to [`natter_protocol::limits::PAGE`]; clamped.
+    pub limit: u32,
+}
+
+/// A page of history, of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistorySlice {
+    /// Oldest first. System entries are among them; void entries are not, but count for
+    /// `prev_seq`.
+    pub messages: Vec<Message>,
+    /// Whether there are more in the direction that was asked for.
+    pub has_more: bool,
+    /// The shard of the chat's feed.
+    pub shard: Shard,
+    /// All of the shard up to here is in Postgres at this moment; what lies beyond is the log's
+    /// to tell.
+    pub persisted_seq: Seq,
+    /// The page holds everything of the feed after this place …
+    ///
+    /// - with `after`: `after` itself;
+    /// - else: the entry before the first message of the page, or 0 when there is nothing older.
+    pub from_seq: Seq,
+    /// … up to this one, never below `from_seq`:
+    ///
+    /// - with `after` and more to come: the last message of the page;
+    /// - else: the feed's last entry in the range that was asked for, as far as Postgres knows
+    ///   (void ones too), or `from_seq` when there is none.
+    pub to_seq: Seq,
+}
+
+/// A message that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentBefore {
+    /// Its id.
+    pub id: MessageId,
+    /// Its place.
+    pub seq: Seq,
+    /// The entry before it; 0 when it was the first.
+    pub prev_seq: Seq,
+    /// When the broker stored it.
+    pub created_at: OffsetDateTime,
+}
+
+/// A page out of the entries between two places, in one statement, so that the page, the feed's
+/// last entry and the shard's position are of one moment. The chat's row is there also when the
+/// page is empty.
+macro_rules! page {
+    ($order:literal) => {
+        concat!(
+            "SELECT c.shard, COALESCE(s.persisted_seq, 0) AS persisted_seq,
+                    COALESCE((
+                        SELECT max(seq) FROM messages
+                        WHERE chat_id = $1 AND seq > $2 AND seq < $3
+                    ), 0) AS head,
+                    $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
+                    m.content, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
+                    COALESCE((
+                        SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
+                        ORDER BY p.seq DESC LIMIT 1
+                    ), 0) AS prev_seq
+             FROM chats c
+             LEFT JOIN shards s ON s.shard = c.shard
+             LEFT JOIN LATERAL (
+                 SELECT * FROM messages
+                 WHERE chat_id = $1 AND seq > $2 AND seq < $3 AND kind <> 'void'
+                 ORDER BY seq ",
+            $order,
+            " LIMIT $4
+             ) m ON true
+             LEFT JOIN users u ON u.id = m.sender_id
+             WHERE c.id = $1
+             ORDER BY m.seq ",
+            $order
+        )
+    };
+}
+const OLDEST_FIRST: &str = page!("ASC");
+const NEWEST_FIRST: &str = page!("DESC");
+
+#[derive(sqlx::FromRow)]
+struct PageRow {
+    shard: i16,
+    persisted_seq: i64,
+    head: i64,
+    chat_id: Uuid,
+    seq: Option<i64>,
+    prev_seq: i64,
+    id: Option<Uuid>,
+    sender_id: Option<Uuid>,
+    sender_name: Option<String>,
+    device_id: Option<Uuid>,
+    client_msg_id: Option<String>,
+    content: Option<String>,
+    reply_to: Option<Uuid>,
+    detail: Option<Json<SystemDetail>>,
+    created_at: Option<OffsetDateTime>,
+}
+
+impl PageRow {
+    /// The entry; none in the one row of an empty page.
+    fn message(self) -> Option<Message> {
+        let row = MessageRow {
+            chat_id: self.chat_id,
+            seq: self.seq?,
+            prev_seq: self.prev_seq,
+            id: self.id,
+            sender_id: self.sender_id,
+            sender_name: self.sender_name,
+            device_id: self.device_id,
+            client_msg_id: self.client_msg_id,
+            content: self.content?,
+            reply_to: self.reply_to,
+            detail: self.detail,
+            created_at: self.created_at?,
+        };
+        Some(row.into())
+    }
+}
+
+impl Store {
+    /// A page of a chat's history. Whether the caller may see it is the caller's to check.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such chat.
+    pub async fn history(&self, chat: ChatId, page: Page) -> Result<HistorySlice> {
+        let limit = page.limit.clamp(1, limits::PAGE) as usize;
+        let after = sql_seq(page.after.unwrap_or(0));
+        let statement = if page.after.is_some() { OLDEST_FIRST } else { NEWEST_FIRST };
+        let rows: Vec<PageRow> = sqlx::query_as(statement)
+            .bind(chat.0)
+            .bind(after)
+            .bind(page.before.map_or(i64::MAX, sql_seq))
+            // One more tells whether there is more.
+            .bind(limit as i64 + 1)
+            .fetch_all(&self.pool)
+            .await?;
+        let Some(first) = rows.first() else {
+            return Err(StoreError::NotFound);
+        };
+        let (shard, persisted_seq) = (rows::shard(first.shard), seq(first.persisted_seq));
+        let head = seq(first.head);
+        // The entries come in the direction that was asked for, the extra one last.
+        let mut messages: Vec<Message> = rows.into_iter().filter_map(PageRow::message).collect();
+        let has_more = messages.len() > limit;
+        messages.truncate(limit);
+        let (from_seq, to_seq) = if page.after.is_some() {
+            let from = seq(after);
+            let end = messages.last().filter(|_| has_more);
+            (from, end.map_or(head.max(from), |last| last.seq))
+        } else {
+            messages.reverse();
+            let start = messages.first().filter(|_| has_more);
+            (start.map_or(0, |first| first.prev_seq), head)
+        };
+        Ok(HistorySlice { messages, has_more, shard, persisted_seq, from_seq, to_seq })
+    }
+
+    /// The message that was stored for this triple, the key of idempotency.
+    pub async fn sent_before(
+        &self,
+        chat: ChatId,
+        sender: UserId,
+        client_msg_id: &str,
+    ) -> Result<Option<SentBefore>> {
+        let row: Option<(Uuid, i64, i64, OffsetDateTime)> = sqlx::query_as(
+            "SELECT m.id, m.seq, COALESCE((
+                 SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
+                 ORDER BY p.seq DESC LIMIT 1
+             ), 0), m.created_at
+             FROM messages m
+             WHERE m.chat_id = $1 AND m.sender_id = $2 AND m.client_msg_id = $3",
+        )
+        .bind(chat.0)
+        .bind(sender.0)
+        .bind(client_msg_id)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|(id, place, prev, created_at)| SentBefore {
+            id: id.into(),
+            seq: seq(place),
+            prev_seq: seq(prev),
+            created_at,
+        }))
+    }
+}

@@ -1,0 +1,391 @@
+//! Who takes part in a chat: joining, leaving, and what a connection follows.
+
+use natter_protocol::{
+    feed::{OutboxChat, OutboxItem, OutboxUser, SystemEvent, SystemKind, UserChange},
+    ids::{ChatId, Seq, Shard, UserId},
+    server::{Participant, Role},
+};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Result, Store, StoreError, outbox,
+    rows::{self, seq},
+    views,
+};
+
+/// Chats that a user's connections follow at most.
+const FOLLOWED: i64 = 5_000;
+
+/// What joining or leaving came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The shard of the chat's feed.
+    pub shard: Shard,
+    /// Whether anything changed; not when the user was a participant already.
+    pub changed: bool,
+    /// To relay, when it changed.
+    pub lane: Option<Uuid>,
+}
+
+/// A participant's place in a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The shard of the chat's feed.
+    pub shard: Shard,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// Where a page of participants ended. Times are whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParticipantCursor {
+    /// When the last one joined.
+    pub joined_at: OffsetDateTime,
+    /// Who that is.
+    pub id: UserId,
+}
+
+/// What a user's connections follow, all of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The shard of the user's own feed.
+    pub user_shard: Shard,
+    /// The user's name.
+    pub name: String,
+    /// The user's chats: the 5,000 with the newest activity at most.
+    pub chats: Vec<FollowedChat>,
+    /// The last entry of the user's own feed that Postgres knows; 0 when it is empty.
+    pub user_last_seq: Seq,
+    /// Up to where each shard is written here.
+    pub persisted: Vec<(Shard, Seq)>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowedChat {
+    /// The chat.
+    pub id: ChatId,
+    /// The shard of its feed.
+    pub shard: Shard,
+    /// The entry that made the user a participant; none until the outbox has relayed it, and
+    /// then the user's feed tells.
+    pub from_seq: Option<Seq>,
+    /// The last entry of the chat's feed that Postgres knows; 0 when it is empty.
+    pub last_seq: Seq,
+}
+
+impl Store {
+    /// Makes the user a participant of an open chat.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown chat or user; `Forbidden` when the chat is not open.
+    pub async fn join(&self, user: UserId, chat: ChatId) -> Result<Membership> {
+        // Clients join whatever they open: most are in already, and nothing needs a lock.
+        if let Some(member) = self.membership(user, chat).await? {
+            return Ok(unchanged(member.shard));
+        }
+        let mut tx = self.pool.begin().await?;
+        let place = lock_chat(&mut tx, chat).await?;
+        // Of two joins at once the second waited for the lock; read by a statement of its own,
+        // the membership that the first has made is seen.
+        if current_role(&mut tx, user, chat).await?.is_some() {
+            return Ok(unchanged(place.shard));
+        }
+        if !place.open {
+            return Err(StoreError::Forbidden);
+        }
+        let (name, user_shard) = name_and_shard(&mut tx, user).await?;
+        let version = next_version(&mut tx, chat, 1).await?;
+        sqlx::query(
+            "INSERT INTO chat_members (chat_id, user_id, role, joined_at, version)
+             VALUES ($1, $2, $3, date_trunc('milliseconds', now()), $4)
+             ON CONFLICT (chat_id, user_id) DO UPDATE SET
+                 role = excluded.role, joined_at = excluded.joined_at, version = excluded.version,
+                 left_at = NULL, from_seq = NULL, until_seq = NULL",
+        )
+        .bind(chat.0)
+        .bind(user.0)
+        .bind(Role::Member.as_str())
+        .bind(version)
+        .execute(&mut *tx)
+        .await?;
+        let view = views::shared(&mut tx, chat.0).await?;
+        let change = UserChange::Added { me: views::me(&view, user, Role::Member) };
+        let event = SystemEvent {
+            kind: SystemKind::Joined,
+            actor_id: user,
+            user_id: Some(user),
+            version,
+            msg: format!("{name} joined"),
+        };
+        let item = OutboxItem {
+            chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: Some(view) }),
+            users: vec![OutboxUser { user_id: user, shard: user_shard, change }],
+        };
+        outbox::add(&mut tx, chat.0, item).await?;
+        tx.commit().await?;
+        Ok(changed(place.shard, chat))
+    }
+
+    /// Ends the user's participation in a group.
+    ///
+    /// # Errors
+    /// `NotFound` when the user is no participant or the chat is unknown; `Forbidden` for a
+    /// one-to-one.
+    pub async fn leave(&self, user: UserId, chat: ChatId) -> Result<Membership> {
+        let mut tx = self.pool.begin().await?;
+        let place = lock_chat(&mut tx, chat).await?;
+        // Leaving twice, or leaving and being removed at once: the second finds nothing here.
+        if current_role(&mut tx, user, chat).await?.is_none() {
+            return Err(StoreError::NotFound);
+        }
+        if !place.is_group {
+            return Err(StoreError::Forbidden);
+        }
+        let (name, user_shard) = name_and_shard(&mut tx, user).await?;
+        let version = next_version(&mut tx, chat, -1).await?;
+        sqlx::query(
+            "UPDATE chat_members SET left_at = date_trunc('milliseconds', now()), version = $3
+             WHERE chat_id = $1 AND user_id = $2",
+        )
+        .bind(chat.0)
+        .bind(user.0)
+        .bind(version)
+        .execute(&mut *tx)
+        .await?;
+        let event = SystemEvent {
+            kind: SystemKind::Left,
+            actor_id: user,
+            user_id: Some(user),
+            version,
+            msg: format!("{name} left"),
+        };
+        let item = OutboxItem {
+            chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: None }),
+            users: vec![OutboxUser {
+                user_id: user,
+                shard: user_shard,
+                change: UserChange::Removed,
+            }],
+        };
+        outbox::add(&mut tx, chat.0, item).await?;
+        tx.commit().await?;
+        Ok(changed(place.shard, chat))
+    }
+
+    /// Whether the user takes part.
+    pub async fn membership(&self, user: UserId, chat: ChatId) -> Result<Option<Member>> {
+        let row: Option<(i16, String)> = sqlx::query_as(
+            "SELECT c.shard, m.role FROM chat_members m JOIN chats c ON c.id = m.chat_id
+             WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_at IS NULL",
+        )
+        .bind(chat.0)
+        .bind(user.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|(shard, role)| Member {
+            shard: rows::shard(shard),
+            role: Role::parse(&role).unwrap_or(Role::Member),
+        }))
+    }
+
+    /// A page of participants, by the time they joined, and the cursor of the next page. At most
+    /// 1,000 a page. Whether the caller may see them is the caller's to check.
+    pub async fn participants(
+        &self,
+        chat: ChatId,
+        cursor: Option<ParticipantCursor>,
+        limit: u32,
+    ) -> Result<(Vec<Participant>, Option<ParticipantCursor>)> {
+        let limit = limit.clamp(1, 1_000) as usize;
+        let mut found: Vec<(Uuid, String, String, OffsetDateTime)> = sqlx::query_as(
+            "SELECT m.user_id, u.name, m.role, m.joined_at
+             FROM chat_members m JOIN users u ON u.id = m.user_id
+             WHERE m.chat_id = $1 AND m.left_at IS NULL
+               AND ($2::timestamptz IS NULL OR (m.joined_at, m.user_id) > ($2, $3))
+             ORDER BY m.joined_at, m.user_id LIMIT $4",
+        )
+        .bind(chat.0)
+        .bind(cursor.map(|cursor| cursor.joined_at))
+        .bind(cursor.map(|cursor| cursor.id.0))
+        // One more tells whether there is a next page.
+        .bind(limit as i64 + 1)
+        .fetch_all(&self.pool)
+        .await?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| more);
+        let next = next.map(|(id, .., joined_at)| ParticipantCursor {
+            joined_at: *joined_at,
+            id: (*id).into(),
+        });
+        let participants = found
+            .into_iter()
+            .map(|(id, name, role, _)| Participant {
+                id: id.into(),
+                name,
+                role: Role::parse(&role).unwrap_or(Role::Member),
+            })
+            .collect();
+        Ok((participants, next))
+    }
+
+    /// What the user's connections follow.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such user.
+    pub async fn followed(&self, user: UserId) -> Result<Followed> {
+        // One statement is one snapshot: a membership that it does not show has not been relayed
+        // before either, so the user's feed beyond `user_last_seq` tells it.
+        let row: FollowedRow = sqlx::query_as(
+            "SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
+                    COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,
+                    COALESCE(f.from_seqs, '{}') AS from_seqs,
+                    COALESCE(f.last_seqs, '{}') AS last_seqs,
+                    COALESCE(s.numbers, '{}') AS numbers, COALESCE(s.persisted, '{}') AS persisted
+             FROM users u
+             CROSS JOIN LATERAL (
+                 SELECT array_agg(id) AS ids, array_agg(shard) AS shards,
+                        array_agg(from_seq) AS from_seqs, array_agg(last_seq) AS last_seqs
+                 FROM (
+                     SELECT c.id, c.shard, m.from_seq, c.last_seq
+                     FROM chat_members m JOIN chats c ON c.id = m.chat_id
+                     WHERE m.user_id = u.id AND m.left_at IS NULL
+                     ORDER BY c.last_activity_at DESC, c.id DESC LIMIT $2
+                 ) newest
+             ) f
+             CROSS JOIN (
+                 SELECT array_agg(shard ORDER BY shard) AS numbers,
+                        array_agg(persisted_seq ORDER BY shard) AS persisted
+                 FROM shards
+             ) s
+             WHERE u.id = $1",
+        )
+        .bind(user.0)
+        .bind(FOLLOWED)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.into())
+    }
+
+    /// Of these users (the first 1,000), those with whom the viewer shares a chat, or who are the
+    /// viewer, with the shards of their feeds.
+    pub async fn shares_chat(
+        &self,
+        viewer: UserId,
+        users: &[UserId],
+    ) -> Result<Vec<(UserId, Shard)>> {
+        let ids: Vec<Uuid> = users.iter().take(1_000).map(|user| user.0).collect();
+        let found: Vec<(Uuid, i16)> = sqlx::query_as(
+            "SELECT u.id, u.shard FROM users u
+             WHERE u.id = ANY($2) AND (u.id = $1 OR EXISTS (
+                 SELECT FROM chat_members mine JOIN chat_members theirs USING (chat_id)
+                 WHERE mine.user_id = $1 AND mine.left_at IS NULL
+                   AND theirs.user_id = u.id AND theirs.left_at IS NULL
+             ))",
+        )
+        .bind(viewer.0)
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(found.into_iter().map(|(id, shard)| (id.into(), rows::shard(shard))).collect())
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct FollowedRow {
+    name: String,
+    user_shard: i16,
+    user_last_seq: i64,
+    ids: Vec<Uuid>,
+    shards: Vec<i16>,
+    from_seqs: Vec<Option<i64>>,
+    last_seqs: Vec<i64>,
+    numbers: Vec<i16>,
+    persisted: Vec<i64>,
+}
+
+impl From<FollowedRow> for Followed {
+    fn from(row: FollowedRow) -> Self {
+        let places = row.shards.into_iter().zip(row.from_seqs).zip(row.last_seqs);
+        let chats = row
+            .ids
+            .into_iter()
+            .zip(places)
+            .map(|(id, ((shard, from), last))| FollowedChat {
+                id: id.into(),
+                shard: rows::shard(shard),
+                from_seq: from.map(seq),
+                last_seq: seq(last),
+            })
+            .collect();
+        let numbers = row.numbers.into_iter().map(rows::shard);
+        Self {
+            user_shard: rows::shard(row.user_shard),
+            name: row.name,
+            chats,
+            user_last_seq: seq(row.user_last_seq),
+            persisted: numbers.zip(row.persisted.into_iter().map(seq)).collect(),
+        }
+    }
+}
+
+/// What of a chat decides who may come and go.
+struct Place {
+    shard: Shard,
+    is_group: bool,
+    open: bool,
+}
+
+fn unchanged(shard: Shard) -> Membership {
+    Membership { shard, changed: false, lane: None }
+}
+
+fn changed(shard: Shard, chat: ChatId) -> Membership {
+    Membership { shard, changed: true, lane: Some(chat.0) }
+}
+
+/// Locks the chat: what changes its members takes turns.
+async fn lock_chat(tx: &mut PgConnection, chat: ChatId) -> Result<Place> {
+    let (shard, is_group, open): (i16, bool, bool) =
+        sqlx::query_as("SELECT shard, is_group, open FROM chats WHERE id = $1 FOR NO KEY UPDATE")
+            .bind(chat.0)
+            .fetch_one(tx)
+            .await?;
+    Ok(Place { shard: rows::shard(shard), is_group, open })
+}
+
+async fn current_role(tx: &mut PgConnection, user: UserId, chat: ChatId) -> Result<Option<String>> {
+    let role = sqlx::query_scalar(
+        "SELECT role FROM chat_members WHERE chat_id = $1 AND user_id = $2 AND left_at IS NULL",
+    )
+    .bind(chat.0)
+    .bind(user.0)
+    .fetch_optional(tx)
+    .await?;
+    Ok(role)
+}
+
+async fn name_and_shard(tx: &mut PgConnection, user: UserId) -> Result<(String, Shard)> {
+    let (name, shard): (String, i16) =
+        sqlx::query_as("SELECT name, shard FROM users WHERE id = $1")
+            .bind(user.0)
+            .fetch_one(tx)
+            .await?;
+    Ok((name, rows::shard(shard)))
+}
+
+/// Counts the change, and the members after it.
+async fn next_version(tx: &mut PgConnection, chat: ChatId, members: i64) -> Result<i64> {
+    let version = sqlx::query_scalar(
+        "UPDATE chats SET version = version + 1, members = members + $2 WHERE id = $1
+         RETURNING version",
+    )
+    .bind(chat.0)
+    .bind(members)
+    .fetch_one(tx)
+    .await?;
+    Ok(version)
+}

@@ -1,0 +1,311 @@
+//! Changes committed here that feeds must hear of, relayed in order.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use natter_protocol::{
+    feed::{
+        ChatAdded, ChatRemoved, Entry, Event, Feed, OutboxChat, OutboxItem, OutboxUser, UserChange,
+    },
+    ids::{Seq, Shard, UserId},
+};
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use crate::{
+    Result, Store, StoreError,
+    rows::{seq, sql_seq},
+};
+
+/// How long a relay waits for its turn among those of this process.
+const PERMIT_WAIT: Duration = Duration::from_secs(2);
+/// Steps of one relay; a row takes two. The sweep goes on with what is left.
+const STEPS: usize = 200;
+/// Users' entries of one row on their way to the broker at once.
+const IN_FLIGHT: usize = 32;
+
+/// What a relay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relayed {
+    /// Changes published and done with.
+    pub items: usize,
+    /// Somebody else was relaying the lane and goes on with it, or the bound of one call was
+    /// reached: what is left is theirs, or the sweep's.
+    pub left: bool,
+}
+
+/// Why a relay stopped. What was done is kept; the next relay goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError<E: std::error::Error + 'static> {
+    /// Postgres failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker did not take an entry.
+    #[error("an outbox entry was not published")]
+    Publish(#[source] E),
+}
+
+impl Store {
+    /// Lanes with something that has waited for longer than `older_than`, oldest first.
+    pub async fn lanes_waiting(&self, older_than: Duration, limit: u32) -> Result<Vec<Uuid>> {
+        let lanes = sqlx::query_scalar(
+            "SELECT lane FROM outbox GROUP BY lane
+             HAVING min(created_at) < now() - make_interval(secs => $1)
+             ORDER BY min(id) LIMIT $2",
+        )
+        .bind(older_than.as_secs_f64())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(lanes)
+    }
+
+    /// Publishes what waits on a lane, in order, through `publish(feed, message id, entry)`,
+    /// which returns the place that the broker gave the entry. The message id makes a repeat
+    /// harmless: for the same one the broker must return the first place.
+    ///
+    /// # Errors
+    /// [`RelayError`]; nothing is lost, and a later relay continues.
+    pub async fn relay<F, P, E>(
+        &self,
+        lane: Uuid,
+        publish: F,
+    ) -> std::result::Result<Relayed, RelayError<E>>
+    where
+        F: Fn(Feed, String, Entry) -> P,
+        P: Future<Output = std::result::Result<Seq, E>>,
+        E: std::error::Error + 'static,
+    {
+        let mut relayed = Relayed::default();
+        let permit = tokio::time::timeout(PERMIT_WAIT, self.relays.acquire()).await;
+        let Ok(Ok(_permit)) = permit else {
+            relayed.left = true;
+            return Ok(relayed);
+        };
+        for _ in 0..STEPS {
+            match self.step(lane, &publish).await? {
+                Step::ChatPublished => {}
+                Step::Done => relayed.items += 1,
+                Step::Taken => {
+                    relayed.left = true;
+                    return Ok(relayed);
+                }
+                // Whoever committed a row while this relay still held the lane has passed it by
+                // as taken, and relies on this second look, after the lane was let go.
+                Step::Empty if !self.waiting(lane).await? => return Ok(relayed),
+                Step::Empty => {}
+            }
+        }
+        relayed.left = true;
+        Ok(relayed)
+    }
+}
+
+/// How far one transaction brought a lane.
+enum Step {
+    /// Its first row's entry for the chat is published, and its place kept.
+    ChatPublished,
+    /// Its first row is done with.
+    Done,
+    /// Somebody else has it.
+    Taken,
+    /// Nothing waits.
+    Empty,
+}
+
+#[derive(sqlx::FromRow)]
+struct OutboxRow {
+    id: i64,
+    payload: Json<OutboxItem>,
+    chat_seq: Option<i64>,
+}
+
+impl Store {
+    /// One transaction: the lane's first row, one step further. The chat's place is committed
+    /// before any user's entry names it, so a relay that dies leaves either no place (and the
+    /// repeated publish gets the same one, by its message id) or the one that stands.
+    async fn step<F, P, E>(
+        &self,
+        lane: Uuid,
+        publish: &F,
+    ) -> std::result::Result<Step, RelayError<E>>
+    where
+        F: Fn(Feed, String, Entry) -> P,
+        P: Future<Output = std::result::Result<Seq, E>>,
+        E: std::error::Error + 'static,
+    {
+        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+        if !take(&mut tx, lane).await? {
+            return Ok(Step::Taken);
+        }
+        let Some(row) = first(&mut tx, lane).await? else {
+            return Ok(Step::Empty);
+        };
+        let Json(item) = row.payload;
+        let step = match (&item.chat, row.chat_seq) {
+            (Some(chat), None) => {
+                let place = publish_chat(row.id, chat, publish).await?;
+                keep_place(&mut tx, row.id, place).await?;
+                Step::ChatPublished
+            }
+            (chat, place) => {
+                let place = place.map_or(0, seq);
+                publish_users(row.id, chat.as_ref(), place, &item.users, publish).await?;
+                finish(&mut tx, row.id, &item, place).await?;
+                Step::Done
+            }
+        };
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(step)
+    }
+
+    async fn waiting(&self, lane: Uuid) -> Result<bool> {
+        let waiting = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE lane = $1)")
+            .bind(lane)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(waiting)
+    }
+}
+
+/// Adds a change to a lane whose order the caller holds by a lock.
+pub(crate) async fn add(tx: &mut PgConnection, lane: Uuid, item: OutboxItem) -> Result<()> {
+    sqlx::query("INSERT INTO outbox (lane, payload) VALUES ($1, $2)")
+        .bind(lane)
+        .bind(Json(item))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Adds a change that only one user's feed hears of. Returns the lane.
+pub(crate) async fn add_for_user(
+    tx: &mut PgConnection,
+    user: UserId,
+    shard: Shard,
+    change: UserChange,
+) -> Result<Uuid> {
+    let item = OutboxItem { chat: None, users: vec![OutboxUser { user_id: user, shard, change }] };
+    add(tx, user.0, item).await?;
+    Ok(user.0)
+}
+
+/// Takes the lane until the transaction ends, unless somebody has it. This is a statement of its
+/// own: what is read after it sees all that the one before has committed.
+async fn take(tx: &mut PgConnection, lane: Uuid) -> Result<bool> {
+    let (high, low) = lane.as_u64_pair();
+    let taken = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+        .bind((high ^ low).cast_signed())
+        .fetch_one(tx)
+        .await?;
+    Ok(taken)
+}
+
+async fn first(tx: &mut PgConnection, lane: Uuid) -> Result<Option<OutboxRow>> {
+    let row = sqlx::query_as(
+        "SELECT id, payload, chat_seq FROM outbox WHERE lane = $1 ORDER BY id LIMIT 1",
+    )
+    .bind(lane)
+    .fetch_optional(tx)
+    .await?;
+    Ok(row)
+}
+
+async fn publish_chat<F, P, E>(
+    row: i64,
+    chat: &OutboxChat,
+    publish: &F,
+) -> std::result::Result<Seq, RelayError<E>>
+where
+    F: Fn(Feed, String, Entry) -> P,
+    P: Future<Output = std::result::Result<Seq, E>>,
+    E: std::error::Error + 'static,
+{
+    let entry = Entry { origin: None, event: Event::System(chat.event.clone()) };
+    let feed = Feed::chat(chat.shard, chat.chat_id);
+    publish(feed, format!("ob.{row}.c"), entry).await.map_err(RelayError::Publish)
+}
+
+/// Each user has one entry of a row, on a feed of its own: their order does not matter.
+async fn publish_users<F, P, E>(
+    row: i64,
+    chat: Option<&OutboxChat>,
+    place: Seq,
+    users: &[OutboxUser],
+    publish: &F,
+) -> std::result::Result<(), RelayError<E>>
+where
+    F: Fn(Feed, String, Entry) -> P,
+    P: Future<Output = std::result::Result<Seq, E>>,
+    E: std::error::Error + 'static,
+{
+    let entries: Vec<(Feed, String, Entry)> = users
+        .iter()
+        .filter_map(|user| {
+            let entry = Entry { origin: None, event: event_of(chat, place, &user.change)? };
+            let feed = Feed::user(user.shard, user.user_id);
+            Some((feed, format!("ob.{row}.{}", user.user_id), entry))
+        })
+        .collect();
+    stream::iter(entries)
+        .map(|(feed, id, entry)| publish(feed, id, entry))
+        .buffer_unordered(IN_FLIGHT)
+        .try_for_each(async |_| Ok(()))
+        .await
+        .map_err(RelayError::Publish)
+}
+
+/// None for a change of a chat in an item without one, which nobody writes.
+fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Option<Event> {
+    Some(match change {
+        UserChange::Added { me } => {
+            let chat = chat?;
+            let mut view = chat.view.clone()?;
+            view.me = Some(me.clone());
+            view.last_seq = view.last_seq.max(place);
+            Event::ChatAdded(Box::new(ChatAdded { chat: view, shard: chat.shard, from_seq: place }))
+        }
+        UserChange::Removed => {
+            Event::ChatRemoved(ChatRemoved { chat_id: chat?.chat_id, until_seq: place })
+        }
+        UserChange::DeviceRevoked(revoked) => Event::DeviceRevoked(revoked.clone()),
+        UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
+    })
+}
+
+async fn keep_place(tx: &mut PgConnection, row: i64, place: Seq) -> Result<()> {
+    sqlx::query("UPDATE outbox SET chat_seq = $2 WHERE id = $1")
+        .bind(row)
+        .bind(sql_seq(place))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Notes the place in the memberships that the row is about, and takes the row away. A membership
+/// that has changed again since has another version, and a later row of the lane for its place.
+async fn finish(tx: &mut PgConnection, row: i64, item: &OutboxItem, place: Seq) -> Result<()> {
+    if let Some(chat) = &item.chat {
+        let of = |wanted: fn(&UserChange) -> bool| -> Vec<Uuid> {
+            let users = item.users.iter().filter(|user| wanted(&user.change));
+            users.map(|user| user.user_id.0).collect()
+        };
+        let added = of(|change| matches!(change, UserChange::Added { .. }));
+        let removed = of(|change| matches!(change, UserChange::Removed));
+        sqlx::query(
+            "UPDATE chat_members SET
+                 from_seq = CASE WHEN user_id = ANY($3) THEN $5 ELSE from_seq END,
+                 until_seq = CASE WHEN user_id = ANY($4) THEN $5 ELSE until_seq END
+             WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))",
+        )
+        .bind(chat.chat_id.0)
+        .bind(chat.event.version)
+        .bind(added)
+        .bind(removed)
+        .bind(sql_seq(place))
+        .execute(&mut *tx)
+        .await?;
+    }
+    sqlx::query("DELETE FROM outbox WHERE id = $1").bind(row).execute(tx).await?;
+    Ok(())
+}

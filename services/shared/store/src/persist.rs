@@ -1,0 +1,300 @@
+//! A batch of feed entries, written in one transaction.
+
+use std::collections::BTreeMap;
+
+use natter_protocol::{
+    feed::{Feed, FeedKind, MessageSent, SystemEvent},
+    ids::{Seq, Shard},
+    server::SystemDetail,
+    timestamp,
+};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Result, Store, StoreError,
+    rows::{sql_seq, sql_shard},
+};
+
+/// Characters kept of a void entry's reason.
+const REASON_CHARS: usize = 500;
+
+/// An entry of the log, as it is written.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Of which feed.
+    pub feed: Feed,
+    /// Its place.
+    pub seq: Seq,
+    /// When the broker stored it; whole milliseconds are kept.
+    pub at: OffsetDateTime,
+    /// What it is.
+    pub kind: RowKind,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug)]
+pub enum RowKind {
+    /// On a chat's feed: a message.
+    Message(MessageSent),
+    /// On a chat's feed: something about the chat itself.
+    System(SystemEvent),
+    /// On a user's feed: anything. Only its place is kept.
+    UserEvent,
+    /// An entry that could not be read or written: it keeps its place and is not shown.
+    Void {
+        /// Why, for the operator; never the content.
+        reason: String,
+    },
+}
+
+impl Store {
+    /// Writes what the log holds after `from` up to `to`, and moves the shard's position from
+    /// `from` to `to`, in one transaction. Doing it again changes nothing but is `Fenced`, since
+    /// the position has moved. With `from == to` and no rows only the time moves: a quiet shard
+    /// is written up to now.
+    ///
+    /// # Errors
+    /// `Fenced` when `owner` is not the owner any more or the position is not `from`;
+    /// [`StoreError::is_data_error`](crate::StoreError::is_data_error) when one of the rows cannot
+    /// be written: halve the batch until it is found, and write it as [`RowKind::Void`].
+    pub async fn persist(
+        &self,
+        shard: Shard,
+        owner: &str,
+        from: Seq,
+        to: Seq,
+        to_at: OffsetDateTime,
+        rows: &[Row],
+    ) -> Result<()> {
+        let batch = Batch::of(rows);
+        let mut tx = self.pool.begin().await?;
+        // The fence comes first. Another owner that is writing holds this row until it commits,
+        // and then the position is not `from` any more; a claim waits likewise for this write.
+        // Whether the lease has run out does not matter as long as nobody else has claimed.
+        let moved = sqlx::query(
+            "UPDATE shards SET persisted_seq = $4, persisted_at = GREATEST(persisted_at, $5)
+             WHERE shard = $1 AND owner = $2 AND persisted_seq = $3 AND $4 >= $3",
+        )
+        .bind(sql_shard(shard))
+        .bind(owner)
+        .bind(sql_seq(from))
+        .bind(sql_seq(to))
+        .bind(timestamp::truncate(to_at))
+        .execute(&mut *tx)
+        .await?;
+        if moved.rows_affected() != 1 {
+            return Err(StoreError::Fenced);
+        }
+        let written = batch.entries.insert(&mut tx).await?;
+        if written.len() < batch.entries.chats.len() {
+            batch.entries.fill_places(&mut tx).await?;
+        }
+        move_chats(&mut tx, &batch, &written).await?;
+        move_users(&mut tx, &batch).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// A batch in the columns that SQL takes.
+#[derive(Default)]
+struct Batch {
+    /// The entries of chats' feeds.
+    entries: Entries,
+    /// The last entry of each chat's feed.
+    chat_heads: BTreeMap<Uuid, i64>,
+    /// The last entry of each user's feed.
+    user_heads: BTreeMap<Uuid, i64>,
+}
+
+impl Batch {
+    fn of(rows: &[Row]) -> Self {
+        let mut batch = Self::default();
+        for row in rows {
+            let place = sql_seq(row.seq);
+            let heads = match row.feed.kind {
+                FeedKind::Chat => {
+                    batch.entries.push(row);
+                    &mut batch.chat_heads
+                }
+                FeedKind::User => &mut batch.user_heads,
+            };
+            let head = heads.entry(row.feed.id).or_insert(place);
+            *head = place.max(*head);
+        }
+        batch
+    }
+}
+
+/// Rows of `messages`, by column.
+#[derive(Default)]
+struct Entries {
+    chats: Vec<Uuid>,
+    seqs: Vec<i64>,
+    kinds: Vec<&'static str>,
+    ids: Vec<Option<Uuid>>,
+    senders: Vec<Option<Uuid>>,
+    devices: Vec<Option<Uuid>>,
+    client_msg_ids: Vec<Option<String>>,
+    contents: Vec<String>,
+    reply_tos: Vec<Option<Uuid>>,
+    details: Vec<Option<Value>>,
+    times: Vec<OffsetDateTime>,
+}
+
+/// A message that was inserted.
+#[derive(sqlx::FromRow)]
+struct Written {
+    chat_id: Uuid,
+    seq: i64,
+    is_message: bool,
+    created_at: OffsetDateTime,
+}
+
+impl Entries {
+    fn push(&mut self, row: &Row) {
+        self.chats.push(row.feed.id);
+        self.seqs.push(sql_seq(row.seq));
+        self.times.push(timestamp::truncate(row.at));
+        match &row.kind {
+            RowKind::Message(message) => self.push_message(message),
+            RowKind::System(event) => self.push_system(event),
+            RowKind::UserEvent => self.push_void("an event of a user's feed on a chat's"),
+            RowKind::Void { reason } => self.push_void(reason),
+        }
+    }
+
+    fn push_message(&mut self, message: &MessageSent) {
+        self.kinds.push("message");
+        self.ids.push(Some(message.id.0));
+        self.senders.push(Some(message.sender.id.0));
+        self.devices.push(message.device_id.map(Into::into));
+        self.client_msg_ids.push(Some(message.client_msg_id.clone()));
+        self.contents.push(message.content.clone());
+        self.reply_tos.push(message.reply_to.map(Into::into));
+        self.details.push(None);
+    }
+
+    fn push_system(&mut self, event: &SystemEvent) {
+        let detail =
+            SystemDetail { kind: event.kind, actor_id: event.actor_id, user_id: event.user_id };
+        self.push_other("system", event.msg.clone(), json!(detail));
+        if let Some(sender) = self.senders.last_mut() {
+            *sender = Some(event.actor_id.0);
+        }
+    }
+
+    /// A void entry is the last resort for one that cannot be written: nothing in it may fail.
+    fn push_void(&mut self, reason: &str) {
+        let reason: String = reason.chars().filter(|c| *c != '\0').take(REASON_CHARS).collect();
+        self.push_other("void", String::new(), json!({ "reason": reason }));
+    }
+
+    fn push_other(&mut self, kind: &'static str, content: String, detail: Value) {
+        self.kinds.push(kind);
+        self.ids.push(None);
+        self.senders.push(None);
+        self.devices.push(None);
+        self.client_msg_ids.push(None);
+        self.contents.push(content);
+        self.reply_tos.push(None);
+        self.details.push(Some(detail));
+    }
+
+    /// Inserts what is not there, by place and by triple, and returns what was.
+    async fn insert(&self, tx: &mut PgConnection) -> Result<Vec<Written>> {
+        let written = sqlx::query_as(
+            "INSERT INTO messages (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
+                                   content, reply_to, detail, created_at)
+             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::uuid[],
+                                  $6::uuid[], $7::text[], $8::text[], $9::uuid[], $10::jsonb[],
+                                  $11::timestamptz[])
+             ON CONFLICT DO NOTHING
+             RETURNING chat_id, seq, kind = 'message' AS is_message, created_at",
+        )
+        .bind(&self.chats)
+        .bind(&self.seqs)
+        .bind(&self.kinds)
+        .bind(&self.ids)
+        .bind(&self.senders)
+        .bind(&self.devices)
+        .bind(&self.client_msg_ids)
+        .bind(&self.contents)
+        .bind(&self.reply_tos)
+        .bind(&self.details)
+        .bind(&self.times)
+        .fetch_all(tx)
+        .await?;
+        Ok(written)
+    }
+
+    /// A message whose triple is stored at an earlier place repeats it (its retry came after the
+    /// broker's window). Its own place stays an entry of the feed, as connections saw it go by.
+    async fn fill_places(&self, tx: &mut PgConnection) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO messages (chat_id, seq, kind, detail, created_at)
+             SELECT chat_id, seq, 'void', jsonb_build_object('reason', 'repeats a message'), at
+             FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS e (chat_id, seq, at)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&self.chats)
+        .bind(&self.seqs)
+        .bind(&self.times)
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Moves each chat's last entry, last message and activity forward. A chat that is not there is
+/// passed over. No deadlock: only one writer of a shard gets here at a time, and whoever else
+/// locks chats locks one.
+async fn move_chats(tx: &mut PgConnection, batch: &Batch, written: &[Written]) -> Result<()> {
+    let mut last_message: BTreeMap<Uuid, (i64, OffsetDateTime)> = BTreeMap::new();
+    for message in written.iter().filter(|written| written.is_message) {
+        let this = (message.seq, message.created_at);
+        let last = last_message.entry(message.chat_id).or_insert(this);
+        *last = this.max(*last);
+    }
+    let (ids, heads): (Vec<Uuid>, Vec<i64>) = batch.chat_heads.iter().unzip();
+    let messages: Vec<_> = ids.iter().map(|id| last_message.get(id).copied()).collect();
+    let places: Vec<Option<i64>> = messages.iter().map(|last| last.map(|(seq, _)| seq)).collect();
+    let times: Vec<Option<OffsetDateTime>> =
+        messages.iter().map(|last| last.map(|(_, at)| at)).collect();
+    sqlx::query(
+        "UPDATE chats c SET
+             last_seq = GREATEST(c.last_seq, b.last_seq),
+             last_message_seq = GREATEST(c.last_message_seq, b.message_seq),
+             last_activity_at = GREATEST(c.last_activity_at, b.at)
+         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[])
+              AS b (id, last_seq, message_seq, at)
+         WHERE c.id = b.id",
+    )
+    .bind(ids)
+    .bind(heads)
+    .bind(places)
+    .bind(times)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn move_users(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
+    if batch.user_heads.is_empty() {
+        return Ok(());
+    }
+    let (ids, heads): (Vec<Uuid>, Vec<i64>) = batch.user_heads.iter().unzip();
+    sqlx::query(
+        "UPDATE users u SET last_seq = GREATEST(u.last_seq, b.last_seq)
+         FROM unnest($1::uuid[], $2::bigint[]) AS b (id, last_seq)
+         WHERE u.id = b.id",
+    )
+    .bind(ids)
+    .bind(heads)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

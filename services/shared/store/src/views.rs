@@ -1,0 +1,163 @@
+//! Chats as their viewers see them: whatever the number of chats, three statements.
+
+use std::collections::HashMap;
+
+use natter_protocol::{
+    ids::UserId,
+    limits,
+    server::{Chat, Me, Message, Participant, Role},
+};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Result,
+    rows::{MessageRow, seq},
+};
+
+/// A chat's row, with the role of the viewer where there is one.
+#[derive(sqlx::FromRow)]
+pub(crate) struct ChatRow {
+    pub id: Uuid,
+    pub is_group: bool,
+    pub title: Option<String>,
+    pub open: bool,
+    pub created_by: Uuid,
+    pub created_at: OffsetDateTime,
+    pub members: i64,
+    pub last_seq: i64,
+    pub last_message_seq: Option<i64>,
+    pub last_activity_at: OffsetDateTime,
+    pub role: Option<String>,
+}
+
+/// The chat as all see it, without anybody's own part.
+pub(crate) async fn shared(connection: &mut PgConnection, chat: Uuid) -> Result<Chat> {
+    let row: ChatRow = sqlx::query_as(
+        "SELECT id, is_group, title, open, created_by, created_at, members, last_seq,
+                last_message_seq, last_activity_at, NULL::text AS role
+         FROM chats WHERE id = $1",
+    )
+    .bind(chat)
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut views = load(connection, None, vec![row]).await?;
+    views.pop().ok_or(crate::StoreError::NotFound)
+}
+
+/// Adds participants, last messages and the viewer's part, in the order of the rows.
+pub(crate) async fn load(
+    connection: &mut PgConnection,
+    viewer: Option<UserId>,
+    rows: Vec<ChatRow>,
+) -> Result<Vec<Chat>> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut participants = first_participants(&mut *connection, &ids).await?;
+    let mut messages = last_messages(&mut *connection, &rows).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let participants = participants.remove(&row.id).unwrap_or_default();
+            let last_message = messages.remove(&row.id);
+            assemble(row, participants, last_message, viewer)
+        })
+        .collect())
+}
+
+fn assemble(
+    row: ChatRow,
+    participants: Vec<Participant>,
+    last_message: Option<Message>,
+    viewer: Option<UserId>,
+) -> Chat {
+    let role = row.role.as_deref().and_then(Role::parse);
+    let mut chat = Chat {
+        id: row.id.into(),
+        is_group: row.is_group,
+        title: row.title,
+        open: row.open,
+        created_by: row.created_by.into(),
+        created_at: row.created_at,
+        participant_count: row.members,
+        participants,
+        last_message,
+        last_seq: seq(row.last_seq),
+        me: None,
+    };
+    if let (Some(viewer), Some(role)) = (viewer, role) {
+        chat.me = Some(me(&chat, viewer, role));
+    }
+    chat
+}
+
+/// The viewer's own part: a group goes by its title, or without one by some of the others' names;
+/// a one-to-one by the other's.
+pub(crate) fn me(chat: &Chat, viewer: UserId, role: Role) -> Me {
+    let name = chat.title.clone().unwrap_or_else(|| {
+        let others = chat.participants.iter().filter(|other| other.id != viewer);
+        let names: Vec<&str> = others.take(3).map(|other| other.name.as_str()).collect();
+        names.join(", ")
+    });
+    Me { name, role }
+}
+
+async fn first_participants(
+    connection: &mut PgConnection,
+    chats: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<Participant>>> {
+    let rows: Vec<(Uuid, Uuid, String, String)> = sqlx::query_as(
+        "SELECT m.chat_id, m.user_id, u.name, m.role
+         FROM unnest($1::uuid[]) AS c (id)
+         CROSS JOIN LATERAL (
+             SELECT chat_id, user_id, role, joined_at FROM chat_members
+             WHERE chat_id = c.id AND left_at IS NULL
+             ORDER BY joined_at, user_id LIMIT $2
+         ) m
+         JOIN users u ON u.id = m.user_id
+         ORDER BY m.chat_id, m.joined_at, m.user_id",
+    )
+    .bind(chats)
+    .bind(limits::PARTICIPANTS_SHOWN)
+    .fetch_all(connection)
+    .await?;
+    let mut found: HashMap<Uuid, Vec<Participant>> = HashMap::with_capacity(chats.len());
+    for (chat, id, name, role) in rows {
+        found.entry(chat).or_default().push(Participant {
+            id: id.into(),
+            name,
+            role: Role::parse(&role).unwrap_or(Role::Member),
+        });
+    }
+    Ok(found)
+}
+
+async fn last_messages(
+    connection: &mut PgConnection,
+    chats: &[ChatRow],
+) -> Result<HashMap<Uuid, Message>> {
+    let (ids, places): (Vec<Uuid>, Vec<i64>) =
+        chats.iter().filter_map(|chat| Some((chat.id, chat.last_message_seq?))).unzip();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<MessageRow> = sqlx::query_as(
+        "SELECT m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id, m.content,
+                m.reply_to, NULL::jsonb AS detail, m.created_at, u.name AS sender_name,
+                COALESCE(p.seq, 0) AS prev_seq
+         FROM unnest($1::uuid[], $2::bigint[]) AS c (id, seq)
+         CROSS JOIN LATERAL (
+             SELECT * FROM messages WHERE chat_id = c.id AND seq = c.seq
+         ) m
+         LEFT JOIN LATERAL (
+             SELECT seq FROM messages WHERE chat_id = c.id AND seq < c.seq
+             ORDER BY seq DESC LIMIT 1
+         ) p ON true
+         LEFT JOIN users u ON u.id = m.sender_id",
+    )
+    .bind(ids)
+    .bind(places)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.chat_id, row.into())).collect())
+}

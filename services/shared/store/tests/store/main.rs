@@ -1,0 +1,10 @@
+//! The store against a real Postgres: each test has a database of its own.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod accounts;
+mod chats;
+mod history;
+mod outbox;
+mod persist;
+mod sessions;
+mod support;

@@ -1,0 +1,154 @@
+//! Changes relayed to feeds, whatever dies on the way.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use natter_protocol::{
+    feed::{Event, FeedKind, SystemKind},
+    ids::{ChatId, UserId},
+};
+use natter_store::{RelayError, Store};
+
+use crate::support::{Broker, person, relay, store};
+
+/// What a change of membership leaves on the feeds: of the chat, the kinds; of each user, how
+/// often added and removed, and from where.
+fn told(broker: &Broker, user: UserId) -> (Vec<SystemKind>, Vec<u64>, Vec<u64>) {
+    let (mut kinds, mut added, mut removed) = (vec![], vec![], vec![]);
+    for (place, feed, entry) in broker.stored() {
+        match entry.event {
+            Event::System(event) => {
+                assert_eq!(feed.kind, FeedKind::Chat);
+                kinds.push(event.kind);
+            }
+            Event::ChatAdded(chat) if feed.id == user.0 => {
+                assert!(chat.from_seq < place);
+                assert!(chat.chat.me.is_some());
+                added.push(chat.from_seq);
+            }
+            Event::ChatRemoved(chat) if feed.id == user.0 => removed.push(chat.until_seq),
+            _ => {}
+        }
+    }
+    (kinds, added, removed)
+}
+
+async fn group(store: &Store, people: usize) -> Result<(ChatId, Vec<UserId>)> {
+    let mut users = Vec::new();
+    for n in 0..people {
+        users.push(person(store, &format!("P{n}")).await?);
+    }
+    let made = store.create_group(users[0], Some("T"), true, &users, 0);
+    Ok((made.await?.chat, users))
+}
+
+#[tokio::test]
+async fn a_relay_that_fails_at_any_step_is_continued_where_it_stopped() -> Result<()> {
+    let store = store().await?;
+    // A new group of three: one entry for the chat and one for each of them.
+    for fail_at in 0..4 {
+        let (chat, users) = group(&store, 3).await?;
+        let broker = Broker::default();
+        broker.fail_at(fail_at);
+        let failed = relay(&store, &broker, chat.0).await;
+        assert!(matches!(failed, Err(RelayError::Publish(_))));
+        assert_eq!(store.lanes_waiting(Duration::ZERO, 10).await?, [chat.0]);
+
+        assert_eq!(relay(&store, &broker, chat.0).await?.items, 1);
+        assert!(store.lanes_waiting(Duration::ZERO, 10).await?.is_empty());
+        assert_eq!(broker.stored().len(), 4, "no entry is there twice");
+        for user in users {
+            assert_eq!(told(&broker, user), (vec![SystemKind::Created], vec![100], vec![]));
+            assert_eq!(store.followed(user).await?.chats[0].from_seq, Some(100));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lane_is_relayed_in_the_order_of_its_changes() -> Result<()> {
+    let store = store().await?;
+    let (chat, _) = group(&store, 1).await?;
+    let ben = person(&store, "Ben").await?;
+    store.join(ben, chat).await?;
+    store.leave(ben, chat).await?;
+    store.join(ben, chat).await?;
+    let broker = Broker::default();
+    let relayed = relay(&store, &broker, chat.0).await?;
+    assert_eq!((relayed.items, relayed.left), (4, false));
+    let (kinds, added, removed) = told(&broker, ben);
+    use SystemKind::{Created, Joined, Left};
+    assert_eq!(kinds, [Created, Joined, Left, Joined]);
+    // The places are those of the chat's entries, and the last one stands.
+    let places: Vec<u64> = broker
+        .stored()
+        .iter()
+        .filter(|(_, feed, _)| feed.kind == FeedKind::Chat)
+        .map(|(place, ..)| *place)
+        .collect();
+    assert_eq!(added, [places[1], places[3]]);
+    assert_eq!(removed, [places[2]]);
+    let followed = store.followed(ben).await?;
+    assert_eq!(followed.chats[0].from_seq, Some(places[3]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_relays_of_one_lane_at_once_publish_each_change_once() -> Result<()> {
+    let store = store().await?;
+    let (chat, _) = group(&store, 2).await?;
+    let mut people = Vec::new();
+    for n in 0..12 {
+        people.push(person(&store, &format!("J{n}")).await?);
+    }
+    let broker = Arc::new(Broker::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    for user in people {
+        let (store, broker) = (store.clone(), broker.clone());
+        // As a gateway does it: commit, then relay; in tasks, so the relay must be `Send`.
+        tasks.spawn(async move {
+            store.join(user, chat).await?;
+            let publish = |feed, id, entry| {
+                let broker = broker.clone();
+                async move {
+                    tokio::task::yield_now().await;
+                    broker.publish(feed, id, entry)
+                }
+            };
+            store.relay(chat.0, publish).await?;
+            anyhow::Ok(())
+        });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        joined??;
+    }
+    // Whoever found the lane taken relied on the one who had it: nothing waits for the sweep.
+    assert!(store.lanes_waiting(Duration::ZERO, 10).await?.is_empty());
+    let versions: Vec<i64> = broker
+        .stored()
+        .into_iter()
+        .filter_map(|(.., entry)| match entry.event {
+            Event::System(event) => Some(event.version),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(versions, (1..=13).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_name_is_told_on_the_users_feed() -> Result<()> {
+    let store = store().await?;
+    let (ana, issuer) = ("Ana", "https://id.example");
+    let (user, _) = store.ensure_external(issuer, "s", "d", Some(ana), 0).await?;
+    let (_, lane) = store.update_user(user, Some("Anna"), None, None).await?;
+    let broker = Broker::default();
+    relay(&store, &broker, lane.unwrap()).await?;
+    let (_, feed, entry) = broker.stored().remove(0);
+    assert_eq!(feed.user_id(), Some(user));
+    let Event::ProfileChanged(changed) = entry.event else {
+        panic!("{entry:?}");
+    };
+    assert_eq!(changed.name, "Anna");
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Log-ins, devices, and refresh tokens used twice.
+
+use anyhow::Result;
+use natter_protocol::{feed::Event, ids::DeviceId};
+use natter_store::{Conflict, NewRefresh, Rotation, StoreError};
+use time::OffsetDateTime;
+
+use crate::support::{Broker, device, new_user, person, relay, some_token, store, token};
+
+#[tokio::test]
+async fn a_token_is_good_once_and_its_replay_ends_the_login() -> Result<()> {
+    let store = store().await?;
+    let mut ana = new_user("Ana", None, None);
+    ana.refresh = token(1);
+    store.create_user(&ana).await?;
+
+    let rotated = store.rotate_refresh(&[1; 32], &token(2)).await?;
+    let Rotation::Rotated { user, session, .. } = rotated else {
+        panic!("{rotated:?}");
+    };
+    assert_eq!((user.id, session), (ana.id, ana.device.session));
+
+    let replayed = store.rotate_refresh(&[1; 32], &token(3)).await?;
+    let Rotation::Replayed { lane, .. } = replayed else {
+        panic!("{replayed:?}");
+    };
+    assert_eq!(lane, Some(ana.id.0));
+    // The token that the first use gave out is void too, and so is the session.
+    let after = store.rotate_refresh(&[2; 32], &token(4)).await?;
+    assert!(matches!(after, Rotation::Unknown));
+    let state = store.device_state(ana.id, ana.device.id).await?.unwrap();
+    assert_eq!((state.session, state.revoked), (None, false));
+
+    let broker = Broker::default();
+    assert_eq!(relay(&store, &broker, ana.id.0).await?.items, 1);
+    let stored = broker.stored();
+    let Event::DeviceRevoked(revoked) = &stored[0].2.event else {
+        panic!("{stored:?}");
+    };
+    assert_eq!(revoked.device_id, ana.device.id);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_uses_at_once_exactly_one_wins() -> Result<()> {
+    let store = store().await?;
+    for round in 0..10 {
+        let mut ana = new_user("Ana", None, None);
+        ana.refresh = token(round);
+        store.create_user(&ana).await?;
+        let (one, two) = (some_token(), some_token());
+        let hash = [round; 32];
+        let (a, b) =
+            tokio::join!(store.rotate_refresh(&hash, &one), store.rotate_refresh(&hash, &two));
+        let (a, b) = (a?, b?);
+        let won = [&a, &b]
+            .into_iter()
+            .filter(|rotation| matches!(rotation, Rotation::Rotated { .. }))
+            .count();
+        assert_eq!(won, 1, "{a:?} {b:?}");
+        // The other was a replay, so nothing of the family is left.
+        for hash in [one.hash, two.hash] {
+            let left = store.rotate_refresh(&hash, &some_token()).await?;
+            assert!(matches!(left, Rotation::Unknown));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_token_is_unknown() -> Result<()> {
+    let store = store().await?;
+    let mut ana = new_user("Ana", None, None);
+    ana.refresh = NewRefresh {
+        expires_at: OffsetDateTime::now_utc() - std::time::Duration::from_secs(1),
+        ..token(1)
+    };
+    store.create_user(&ana).await?;
+    let rotation = store.rotate_refresh(&[1; 32], &token(2)).await?;
+    assert!(matches!(rotation, Rotation::Unknown));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_device_logs_in_again_with_a_new_session() -> Result<()> {
+    let store = store().await?;
+    let mut ana = new_user("Ana", None, None);
+    ana.refresh = token(1);
+    store.create_user(&ana).await?;
+    assert_eq!(store.revoke_device(ana.id, ana.device.id).await?, Some(ana.id.0));
+    assert_eq!(store.revoke_device(ana.id, ana.device.id).await?, None);
+    assert_eq!(store.devices(ana.id).await?.len(), 0);
+    let void = store.rotate_refresh(&[1; 32], &token(2)).await?;
+    assert!(matches!(void, Rotation::Unknown));
+
+    let again = device(ana.device.id);
+    store.log_in(ana.id, &again, &some_token()).await?;
+    let state = store.device_state(ana.id, again.id).await?.unwrap();
+    assert_eq!((state.session, state.revoked), (Some(again.session), false));
+    assert_eq!(store.devices(ana.id).await?.len(), 1);
+
+    let ben = person(&store, "Ben").await?;
+    let stolen = store.log_in(ben, &again, &some_token()).await;
+    assert!(matches!(stolen, Err(StoreError::Conflict(Conflict::Device))));
+    let nobody = natter_protocol::ids::UserId::generate();
+    let nobody = store.log_in(nobody, &device(DeviceId::generate()), &some_token()).await;
+    assert!(matches!(nobody, Err(StoreError::NotFound)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_password_signs_the_other_devices_out() -> Result<()> {
+    let store = store().await?;
+    let ana = new_user("Ana", None, None);
+    store.create_user(&ana).await?;
+    let others = [device(DeviceId::generate()), device(DeviceId::generate())];
+    for other in &others {
+        store.log_in(ana.id, other, &some_token()).await?;
+    }
+    let lane = store.set_password(ana.id, "$new$", ana.device.id).await?;
+    for other in &others {
+        let state = store.device_state(ana.id, other.id).await?.unwrap();
+        assert_eq!(state.session, None);
+    }
+    let kept = store.device_state(ana.id, ana.device.id).await?.unwrap();
+    assert_eq!(kept.session, Some(ana.device.session));
+
+    // Each of them is told on the user's feed.
+    let broker = Broker::default();
+    assert_eq!(relay(&store, &broker, lane).await?.items, 2);
+    assert_eq!(broker.stored().len(), 2);
+
+    assert_eq!(store.sign_out_others(ana.id, ana.device.id).await?, None);
+    assert_eq!(store.sign_out(ana.id, ana.device.id).await?, Some(ana.id.0));
+    assert_eq!(store.sign_out(ana.id, ana.device.id).await?, None);
+    assert_eq!(store.credentials_of(ana.id).await?.unwrap().password_hash, "$new$");
+    Ok(())
+}
+
+#[tokio::test]
+async fn last_seen_only_moves_forward() -> Result<()> {
+    let store = store().await?;
+    let ana = new_user("Ana", None, None);
+    let (_, made) = store.create_user(&ana).await?;
+    let later = OffsetDateTime::now_utc() + std::time::Duration::from_secs(60);
+    let earlier = OffsetDateTime::UNIX_EPOCH;
+    let id = ana.device.id;
+    store.touch_devices(&[(id, later), (id, earlier)]).await?;
+    store.touch_devices(&[(id, earlier)]).await?;
+    let seen = store.devices(ana.id).await?[0].last_seen_at;
+    assert_eq!(seen, Some(natter_protocol::timestamp::truncate(later)));
+    assert!(made.last_seen_at < seen);
+    Ok(())
+}
