@@ -88,8 +88,8 @@ async fn main() -> Result<()> {
     }
     let seen = Arc::new(Seen::default());
     // The first connection brings in what is there only once; it is not counted.
-    for gateway in 0..2 {
-        connect(&cluster, &guests[gateway], gateway, &seen).await?;
+    for (n, guest) in guests.iter().enumerate().take(2) {
+        connect(&cluster, guest, n, &seen).await?;
     }
     let empty = memory(&cluster)?;
     let connecting = Instant::now();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const FRAMES: usize = 100_000;
 
 /// Frames that a failure shows, the newest.
-const SHOWN: usize = 150;
+const SHOWN: usize = 60;
 
 /// Characters that a failure shows of a frame.
 const SHOWN_CHARS: usize = 400;

@@ -13,7 +13,13 @@ pub struct Stage {
     configure: fn(Builder) -> Builder,
     cluster: OnceCell<Cluster>,
     /// Stories that leave all processes alone run side by side; one that does not runs alone.
-    turns: RwLock<()>,
+    turns: RwLock<State>,
+}
+
+/// How the last story that ran alone has left the processes.
+enum State {
+    InOrder,
+    Unknown,
 }
 
 impl Stage {
@@ -25,7 +31,8 @@ impl Stage {
 
     /// A stage with a cluster that `configure` has a say in.
     pub const fn with(configure: fn(Builder) -> Builder) -> Self {
-        Self { configure, cluster: OnceCell::const_new(), turns: RwLock::const_new(()) }
+        let turns = RwLock::const_new(State::InOrder);
+        Self { configure, cluster: OnceCell::const_new(), turns }
     }
 
     /// The cluster, for a story that stops nothing of it.
@@ -33,8 +40,16 @@ impl Stage {
     /// # Errors
     /// When it does not start.
     pub async fn among_others(&'static self) -> Result<Scene> {
+        let cluster = self.cluster().await?;
         let turn = self.turns.read().await;
-        Ok(Scene { cluster: self.cluster().await?, _turn: Turn::Shared { _guard: turn } })
+        if matches!(*turn, State::InOrder) {
+            return Ok(Scene { cluster, _turn: Turn::Shared { _guard: turn } });
+        }
+        drop(turn);
+        let mut turn = self.turns.write().await;
+        put_in_order(cluster).await?;
+        *turn = State::InOrder;
+        Ok(Scene { cluster, _turn: Turn::Shared { _guard: turn.downgrade() } })
     }
 
     /// The cluster for this story alone, everything running, whatever the story before did.
@@ -42,19 +57,12 @@ impl Stage {
     /// # Errors
     /// When something of it does not start.
     pub async fn alone(&'static self) -> Result<Scene> {
-        let turn = self.turns.write().await;
         let cluster = self.cluster().await?;
-        // The servers first: what rests on them is ready only when they are.
-        for server in [cluster.postgres(), cluster.redis(), cluster.nats()] {
-            server.resume().ok();
-            server.start().await?;
+        let mut turn = self.turns.write().await;
+        if matches!(*turn, State::Unknown) {
+            put_in_order(cluster).await?;
         }
-        try_join_all(cluster.workers().iter().chain(cluster.gateways()).map(async |node| {
-            node.resume().ok();
-            node.start().await?;
-            node.ready().await
-        }))
-        .await?;
+        *turn = State::Unknown;
         Ok(Scene { cluster, _turn: Turn::Alone { _guard: turn } })
     }
 
@@ -71,6 +79,21 @@ impl Stage {
     }
 }
 
+/// The servers first: what rests on them is ready only when they are.
+async fn put_in_order(cluster: &Cluster) -> Result<()> {
+    for server in [cluster.postgres(), cluster.redis(), cluster.nats()] {
+        server.resume().ok();
+        server.start().await?;
+    }
+    let nodes = cluster.workers().iter().chain(cluster.gateways());
+    try_join_all(nodes.map(async |node| {
+        node.resume().ok();
+        node.start().await
+    }))
+    .await?;
+    Ok(())
+}
+
 impl Default for Stage {
     fn default() -> Self {
         Self::new()
@@ -84,8 +107,8 @@ pub struct Scene {
 }
 
 enum Turn {
-    Shared { _guard: RwLockReadGuard<'static, ()> },
-    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Shared { _guard: RwLockReadGuard<'static, State> },
+    Alone { _guard: RwLockWriteGuard<'static, State> },
 }
 
 impl Deref for Scene {

@@ -63,7 +63,7 @@ async fn a_malformed_frame_closes_the_connection() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let frames = [
-        "".to_owned(),
+        String::new(),
         "hello".to_owned(),
         "{\"event\":\"typing_start\",\"data\":{}".to_owned(),
         "[]".to_owned(),
@@ -343,7 +343,7 @@ async fn turned_away(cluster: &Cluster, presenting: Presenting<'_>) -> Result<()
     match Socket::dial(cluster.gateway(1).address(), presenting).await? {
         // The header may be more than the server is willing to read.
         Dialled::Refused(status) => {
-            ensure!(status == 401 || status == 431, "refused with {status}")
+            ensure!(status == 401 || status == 431, "refused with {status}");
         }
         Dialled::Open(socket) => {
             socket.expect_close(4401).await?;
@@ -493,7 +493,7 @@ async fn rest_says_what_is_wrong() -> Result<()> {
     let someone = UserId::generate();
     let text = |content: &str| json!({"content": content}).to_string();
     let posts = [
-        (messages.as_str(), "".to_owned(), 400, "bad_request"),
+        (messages.as_str(), String::new(), 400, "bad_request"),
         (&messages, "hello".to_owned(), 400, "bad_request"),
         (&messages, "[]".to_owned(), 400, "bad_request"),
         (&messages, "{\"content\":".to_owned(), 400, "bad_request"),

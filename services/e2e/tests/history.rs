@@ -9,7 +9,7 @@ use natter_protocol::{
 };
 use serde_json::json;
 
-static STAGE: Stage = Stage::new();
+static STAGE: Stage = Stage::with(|builder| builder.shards(3));
 
 /// Everything there is, read from the newest backwards in pages of `limit`.
 async fn backwards(api: &Api, chat: ChatId, limit: usize) -> Result<Vec<Message>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use natter_e2e::{Person, Socket, Stage};
 use natter_protocol::{
     ids::{ChatId, UserId},
@@ -13,11 +13,14 @@ use tokio::time::Instant;
 
 static STAGE: Stage = Stage::new();
 
-/// How long typing lasts after the last start or ping.
-const LASTS: Duration = Duration::from_secs(5);
+/// Typing lasts 5 s after the last start or ping; a little less by another clock,
+const EARLIEST: Duration = Duration::from_millis(4_800);
 
-/// What timers and the way there may add or, measured by another clock, take.
-const MARGIN: Duration = Duration::from_millis(1_500);
+/// and a little more with the timers and the way there.
+const LATEST: Duration = Duration::from_millis(6_500);
+
+/// Half way.
+const HALF: Duration = Duration::from_millis(2_500);
 
 async fn sees(socket: &Socket, chat: ChatId, user: UserId, typing: bool) -> Result<Instant> {
     let told = json!({"chatId": chat, "userId": user, "typing": typing});
@@ -27,7 +30,7 @@ async fn sees(socket: &Socket, chat: ChatId, user: UserId, typing: bool) -> Resu
 
 fn ended_by_itself(start: Instant, end: Instant) {
     let took = end - start;
-    assert!(LASTS - Duration::from_millis(200) < took && took < LASTS + MARGIN, "{took:?}");
+    assert!(EARLIEST < took && took < LATEST, "{took:?}");
 }
 
 #[tokio::test]
@@ -61,10 +64,12 @@ async fn the_others_see_it_start_and_stop_on_both_gateways() -> Result<()> {
         sees(other, chat, ana.id, false).await?;
     }
 
-    // Her own devices saw nothing of it: the message came after it, on the same way.
-    tablet.hears(chat, "what I was typing").await?;
-    assert_eq!(tablet.events("user_typing"), [Value::Null; 0]);
-    assert_eq!(phone.events("user_typing"), [Value::Null; 0]);
+    // Her own devices saw nothing of it: what is said after it comes on the same way.
+    others[0].say(chat, "I see").await?;
+    for own in [&phone, &tablet] {
+        own.hears(chat, "I see").await?;
+        assert_eq!(own.events("user_typing"), [Value::Null; 0]);
+    }
     for other in &others {
         assert_eq!(other.events("user_typing").len(), 4);
     }
@@ -87,10 +92,8 @@ async fn it_ends_by_itself_five_seconds_after_the_last_ping() -> Result<()> {
     anas.tell("typing_start", extended).await?;
     sees(&bens, once, ana.id, true).await?;
     sees(&cleos, extended, ana.id, true).await?;
-    // That it has ended here is the sign that it would have there without a ping; so the pings
-    // are sent in time for that, half way through.
-    let half = first + LASTS / 2;
-    tokio::time::sleep_until(half).await;
+    // What she does half way is not to be waited for: it is she who decides when.
+    tokio::time::sleep_until(first + HALF).await;
     let pinged = Instant::now();
     anas.tell("typing_ping", extended).await?;
     ended_by_itself(first, sees(&bens, once, ana.id, false).await?);
@@ -114,20 +117,15 @@ async fn on_two_devices_it_ends_when_both_have_stopped() -> Result<()> {
         sees(&bens, chat, ana.id, true).await?;
         tablet.tell("typing_start", chat).await?;
         phone.tell("typing_stop", chat).await?;
-        // A marker: what Ben says comes back to him as a reply, in the feed's order …
         phone.tell("typing_start", chat).await?;
         phone.tell("typing_stop", chat).await?;
         tablet.tell("typing_stop", chat).await?;
         sees(&bens, chat, ana.id, false).await?;
-        // … and one stop is all there was.
+        // What came before the message is all there was.
         ana.api(0).say(chat, "done").await?;
         bens.hears(chat, "done").await?;
-        assert_eq!(
-            bens.events("user_typing").len(),
-            2,
-            "{}",
-            bens.failure("more than a start and a stop")
-        );
+        let seen = bens.events("user_typing").len();
+        assert_eq!(seen, 2, "{}", bens.failure("one start and one stop"));
     }
     Ok(())
 }
@@ -153,7 +151,7 @@ async fn it_ends_when_the_connection_does() -> Result<()> {
         }
         for other in &bens {
             let end = sees(other, chat, ana.id, false).await?;
-            assert!(end - start < LASTS - Duration::from_millis(500), "by the connection's end");
+            assert!(end - start < EARLIEST, "by the end of the connection, not by itself");
         }
     }
     Ok(())
@@ -206,14 +204,9 @@ async fn it_ends_though_the_gateway_that_took_it_was_killed() -> Result<()> {
     cluster.gateway(0).kill().await?;
     let closed = anas.closed(Duration::from_secs(5)).await?;
     assert_eq!(closed.code, None, "killed, it says no good-bye");
-    let late = ben.device("tablet").await.err().map(|error| format!("{error:#}"));
-    late.context("gateway 0 still answers")?;
     // Who asks in the meantime still sees it.
-    let joined = bens.request("join_chat", json!({"chatId": chat})).await?;
-    let in_time = start.elapsed() < LASTS - Duration::from_secs(1);
-    if in_time {
-        assert_eq!(joined["typing"], json!([ana.id]));
-    }
+    let joined = bens.tell("join_chat", chat).await?;
+    assert!(start.elapsed() > HALF || joined["typing"] == json!([ana.id]), "{joined}");
     ended_by_itself(start, sees(&bens, chat, ana.id, false).await?);
     Ok(())
 }

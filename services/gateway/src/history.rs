@@ -201,7 +201,8 @@ async fn read_tail(app: &App, feed: Feed, mut after: Seq) -> Result<Option<Vec<S
     let mut tail = Vec::new();
     loop {
         let batch = app.bus.read(feed, after, TAIL_BATCH).await?;
-        let complete = batch.len() < TAIL_BATCH;
+        // A short batch may have been cut off for its bytes.
+        let complete = batch.is_empty();
         after = batch.last().map_or(after, |last| last.seq);
         tail.extend(batch);
         if complete {

@@ -49,6 +49,11 @@ impl DigestWriter {
             self.publish(bus, now)?;
         }
         for raw in read {
+            if raw.seq != self.to + 1 {
+                // The log has cut off what lies between, so nobody can say what it touched.
+                self.publish(bus, now)?;
+                (self.from, self.to) = (raw.seq - 1, raw.seq - 1);
+            }
             self.to = raw.seq;
             if let Some(feed) = raw.feed {
                 self.heads.insert((feed.kind, feed.id), raw.seq);

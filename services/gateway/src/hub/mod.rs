@@ -4,9 +4,9 @@
 //! the only writer of the [`Registry`]. Sessions talk to it by commands and read the registry.
 //!
 //! - [`frames`]: from an entry to shared bytes
-//! - [`typing`]: who types where
-//! - [`watchers`]: who wants to hear of whose presence
-//! - [`catch_up`]: those who join a chat that this node follows already
+//! - `typing`: who types where
+//! - `watchers`: who wants to hear of whose presence
+//! - `catch_up`: those who join a chat that this node follows already
 
 mod catch_up;
 pub mod frames;

@@ -27,7 +27,11 @@ use uuid::Uuid;
 
 use super::problem::{NOWHERE, Problem};
 use crate::{
-    auth::{Auth, Caller, attempts::too_many, refused},
+    auth::{
+        Auth, Caller,
+        attempts::{network, too_many},
+        refused,
+    },
     config::{Config, RestArgs},
     rate::{Buckets, Rate},
     text::{self, bad_request},
@@ -60,7 +64,7 @@ impl CallLimit {
     /// # Errors
     /// `rate_limited`.
     pub fn from_address(&self, address: IpAddr) -> Result<(), WireError> {
-        self.addresses.take(address, Instant::now()).map_err(too_many)
+        self.addresses.take(network(address), Instant::now()).map_err(too_many)
     }
 }
 

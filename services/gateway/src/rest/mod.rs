@@ -28,7 +28,7 @@ pub use extract::CallLimit;
 
 use crate::app::App;
 
-/// All of REST. To be served with the peers' addresses
+/// All of REST, and the answer to paths that nobody serves. To be served with the peers' addresses
 /// (`into_make_service_with_connect_info::<SocketAddr>()`).
 pub fn router(app: App) -> Router {
     let cors = layers::cors(&app.config.rest.cors_origins);
@@ -37,6 +37,7 @@ pub fn router(app: App) -> Router {
     let router = routes
         .route("/v1/openapi.json", get(async move || document))
         .method_not_allowed_fallback(problem::wrong_method)
+        .fallback(problem::not_found)
         .with_state(app);
     layers::around(router, cors)
 }
@@ -48,7 +49,6 @@ fn described() -> OpenApiRouter<App> {
         .merge(devices::routes())
         .merge(users::routes())
         .merge(chats::routes())
-        .merge(messages::routes())
-        .fallback(problem::not_found);
+        .merge(messages::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

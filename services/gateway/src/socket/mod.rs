@@ -1,9 +1,9 @@
 //! The WebSocket transport: `GET /v1/ws`.
 //!
-//! A connection's life: upgrade → [`handshake`] → registered with the hub → [`session`] → gone.
-//! - [`handshake`]: from a socket to a caller whose feeds are followed
-//! - [`session`]: one loop that reads, writes and waits
-//! - [`commands`]: what a client asks for
+//! A connection's life: upgrade → handshake → registered with the hub → session → gone.
+//! - `handshake`: from a socket to a caller whose feeds are followed
+//! - `session`: one loop that reads, writes and waits
+//! - `commands`: what a client asks for
 
 mod commands;
 mod handshake;

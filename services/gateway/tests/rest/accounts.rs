@@ -18,14 +18,14 @@ async fn somebody_registers_and_logs_in_on_a_second_device() -> Result<()> {
     assert_eq!(session["user"]["name"], "Ana");
     assert_eq!(session["device"]["current"], true);
     assert_eq!(session["device"]["platform"], "web");
-    let laptop = Person::of(session, "ana@example.org")?;
+    let laptop = Person::of(&session, "ana@example.org")?;
     let me = gateway.get("/users/me", &laptop.token).await?.expect(200)?;
     assert_eq!(me["phone"], *phone);
 
     gateway.post("/auth/register", "", request).await?.refused(409, "conflict")?;
     let login = json!({"phone": phone, "password": PASSWORD, "device": {"name": "Phone"}});
     let session = gateway.post("/auth/login", "", login).await?.expect(200)?;
-    let mobile = Person::of(session, "ana@example.org")?;
+    let mobile = Person::of(&session, "ana@example.org")?;
     assert_eq!(mobile.id, laptop.id);
     assert_ne!(mobile.device, laptop.device);
 
@@ -61,7 +61,7 @@ async fn a_device_logs_in_again_as_itself_and_nobody_as_anothers() -> Result<()>
     let session = gateway.log_in(&ana.email, PASSWORD, again.clone()).await?.expect(200)?;
     assert_eq!(session["device"]["id"], *ana.device);
     gateway.get("/users/me", &ana.token).await?.refused(401, "unauthenticated")?;
-    let session = Person::of(session, &*ana.email)?;
+    let session = Person::of(&session, &*ana.email)?;
     gateway.get("/users/me", &session.token).await?.expect(200)?;
     gateway.log_in(&ben.email, PASSWORD, again).await?.refused(409, "conflict")?;
     Ok(())
@@ -73,9 +73,9 @@ async fn a_refresh_token_works_once_and_its_replay_signs_the_device_out() -> Res
     let ana = gateway.person("Ana").await?;
     let refresh =
         async |token: &str| gateway.post("/auth/refresh", "", json!({"refreshToken": token})).await;
-    let first = Person::of(refresh(&ana.refresh).await?.expect(200)?, &*ana.email)?;
+    let first = Person::of(&refresh(&ana.refresh).await?.expect(200)?, &*ana.email)?;
     assert_eq!((&first.id, &first.device), (&ana.id, &ana.device));
-    let second = Person::of(refresh(&first.refresh).await?.expect(200)?, &*ana.email)?;
+    let second = Person::of(&refresh(&first.refresh).await?.expect(200)?, &*ana.email)?;
     gateway.get("/users/me", &second.token).await?.expect(200)?;
 
     refresh(&ana.refresh).await?.refused(401, "unauthenticated")?;
@@ -103,7 +103,7 @@ async fn a_new_password_signs_the_other_devices_out() -> Result<()> {
     let gateway = Gateway::start(&[]).await?;
     let ana = gateway.person("Ana").await?;
     let other = gateway.log_in(&ana.email, PASSWORD, Value::Null).await?.expect(200)?;
-    let other = Person::of(other, &*ana.email)?;
+    let other = Person::of(&other, &*ana.email)?;
     let change = async |current: &str, new: &str| {
         let request = json!({"current": current, "new": new});
         gateway.post("/auth/password", &ana.token, request).await
@@ -123,7 +123,7 @@ async fn a_revoked_device_is_shut_out() -> Result<()> {
     let gateway = Gateway::start(&[]).await?;
     let (ana, ben) = (gateway.person("Ana").await?, gateway.person("Ben").await?);
     let lost = gateway.log_in(&ana.email, PASSWORD, Value::Null).await?.expect(200)?;
-    let lost = Person::of(lost, &*ana.email)?;
+    let lost = Person::of(&lost, &*ana.email)?;
     let revoke = async |device: &str, token: &str| {
         gateway.call("DELETE", &format!("/devices/{device}"), token, Value::Null).await
     };

@@ -60,12 +60,12 @@ async fn without_postgres_calls_are_unavailable_and_come_back() -> Result<()> {
     let postgres = testing::postgres_fresh().await?;
     let gateway = Gateway::start_on(postgres.url(), &[]).await?;
     let ana = gateway.person("Ana").await?;
-    postgres.kill()?;
+    postgres.kill().await?;
     let refused = gateway.get("/users/me", &ana.token).await?.refused(503, "unavailable")?;
     assert!(refused.headers.contains_key(RETRY_AFTER));
     let login = gateway.log_in(&ana.email, PASSWORD, Value::Null).await?;
     login.refused(503, "unavailable")?;
-    postgres.restart()?;
+    postgres.restart().await?;
     gateway.get("/users/me", &ana.token).await?.expect(200)?;
     Ok(())
 }

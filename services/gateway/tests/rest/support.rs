@@ -27,7 +27,6 @@ struct Cli {
 /// A gateway that goes with this value.
 pub struct Gateway {
     pub address: SocketAddr,
-    pub store: Store,
     pub client: Client,
     _stop: DropGuard,
 }
@@ -98,7 +97,7 @@ impl Gateway {
                 eprintln!("the gateway has ended: {error:?}");
             }
         });
-        Ok(Self { address, store, client: client()?, _stop: stop.drop_guard() })
+        Ok(Self { address, client: client()?, _stop: stop.drop_guard() })
     }
 
     pub async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Result<Answer> {
@@ -126,7 +125,7 @@ impl Gateway {
         let email = format!("{}@example.org", Uuid::new_v4().simple());
         let request = json!({"name": name, "email": email, "password": PASSWORD});
         let session = self.post("/auth/register", "", request).await?.expect(201)?;
-        Person::of(session, email)
+        Person::of(&session, email)
     }
 
     pub async fn log_in(&self, email: &str, password: &str, device: Value) -> Result<Answer> {
@@ -146,7 +145,7 @@ pub struct Person {
 }
 
 impl Person {
-    pub fn of(session: Value, email: impl Into<String>) -> Result<Self> {
+    pub fn of(session: &Value, email: impl Into<String>) -> Result<Self> {
         let text = |pointer: &str| -> Result<String> {
             let found = session.pointer(pointer).and_then(Value::as_str);
             Ok(found.with_context(|| format!("no {pointer} in {session}"))?.to_owned())

@@ -10,7 +10,7 @@ use natter_runtime::Health;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{World, eventually};
+use crate::support::{World, config, eventually};
 
 struct Worker {
     task: JoinHandle<()>,
@@ -21,7 +21,7 @@ struct Worker {
 fn start(world: &World, name: &str) -> Worker {
     let (stop, health) = (CancellationToken::new(), Health::new());
     let (store, bus) = (world.store.clone(), world.bus.clone());
-    let work = worker::run(world.config(name), store, bus, health.clone(), stop.clone());
+    let work = worker::run(config(name), store, bus, health.clone(), stop.clone());
     Worker { task: tokio::spawn(work), stop, health }
 }
 

@@ -1,5 +1,6 @@
 //! The worker against real servers.
 
+mod binary;
 mod epochs;
 mod failover;
 mod support;

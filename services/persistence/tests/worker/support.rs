@@ -17,6 +17,7 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
     server::{Message, UserCard},
 };
+use natter_runtime::{LogFormat, TelemetryArgs, telemetry};
 use natter_store::{NewDevice, NewRefresh, NewUser, Page, ShardRow, Store, StoreConfig};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
@@ -43,6 +44,7 @@ impl World {
     }
 
     pub async fn on(database: &str) -> Result<Self> {
+        show_logs();
         let nats = testing::nats_fresh().await?;
         let store = Store::connect(&StoreConfig::new(database))?;
         let bus = Bus::connect(&BusConfig::new(nats.url(), "test")).await?;
@@ -57,18 +59,14 @@ impl World {
         Ok(Self { nats, store, bus, raw_nats, ada, grace, chat })
     }
 
-    pub fn config(&self, owner: &str) -> WorkerConfig {
-        WorkerConfig { lease: Duration::from_secs(2), ..WorkerConfig::new(owner, 1, log_config()) }
-    }
-
     pub async fn row(&self) -> Result<ShardRow> {
         let mut rows = self.store.shards().await?;
         rows.pop().context("no shard")
     }
 
     pub async fn owner(&self) -> Result<Owner> {
-        let config = self.config("worker");
-        Owner::take(&self.store, &self.bus, &config, 0).await?.context("it is another's")
+        let taken = Owner::take(&self.store, &self.bus, &config("worker"), 0).await?;
+        taken.context("it is another's")
     }
 
     pub async fn relay_outbox(&self) -> usize {
@@ -149,6 +147,10 @@ impl World {
     }
 }
 
+pub fn config(owner: &str) -> WorkerConfig {
+    WorkerConfig { lease: Duration::from_secs(2), ..WorkerConfig::new(owner, 1, log_config()) }
+}
+
 pub fn log_config() -> LogConfig {
     LogConfig { max_bytes: 64 * 1024 * 1024, ..LogConfig::default() }
 }
@@ -167,9 +169,16 @@ pub async fn step_to(owner: &mut Owner, seq: Seq) -> Result<Stepped> {
     Ok(sum)
 }
 
-pub async fn next_digest(digests: &mut Subscriber) -> Result<Digest> {
-    let message = timeout(PATIENCE, digests.next()).await?.context("ended")?;
-    Ok(serde_json::from_slice(&message.payload)?)
+/// The next digest, stepping until it comes.
+pub async fn digest_of(owner: &mut Owner, digests: &mut Subscriber) -> Result<Digest> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        anyhow::ensure!(Instant::now() < deadline, "no digest in time");
+        if let Ok(message) = timeout(Duration::from_millis(20), digests.next()).await {
+            return Ok(serde_json::from_slice(&message.context("ended")?.payload)?);
+        }
+        owner.step().await?;
+    }
 }
 
 /// Until it succeeds; the last error when it does not.
@@ -183,6 +192,15 @@ pub async fn eventually<T, F: Future<Output = Result<T>>>(
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
+    }
+}
+
+/// With `NATTER_LOG` set, on stderr.
+fn show_logs() {
+    if let Ok(log) = std::env::var("NATTER_LOG") {
+        let args = TelemetryArgs { log, log_format: LogFormat::Text };
+        // An error says that another test was first. The guard would flush traces: there are none.
+        let _ = telemetry::init(&args, "test", "test").map(std::mem::forget);
     }
 }
 

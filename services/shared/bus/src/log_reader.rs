@@ -1,4 +1,4 @@
-//! A whole shard's log, in order, from any place on: what its owner reads.
+//! A shard's log, whole or one feed of it, in order, from any place on.
 //!
 //! It is a pull consumer that nobody acks and that dies with its reader: the reader's position
 //! lives elsewhere. The server counts what it delivers; a hole in the count, a lost connection
@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use async_nats::{Message, Subscriber, jetstream};
 use futures::StreamExt;
-use natter_protocol::ids::{Seq, Shard};
+use natter_protocol::{
+    feed::Feed,
+    ids::{Seq, Shard},
+};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -31,6 +34,8 @@ const INACTIVE: Duration = Duration::from_secs(30);
 pub struct LogReader {
     bus: Bus,
     shard: Shard,
+    /// What is read of it.
+    subject: String,
     /// Sequence of the next entry wanted.
     next: Seq,
     consumer: Option<Consumer>,
@@ -79,9 +84,19 @@ impl Bus {
     /// [`LogReader::next_batch`].
     #[must_use]
     pub fn log_reader(&self, shard: Shard, from: Seq) -> LogReader {
+        self.reader(shard, subjects::stored_all(shard), from)
+    }
+
+    /// The same for one feed.
+    pub(crate) fn feed_reader(&self, feed: Feed, from: Seq) -> LogReader {
+        self.reader(feed.shard, subjects::stored(feed), from)
+    }
+
+    fn reader(&self, shard: Shard, subject: String, from: Seq) -> LogReader {
         LogReader {
             bus: self.clone(),
             shard,
+            subject,
             next: from.max(1),
             consumer: None,
             batch: Vec::new(),
@@ -120,6 +135,15 @@ impl LogReader {
         Ok(std::mem::take(&mut self.batch))
     }
 
+    /// Takes the consumer away from the server, which would otherwise keep it for a while.
+    pub(crate) async fn close(mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            let stream = subjects::log_stream(self.shard);
+            let operation = format!("CONSUMER.DELETE.{stream}.{}", consumer.name);
+            let _ = self.bus.api::<serde_json::Value>(operation, &json!({})).await;
+        }
+    }
+
     /// The sequence of the entry that comes next, at least.
     #[must_use]
     pub fn next_seq(&self) -> Seq {
@@ -135,7 +159,8 @@ impl LogReader {
     /// Waits for one message; false when it is time to return.
     async fn advance(&mut self, max: usize, deadline: Instant) -> Result<bool, BusError> {
         if self.consumer.is_none() {
-            self.consumer = Some(Consumer::create(&self.bus, self.shard, self.next).await?);
+            self.consumer =
+                Some(Consumer::create(&self.bus, self.shard, &self.subject, self.next).await?);
         }
         let until = self.first_at.map_or(deadline, |first| first + LINGER);
         let step = match timeout_at(until, self.step(max)).await {
@@ -179,7 +204,7 @@ impl LogReader {
     /// A pull ran out without an entry: then the log must hold none beyond. Should deliveries
     /// ever be lost at the end of the log, this is what finds it.
     async fn check_idle(&mut self) -> Result<(), BusError> {
-        if self.bus.next_entry(self.shard, self.next).await?.is_some() {
+        if self.bus.next_of(self.shard, &self.subject, self.next).await?.is_some() {
             tracing::info!(shard = self.shard, next = self.next, "the log reader starts anew");
             self.consumer = None;
         }
@@ -188,7 +213,7 @@ impl LogReader {
 }
 
 impl Consumer {
-    async fn create(bus: &Bus, shard: Shard, from: Seq) -> Result<Self, BusError> {
+    async fn create(bus: &Bus, shard: Shard, subject: &str, from: Seq) -> Result<Self, BusError> {
         // Counted first: a loss after it is seen.
         let losses = bus.inner.acks.losses();
         let name = format!("reader_{}", uuid::Uuid::new_v4().simple());
@@ -200,6 +225,7 @@ impl Consumer {
             "action": "create",
             "config": {
                 "name": name,
+                "filter_subject": subject,
                 "deliver_policy": "by_start_sequence",
                 "opt_start_seq": from,
                 "ack_policy": "none",

@@ -1,14 +1,14 @@
-use async_nats::{HeaderMap, Message};
+use async_nats::{HeaderMap, jetstream::message::StreamMessage};
 use bytes::Bytes;
 use natter_protocol::{
     feed::{Entry, Feed},
     ids::Seq,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::{
     error::BusError,
-    subjects::{self, MSG_ID, SEQUENCE, SUBJECT, TIME_STAMP, TRACEPARENT},
+    subjects::{self, MSG_ID, TRACEPARENT},
 };
 
 /// An entry of a feed, as the log holds it.
@@ -76,20 +76,12 @@ impl Raw {
         Self { subject, feed, seq, at, body, traceparent, msg_id }
     }
 
-    /// From the answer to a direct get.
-    pub(crate) fn from_direct(message: Message) -> Result<Self, BusError> {
-        let unreadable = |what: &str| BusError::Unreadable(format!("{what} of a stored message"));
-        let headers = message.headers.as_ref().ok_or_else(|| unreadable("headers"))?;
-        let header = |name: &'static str| {
-            headers
-                .get_last(name)
-                .map(async_nats::HeaderValue::as_str)
-                .ok_or_else(|| unreadable(name))
-        };
-        let seq = header(SEQUENCE)?.parse().map_err(|_| unreadable(SEQUENCE))?;
-        let at = OffsetDateTime::parse(header(TIME_STAMP)?, &Rfc3339)
-            .map_err(|_| unreadable(TIME_STAMP))?;
-        let subject = header(SUBJECT)?.to_owned();
-        Ok(Self::new(subject, seq, at, Some(headers), message.payload))
+    /// From the answer of the log's leader.
+    pub(crate) fn from_leader(message: StreamMessage) -> Result<Self, BusError> {
+        let StreamMessage { subject, sequence, headers, payload, time } = message;
+        let nanos = time.unix_timestamp_nanos();
+        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .map_err(|_| BusError::Unreadable("the time of a stored message".to_owned()))?;
+        Ok(Self::new(subject.to_string(), sequence, at, Some(&headers), payload))
     }
 }

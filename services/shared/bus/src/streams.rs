@@ -24,7 +24,7 @@ const LIVE_BYTES: i64 = 64 * 1024 * 1024;
 /// Bytes of dead letters kept: the oldest go first.
 const DEAD_BYTES: i64 = 256 * 1024 * 1024;
 /// Within it a dead letter is stored once.
-const DEAD_WINDOW: Duration = Duration::from_secs(300);
+const DEAD_WINDOW: Duration = Duration::from_mins(5);
 /// A mirror this many entries behind the log is made anew: catching up would take longer than
 /// the repair of what it skips.
 const FAR_BEHIND: u64 = 20_000;
@@ -49,7 +49,7 @@ impl Default for LogConfig {
         Self {
             replicas: 1,
             max_bytes: 1024 * 1024 * 1024,
-            duplicate_window: Duration::from_secs(300),
+            duplicate_window: Duration::from_mins(5),
             in_memory: false,
         }
     }
@@ -258,7 +258,9 @@ fn log_config(shard: Shard, config: &LogConfig, first_seq: Option<Seq>) -> Confi
         // Full means refused: what is not persisted yet is never dropped for what is new.
         discard: DiscardPolicy::New,
         duplicate_window: config.duplicate_window,
-        allow_direct: true,
+        // Or else the server lets the live mirror answer them too, which holds only the log's end:
+        // see `read`.
+        allow_direct: false,
         // A hole would look like a lost entry.
         deny_delete: true,
         first_sequence: first_seq,
@@ -282,8 +284,6 @@ fn live_config(shard: Shard, start: Seq) -> Config {
             start_sequence: Some(start),
             ..Source::default()
         }),
-        // Direct gets of the log are not for its mirror, which holds only the end of it.
-        mirror_direct: false,
         republish: Some(Republish {
             source: subjects::stored_all(shard),
             destination: subjects::live_all(shard),

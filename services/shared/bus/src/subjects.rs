@@ -24,10 +24,6 @@ pub const SEQUENCE: &str = "Nats-Sequence";
 pub const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
 /// When the log stored it, RFC 3339 with nanoseconds.
 pub const TIME_STAMP: &str = "Nats-Time-Stamp";
-/// The subject that it was stored under, in answers to direct gets.
-pub const SUBJECT: &str = "Nats-Subject";
-/// How many more messages match, in answers to batched direct gets.
-pub const NUM_PENDING: &str = "Nats-Num-Pending";
 /// W3C trace context; only sampled messages carry it.
 pub const TRACEPARENT: &str = "traceparent";
 

@@ -162,7 +162,6 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when phone or e-mail is taken, or neither would be left.
-    #[expect(clippy::option_option, reason = "stays, taken away, and a value are three cases")]
     pub async fn update_user(
         &self,
         user: UserId,

@@ -91,6 +91,10 @@ impl fmt::Debug for StoreConfig {
 }
 
 /// Postgres. Cloning shares the connections.
+///
+/// A call is bounded by the wait for a connection and the server's statement timeout. Only one
+/// that is under way when the server freezes has no bound of its own: it lasts until the server
+/// goes on or the connection breaks, so whoever must answer in time puts a bound around it.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,

@@ -84,7 +84,6 @@ impl Store {
         };
         for _ in 0..STEPS {
             match self.step(lane, &publish).await? {
-                Step::ChatPublished => {}
                 Step::Done => relayed.items += 1,
                 Step::Taken => {
                     relayed.left = true;
@@ -93,7 +92,7 @@ impl Store {
                 // Whoever committed a row while this relay still held the lane has passed it by
                 // as taken, and relies on this second look, after the lane was let go.
                 Step::Empty if !self.waiting(lane).await? => return Ok(relayed),
-                Step::Empty => {}
+                Step::ChatPublished | Step::Empty => {}
             }
         }
         relayed.left = true;
@@ -122,8 +121,10 @@ struct OutboxRow {
 
 impl Store {
     /// One transaction: the lane's first row, one step further. The chat's place is committed
-    /// before any user's entry names it, so a relay that dies leaves either no place (and the
-    /// repeated publish gets the same one, by its message id) or the one that stands.
+    /// before any user's entry names it, so a relay that dies leaves either the place that stands
+    /// or none, and then the repeated publish gets the same one by its message id. (Only when it
+    /// is repeated after the broker's window for duplicates does the chat's feed hold the change
+    /// twice, with one `version`.)
     async fn step<F, P, E>(
         &self,
         lane: Uuid,
@@ -135,27 +136,15 @@ impl Store {
         E: std::error::Error + 'static,
     {
         let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
-        if !take(&mut tx, lane).await? {
-            return Ok(Step::Taken);
-        }
-        let Some(row) = first(&mut tx, lane).await? else {
-            return Ok(Step::Empty);
+        let step = advance(&mut tx, lane, publish).await;
+        // The lane must be free when this returns, and a transaction that is only dropped ends
+        // some time later: the second look of the caller, and a retry, rely on it.
+        let ended = match &step {
+            Ok(_) => tx.commit().await,
+            Err(_) => tx.rollback().await,
         };
-        let Json(item) = row.payload;
-        let step = match (&item.chat, row.chat_seq) {
-            (Some(chat), None) => {
-                let place = publish_chat(row.id, chat, publish).await?;
-                keep_place(&mut tx, row.id, place).await?;
-                Step::ChatPublished
-            }
-            (chat, place) => {
-                let place = place.map_or(0, seq);
-                publish_users(row.id, chat.as_ref(), place, &item.users, publish).await?;
-                finish(&mut tx, row.id, &item, place).await?;
-                Step::Done
-            }
-        };
-        tx.commit().await.map_err(StoreError::from)?;
+        let step = step?;
+        ended.map_err(StoreError::from)?;
         Ok(step)
     }
 
@@ -166,6 +155,38 @@ impl Store {
             .await?;
         Ok(waiting)
     }
+}
+
+async fn advance<F, P, E>(
+    tx: &mut PgConnection,
+    lane: Uuid,
+    publish: &F,
+) -> std::result::Result<Step, RelayError<E>>
+where
+    F: Fn(Feed, String, Entry) -> P,
+    P: Future<Output = std::result::Result<Seq, E>>,
+    E: std::error::Error + 'static,
+{
+    if !take(tx, lane).await? {
+        return Ok(Step::Taken);
+    }
+    let Some(row) = first(tx, lane).await? else {
+        return Ok(Step::Empty);
+    };
+    let Json(item) = row.payload;
+    Ok(match (&item.chat, row.chat_seq) {
+        (Some(chat), None) => {
+            let place = publish_chat(row.id, chat, publish).await?;
+            keep_place(tx, row.id, place).await?;
+            Step::ChatPublished
+        }
+        (chat, place) => {
+            let place = place.map_or(0, seq);
+            publish_users(row.id, chat.as_ref(), place, &item.users, publish).await?;
+            finish(tx, row.id, &item, place).await?;
+            Step::Done
+        }
+    })
 }
 
 /// Adds a change to a lane whose order the caller holds by a lock.

@@ -1,7 +1,7 @@
 //! A gateway's receive path: the feeds that it follows, each in order, without a hole, once.
 //!
 //! What comes live (`out.…`) is at-most-once. Four things start a repair, which reads the log:
-//! an entry that does not continue its feed's [`chain`], the gateway's own acknowledged publish
+//! an entry that does not continue its feed's chain, the gateway's own acknowledged publish
 //! beyond the chain ([`Follower::expect`]), the digest of the shard's owner naming a head beyond
 //! the chain, and, after a reconnect or where digests are missing, a check of all followed heads.
 //!
@@ -9,9 +9,9 @@
 //! subscription is confirmed first (PING, PONG on the same connection), the head is looked up
 //! after, and what came in between is held by the chain.
 //!
-//! - [`link`]: the connection to the broker
-//! - [`chain`]: one feed's order, pure
-//! - [`recents`]: heads that cost no read of the log
+//! - `link`: the connection to the broker
+//! - `chain`: one feed's order, pure
+//! - `recents`: heads that cost no read of the log
 
 mod chain;
 mod link;
@@ -48,8 +48,8 @@ const DIGEST_SILENCE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
 /// Reads of the log under way at once; more wait.
 const REPAIRS: usize = 16;
-/// Entries of one feed read at once.
-const REPAIR_BATCH: usize = 256;
+/// Entries of one feed read at once; the longest of them stay below what one read returns.
+const REPAIR_BATCH: usize = 64;
 /// Feeds whose heads are asked for at once.
 const HEADS_BATCH: usize = 256;
 /// Expected entries remembered until their grace is over; the digest finds those dropped.

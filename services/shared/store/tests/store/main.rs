@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod away;
 mod chats;
 mod history;
 mod outbox;

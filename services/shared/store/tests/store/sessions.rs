@@ -142,7 +142,7 @@ async fn last_seen_only_moves_forward() -> Result<()> {
     let store = store().await?;
     let ana = new_user("Ana", None, None);
     let (_, made) = store.create_user(&ana).await?;
-    let later = OffsetDateTime::now_utc() + std::time::Duration::from_secs(60);
+    let later = OffsetDateTime::now_utc() + std::time::Duration::from_mins(1);
     let earlier = OffsetDateTime::UNIX_EPOCH;
     let id = ana.device.id;
     store.touch_devices(&[(id, later), (id, earlier)]).await?;

@@ -18,11 +18,15 @@ use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 pub const OWNER: &str = "worker-1";
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_mins(1);
 
 /// A migrated database with one shard, owned by [`OWNER`].
 pub async fn store() -> Result<Store> {
-    let store = Store::connect(&StoreConfig::new(natter_cluster::testing::postgres().await?))?;
+    let store = Store::connect(&StoreConfig {
+        // On a busy machine a new connection may take its time.
+        acquire_timeout: Duration::from_secs(30),
+        ..StoreConfig::new(natter_cluster::testing::postgres().await?)
+    })?;
     store.migrate().await?;
     store.ensure_shards(1).await?;
     store.start_epoch(0, 1, 1).await?;
@@ -35,10 +39,7 @@ pub fn device(id: DeviceId) -> NewDevice {
 }
 
 pub fn token(byte: u8) -> NewRefresh {
-    NewRefresh {
-        hash: [byte; 32],
-        expires_at: OffsetDateTime::now_utc() + Duration::from_secs(3600),
-    }
+    NewRefresh { hash: [byte; 32], expires_at: OffsetDateTime::now_utc() + Duration::from_hours(1) }
 }
 
 /// Any token: a random hash.

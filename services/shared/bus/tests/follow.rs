@@ -1,0 +1,260 @@
+//! Following feeds against a real server: in order, without a hole, once, whatever gets lost on
+//! the live path.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use natter_bus::{
+    Bus, BusConfig, LiveWatch, LogConfig,
+    follow::{FollowEvent, Follower, Start},
+};
+use natter_cluster::testing::{self, Fresh};
+use natter_protocol::{
+    feed::{Digest, Entry, Event, Feed, MessageSent, Signal},
+    ids::{ChatId, DeviceId, MessageId, Seq, UserId},
+    server::UserCard,
+};
+use tokio::time::{Instant, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const NOW: Start = Start::Now { known: 0, covered: 0 };
+
+struct World {
+    server: Fresh,
+    bus: Bus,
+    follower: Follower,
+}
+
+impl World {
+    /// A log, and the live mirror if wanted.
+    async fn new(live: bool) -> Result<Self> {
+        let server = testing::nats_fresh().await?;
+        let config = BusConfig::new(server.url(), "test");
+        let bus = Bus::connect(&config).await?;
+        eventually(async || Ok(bus.ping().await?)).await?;
+        let log = LogConfig { max_bytes: 64 * 1024 * 1024, ..LogConfig::default() };
+        bus.ensure_log(0, &log, None).await?;
+        if live {
+            bus.ensure_live(0, &mut LiveWatch::default()).await?;
+        }
+        let follower = Follower::new(config, bus.clone(), 1);
+        Ok(Self { server, bus, follower })
+    }
+
+    async fn follow(&mut self, feed: Feed, start: Start) -> Result<Seq> {
+        self.follower.follow(feed, start);
+        self.wait(|event| match event {
+            FollowEvent::Following(followed, at) if followed == feed => Some(at),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn wait<T>(&mut self, mut want: impl FnMut(FollowEvent) -> Option<T>) -> Result<T> {
+        let found = async {
+            loop {
+                if let Some(found) = want(self.follower.next().await) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.context("it did not come")
+    }
+
+    /// The next `count` entries of a feed, each with its predecessor.
+    async fn entries(&mut self, feed: Feed, count: usize) -> Result<Vec<(Seq, Seq)>> {
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            seen.push(
+                self.wait(|event| match event {
+                    FollowEvent::Entry(on, arrival) if on == feed => {
+                        Some((arrival.seq, arrival.prev))
+                    }
+                    _ => None,
+                })
+                .await
+                .with_context(|| format!("of {count} came {seen:?}"))?,
+            );
+        }
+        Ok(seen)
+    }
+
+    async fn publish(&self, feed: Feed) -> Result<Seq> {
+        let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned() };
+        let id = MessageId::generate();
+        let event = Event::Message(MessageSent {
+            id,
+            sender,
+            device_id: Some(DeviceId::generate()),
+            content: "hello".to_owned(),
+            client_msg_id: id.to_string(),
+            reply_to: None,
+        });
+        let entry = Entry { origin: None, event };
+        Ok(self.bus.publish(feed, &id.to_string(), &entry)?.await?.seq)
+    }
+}
+
+async fn eventually<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn chat() -> Feed {
+    Feed::chat(0, ChatId::generate())
+}
+
+/// What continues the chain from `from`.
+fn chained(from: Seq, seqs: &[Seq]) -> Vec<(Seq, Seq)> {
+    let prevs = std::iter::once(from).chain(seqs.iter().copied());
+    seqs.iter().copied().zip(prevs).collect()
+}
+
+#[tokio::test]
+async fn live_entries_come_in_order_and_signals_beside_them() -> Result<()> {
+    let mut world = World::new(true).await?;
+    let (feed, other) = (chat(), chat());
+    let first = world.publish(feed).await?;
+    assert_eq!(world.follow(feed, NOW).await?, first);
+    let mut seqs = Vec::new();
+    for _ in 0..50 {
+        seqs.push(world.publish(feed).await?);
+        world.publish(other).await?;
+    }
+    assert_eq!(world.entries(feed, 50).await?, chained(first, &seqs));
+
+    let signal = Signal::Typing {
+        user_id: UserId::generate(),
+        device_id: DeviceId::generate(),
+        ttl_ms: 5_000,
+    };
+    world.bus.signal(feed, &signal)?;
+    let body = world
+        .wait(|event| match event {
+            FollowEvent::Signal(on, body) if on == feed => Some(body),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(serde_json::from_slice::<Signal>(&body)?, signal);
+
+    world.follower.unfollow(feed);
+    world.publish(feed).await?;
+    // What is followed afterwards is confirmed after it, so it would have come before.
+    let mut unwanted = false;
+    world.follower.follow(other, NOW);
+    world
+        .wait(|event| match event {
+            FollowEvent::Entry(on, _) => {
+                unwanted |= on == feed;
+                None
+            }
+            FollowEvent::Following(..) => Some(()),
+            _ => None,
+        })
+        .await?;
+    assert!(!unwanted, "a feed that is not followed any more");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_lies_before_the_subscription_is_read_from_the_log() -> Result<()> {
+    let mut world = World::new(true).await?;
+    let (feed, other) = (chat(), chat());
+    let mut seqs = Vec::new();
+    for _ in 0..600 {
+        seqs.push(world.publish(feed).await?);
+        world.publish(other).await?;
+    }
+    let after = seqs[9];
+    world.follow(feed, Start::After { seq: after, covered: 0 }).await?;
+    for _ in 0..5 {
+        seqs.push(world.publish(feed).await?);
+    }
+    assert_eq!(world.entries(feed, 595).await?, chained(after, &seqs[10..]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_ack_a_digest_and_a_look_at_the_heads_each_find_a_lost_tail() -> Result<()> {
+    // Without a live mirror everything is lost on the live path.
+    let mut world = World::new(false).await?;
+    let feed = chat();
+    let start = world.follow(feed, NOW).await?;
+
+    let acked = world.publish(feed).await?;
+    world.follower.expect(feed, acked);
+    assert_eq!(world.entries(feed, 1).await?, chained(start, &[acked]));
+
+    let told = world.publish(feed).await?;
+    let heads = vec![(feed.kind, feed.id, told)];
+    world.bus.publish_digest(0, &Digest { epoch: 1, from: acked, to: told, heads })?;
+    assert_eq!(world.entries(feed, 1).await?, chained(acked, &[told]));
+
+    // No digest any more.
+    let quiet = world.publish(feed).await?;
+    assert_eq!(world.entries(feed, 1).await?, chained(told, &[quiet]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mirror_lost_between_two_entries_leaves_no_hole() -> Result<()> {
+    let mut world = World::new(true).await?;
+    let feed = chat();
+    let start = world.follow(feed, NOW).await?;
+    let mut seqs = vec![world.publish(feed).await?];
+    assert_eq!(world.entries(feed, 1).await?, chained(start, &seqs));
+    // Memory goes with its server; what is stored before the mirror is made anew never goes live.
+    let mut watch = LiveWatch::default();
+    world.delete_live().await?;
+    seqs.push(world.publish(feed).await?);
+    world.bus.ensure_live(0, &mut watch).await?;
+    seqs.push(world.publish(feed).await?);
+    assert_eq!(world.entries(feed, 2).await?, chained(seqs[0], &seqs[1..]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_comes_back_is_followed_on() -> Result<()> {
+    let mut world = World::new(true).await?;
+    let (feed, quiet) = (chat(), chat());
+    let start = world.follow(feed, NOW).await?;
+    let still = world.follow(quiet, NOW).await?;
+    let first = world.publish(feed).await?;
+    assert_eq!(world.entries(feed, 1).await?, chained(start, &[first]));
+    world.server.restart().await?;
+    world.wait(|event| (event == FollowEvent::Connected(false)).then_some(())).await?;
+    eventually(async || Ok(world.bus.ping().await?)).await?;
+    // The mirror has gone with the server's memory, so both are found by looking.
+    let second = eventually(async || world.publish(feed).await).await?;
+    let unheard = eventually(async || world.publish(quiet).await).await?;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.push(
+            world
+                .wait(|event| match event {
+                    FollowEvent::Entry(on, arrival) => Some((on, arrival.seq, arrival.prev)),
+                    _ => None,
+                })
+                .await?,
+        );
+    }
+    seen.sort_by_key(|(_, seq, _)| *seq);
+    if seen != [(feed, second, first), (quiet, unheard, still)] {
+        bail!("{seen:?}");
+    }
+    Ok(())
+}
+
+impl World {
+    async fn delete_live(&self) -> Result<()> {
+        let client = async_nats::connect(self.server.url()).await?;
+        async_nats::jetstream::new(client).delete_stream("LIVE_0").await?;
+        Ok(())
+    }
+}
