@@ -90,7 +90,7 @@ async fn neither_messages_nor_secrets_are_logged() -> Result<()> {
         ensure!(logs.contains(&node.log().to_owned()), "{:?} is not looked at", node.log());
     }
     for gateway in cluster.gateways() {
-        ensure!(!read(&gateway.log().to_owned())?.is_empty(), "nothing is logged at all");
+        ensure!(read(&gateway.log().to_owned())?.contains("DEBUG"), "too little is logged");
     }
     let mut found = Vec::new();
     for path in &logs {

@@ -45,7 +45,8 @@ pub enum StepError {
     /// Postgres does not take the batch just now. Step again: it is kept.
     #[error("the batch cannot be written")]
     Store(#[source] StoreError),
-    /// A dead letter cannot be stored just now. Step again: the batch is kept.
+    /// A dead letter cannot be stored just now. Take the shard anew, or step again: the batch is
+    /// kept.
     #[error("a dead letter cannot be stored")]
     DeadLetter(#[from] PublishError),
     /// The log cannot be read just now. Take the shard anew: it may have another log.
@@ -112,6 +113,7 @@ impl Owner {
         let Some(row) = store.claim_shard(shard, &config.owner, config.lease).await? else {
             return Ok(None);
         };
+        bus.ensure_dead_letters(config.log.replicas).await.map_err(EpochError::from)?;
         let row = epoch::open_log(store, bus, &config.log, row).await?;
         Ok(Some(Self::at(store, bus, config, &row)))
     }

@@ -86,18 +86,22 @@ impl Post {
     async fn serve(self, stop: CancellationToken) {
         let mut pause = PAUSE.0;
         while !stop.is_cancelled() {
-            let wait = match self.hold(&stop).await {
+            // Whoever cannot reach the log must not keep the shard from one that can.
+            let (started, connected) = (Instant::now(), self.bus.connected());
+            let held = if connected { self.hold(&stop).await } else { None };
+            let wait = match held {
                 Some(Ended::Stopped) => break,
-                Some(Ended::Lost) => {
-                    pause = PAUSE.0;
-                    pause
-                }
+                Some(Ended::Lost) => PAUSE.0,
                 Some(Ended::LogTrouble) => {
-                    pause = (pause * 2).min(PAUSE.1);
-                    pause
+                    // What went well for a while has failed for another reason than the last.
+                    pause = if started.elapsed() > STAND_BY { PAUSE.0 } else { pause * 2 };
+                    pause.min(PAUSE.1)
                 }
-                None => STAND_BY,
+                None if connected => STAND_BY,
+                // Its live mirror may be gone as well: nobody hears anything until it is back.
+                None => PAUSE.0,
             };
+            pause = pause.min(PAUSE.1);
             tokio::select! {
                 () = sleep(wait) => {}
                 () = stop.cancelled() => {}
@@ -108,10 +112,6 @@ impl Post {
 
     /// Takes the shard, if it is free, and works for as long as it is ours.
     async fn hold(&self, stop: &CancellationToken) -> Option<Ended> {
-        // Whoever cannot reach the log must not keep the shard from one that can.
-        if !self.bus.connected() {
-            return None;
-        }
         let owner = match Owner::take(&self.store, &self.bus, &self.config, self.shard).await {
             Ok(owner) => owner?,
             Err(error) => {
@@ -151,7 +151,8 @@ impl Post {
             };
             warn(self.shard, &error, "a step failed");
             metrics::counter!("natter_persistence_failures_total").increment(1);
-            if matches!(error, StepError::Log(_)) {
+            // Taking the shard anew also makes sure of the dead letters' stream.
+            if matches!(error, StepError::Log(_) | StepError::DeadLetter(_)) {
                 return Ended::LogTrouble;
             }
             // The batch is kept: nothing more is read until it is written.

@@ -16,6 +16,10 @@ pub const REASON: &str = "Natter-Reason";
 pub const ORIGIN_SUBJECT: &str = "Natter-Subject";
 /// Header of a dead letter: its place in the shard's log.
 pub const ORIGIN_SEQ: &str = "Natter-Seq";
+/// Header of a dead letter whose body was cut to fit: how long it was.
+pub const ORIGIN_BYTES: &str = "Natter-Bytes";
+/// Room for the headers beside the body, which may have been as large as the broker takes.
+const HEADER_ROOM: usize = 8 * 1024;
 /// Bytes of a reason that are kept.
 const REASON_BYTES: usize = 512;
 
@@ -37,7 +41,13 @@ impl Bus {
         headers.insert(REASON, one_line(reason));
         headers.insert(ORIGIN_SUBJECT, subject);
         headers.insert(ORIGIN_SEQ, seq.to_string());
-        self.publish_raw(subjects::dead(shard), headers, body)?.await
+        // It must fit, or the shard would stand still for it.
+        let room = self.inner.client.max_payload().saturating_sub(HEADER_ROOM);
+        let kept = body.slice(..body.len().min(room));
+        if kept.len() < body.len() {
+            headers.insert(ORIGIN_BYTES, body.len().to_string());
+        }
+        self.publish_raw(subjects::dead(shard), headers, kept)?.await
     }
 }
 
