@@ -187,6 +187,11 @@ pub struct SocketArgs {
     #[arg(long, env = "NATTER_HEARTBEAT_SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub heartbeat_seconds: u64,
 
+    /// Open TCP connections on the public port, sockets and REST together; more wait to be
+    /// accepted. Each needs a file: see `ulimit -n`.
+    #[arg(long, env = "NATTER_CONNECTIONS_MAX", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_max: u32,
+
     /// Seconds that a new socket has to authenticate.
     #[arg(long, env = "NATTER_HANDSHAKE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub handshake_seconds: u64,

@@ -15,6 +15,7 @@
 //! | [`socket`] | the WebSocket transport: handshake, session |
 //! | [`page`] | the page at `/` |
 //! | [`run`] | a gateway's life: connect, serve, drain |
+//! | [`serve`] | TCP connections, bounded in number and patience |
 //! | [`relay`] | committed changes, put on their feeds |
 //! | [`rate`] | token buckets |
 //! | [`text`] | what clients write, checked |
@@ -35,6 +36,7 @@ pub mod relay;
 pub mod rest;
 pub mod run;
 pub mod send;
+pub mod serve;
 pub mod socket;
 pub mod text;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
 use natter_bus::{Bus, BusConfig, BusError, follow::Follower};
 use natter_presence::{PresenceClient, PresenceConfig, PresenceError};
 use natter_runtime::Health;
@@ -20,7 +20,9 @@ use crate::{
     config::Config,
     hub::{Command, Hub, HubSettings},
     online::{self, Online},
-    page, rest, socket,
+    page, rest,
+    serve::{Limits, serve},
+    socket,
 };
 
 /// How often to look whether something has come about that nobody tells.
@@ -62,7 +64,11 @@ pub async fn run(
     let online = tokio::spawn(online::run(app.clone(), changes));
     let address = listener.local_addr()?;
     let closing = stop.child_token();
-    let served = serve(listener, router(app.clone()), closing.clone());
+    let limits = Limits {
+        connections: app.config.socket.connections_max as usize,
+        head: app.config.socket.handshake(),
+    };
+    let served = serve(listener, router(app.clone()), limits, closing);
     let life = async {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -71,11 +77,11 @@ pub async fn run(
         health.draining();
         drain(&app).await;
     };
-    let (served, ()) = tokio::join!(served, life);
+    tokio::join!(served, life);
     online.abort();
     online::leave(&app).await;
     tracing::info!("drained");
-    Ok(served?)
+    Ok(())
 }
 
 async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), RunError> {
@@ -101,21 +107,6 @@ async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), R
 
 fn router(app: App) -> Router {
     rest::router(app.clone()).merge(socket::router::<App>().with_state(app)).merge(page::router())
-}
-
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    closing: CancellationToken,
-) -> std::io::Result<()> {
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
-    server.await
 }
 
 /// Ready means that a message can get through; Postgres and Redis come and go without that.

@@ -274,6 +274,7 @@ fn not_sent(message: &str) -> WireError {
         .outcome(Outcome::NotSent)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
 fn not_stored(error: PublishError) -> WireError {
     tracing::debug!(%error, "a publish failed");
     let (message, outcome) = match error {

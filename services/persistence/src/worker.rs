@@ -91,15 +91,15 @@ impl Post {
             let held = if connected { self.hold(&stop).await } else { None };
             let wait = match held {
                 Some(Ended::Stopped) => break,
-                Some(Ended::Lost) => PAUSE.0,
                 Some(Ended::LogTrouble) => {
                     // What went well for a while has failed for another reason than the last.
                     pause = if started.elapsed() > STAND_BY { PAUSE.0 } else { pause * 2 };
                     pause.min(PAUSE.1)
                 }
                 None if connected => STAND_BY,
-                // Its live mirror may be gone as well: nobody hears anything until it is back.
-                None => PAUSE.0,
+                // At once: when the log comes back its live mirror may be gone, and nobody hears
+                // anything until its owner has made another.
+                Some(Ended::Lost) | None => PAUSE.0,
             };
             pause = pause.min(PAUSE.1);
             tokio::select! {

@@ -12,7 +12,7 @@ mod session;
 use std::time::Duration;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{
         FromRef, Query, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
@@ -60,6 +60,7 @@ where
 async fn upgrade(
     State(app): State<App>,
     Query(options): Query<ConnectOptions>,
+    place: Option<Extension<crate::serve::Place>>,
     headers: HeaderMap,
     mut upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -78,6 +79,7 @@ async fn upgrade(
         .max_message_size(limits::FRAME_BYTES)
         .max_frame_size(limits::FRAME_BYTES)
         .on_upgrade(move |socket| async move {
+            let _place = place;
             // Boxed: the handshake's future is large, and would stay part of an idle connection.
             let admitted = Box::pin(handshake::admit(app, socket, token, options.echo)).await;
             if let Some(session) = admitted {

@@ -1,0 +1,81 @@
+//! TCP connections of the public port: bounded in number, and in how long they may take to say
+//! what they want. (`axum::serve` bounds neither.)
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Extension, Router, extract::ConnectInfo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tower::Layer;
+
+/// How long to wait when there are no files left for another connection.
+const NO_FILES: Duration = Duration::from_millis(100);
+/// How long answers in flight may take once the port closes.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What a connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// For the head of a request.
+    pub head: Duration,
+}
+
+/// A connection's place among those that may be open. Requests carry it, because an upgraded
+/// connection outlives the HTTP that it began with.
+#[derive(Clone, Debug)]
+pub struct Place(#[expect(dead_code, reason = "held, not looked at")] Arc<OwnedSemaphorePermit>);
+
+/// Accepts connections until `closing`, then lets calls in flight end. Sockets are upgraded
+/// connections and end by themselves.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    closing: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let calls = GracefulShutdown::new();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.head);
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let (socket, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(NO_FILES).await;
+                    continue;
+                }
+            },
+            () = closing.cancelled() => break,
+        };
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        let peer = Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
+        let service = TowerToHyperService::new(Extension(Place(Arc::new(place))).layer(peer));
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
+        let connection = calls.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "a connection ended badly");
+            }
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(CLOSING, calls.shutdown()).await;
+}
