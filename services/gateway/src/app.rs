@@ -12,9 +12,9 @@ use crate::{
     chats::Chats,
     config::Config,
     hub::Hub,
-    online::Online,
     relay::Relay,
     rest::CallLimit,
+    room::Room,
 };
 
 /// All parts. Cloning shares them.
@@ -34,8 +34,8 @@ pub struct App {
     pub chats: Chats,
     /// The fan-out to this node's connections.
     pub hub: Hub,
-    /// Which devices are online here, told to the others.
-    pub online: Online,
+    /// Whether the logs take more messages.
+    pub room: Room,
     /// How often one user may call.
     pub calls: CallLimit,
     /// The settings.
@@ -53,18 +53,17 @@ impl App {
         bus: Bus,
         presence: PresenceClient,
         hub: Hub,
-        online: Online,
     ) -> Result<Self, AuthConfigError> {
         let relay = Relay::new(store.clone(), bus.clone());
         Ok(Self {
             auth: Auth::new(store.clone(), &config.auth, config.shards)?,
             chats: Chats::new(store.clone(), relay.clone(), config.shards),
             calls: CallLimit::new(&config.rest),
+            room: Room::new(config.shards),
             store,
             bus,
             presence,
             hub,
-            online,
             relay,
             config,
         })

@@ -11,12 +11,22 @@ use natter_protocol::{
 };
 use natter_store::{HistorySlice, Page};
 
-use crate::{app::App, auth::Caller, chats::not_member, fault, hub::frames};
+use crate::{
+    app::App,
+    auth::Caller,
+    chats::not_member,
+    fault,
+    hub::{Command, frames},
+};
 
 /// Entries of the tail that are looked through for one page. The worker is seconds behind at
 /// most while it lives; when it has been away for longer than this, the newest page is refused.
 const TAIL_MAX: usize = 10_000;
 const TAIL_BATCH: usize = 500;
+/// Bytes of the tail, likewise.
+const TAIL_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of content in one page, about. What a connection has written once, its buffer keeps.
+const PAGE_BYTES: usize = 256 * 1024;
 /// Without Postgres nobody knows where the tail begins: so many of the shard's last entries.
 const TAIL_SPAN: Seq = 20_000;
 
@@ -42,7 +52,8 @@ pub async fn page(
     }
     let page = Page { before, after, limit };
     let known = app.hub.registry().membership(caller.user_id, chat);
-    if known.is_none() {
+    // Out of touch, a removal may not have been heard of.
+    if known.is_none() || app.hub.out_of_touch() {
         let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
         member.ok_or_else(not_member)?;
     }
@@ -54,6 +65,35 @@ pub async fn page(
         },
         Err(error) => Err(fault::store(error)),
     }
+    .map(|whole| bounded(page, whole))
+}
+
+/// As much of the page as fits: its beginning when it was asked for forward, else its end.
+fn bounded(page: Page, mut whole: HistoryPage) -> HistoryPage {
+    let forward = page.after.is_some();
+    let mut left = PAGE_BYTES;
+    let fits = |message: &&Message| {
+        let fits = left > 0;
+        left = left.saturating_sub(message.content.len());
+        fits
+    };
+    let count = if forward {
+        whole.messages.iter().take_while(fits).count()
+    } else {
+        whole.messages.iter().rev().take_while(fits).count()
+    };
+    if count == whole.messages.len() {
+        return whole;
+    }
+    whole.has_more = true;
+    if forward {
+        whole.messages.truncate(count);
+        whole.to_seq = whole.messages.last().map_or(whole.to_seq, |message| message.seq);
+    } else {
+        whole.messages.drain(..whole.messages.len() - count);
+        whole.from_seq = whole.messages.first().map_or(whole.from_seq, |m| m.prev_seq);
+    }
+    whole
 }
 
 /// Makes the caller a participant, where the chat allows it, and answers what one who opens a
@@ -69,8 +109,18 @@ pub async fn join(
 ) -> Result<Joined, WireError> {
     let joined = app.chats.join(caller, chat).await?;
     let page = page(app, caller, chat, None, None, limit).await?;
-    let typing = app.presence.typing_in(chat).await.unwrap_or_default();
-    let typing = typing.into_iter().filter(|user| *user != caller.user_id).collect();
+    // Typing may be lost: without Redis nobody is known to type.
+    let typists = app.presence.typing_in(chat).await.unwrap_or_default();
+    let mut typing = Vec::new();
+    for typist in &typists {
+        if typist.user != caller.user_id && !typing.contains(&typist.user) {
+            typing.push(typist.user);
+        }
+    }
+    if !typing.is_empty() {
+        // Whoever is told of a start must be told of the stop, also where it was not heard.
+        app.hub.tell(Command::Typists(chat, typists)).await;
+    }
     Ok(Joined { chat: joined, messages: page.messages, has_more: page.has_more, typing })
 }
 
@@ -198,17 +248,18 @@ async fn tail_alone(
 
 /// The feed's entries after `after`; none when there are too many to look through.
 async fn read_tail(app: &App, feed: Feed, mut after: Seq) -> Result<Option<Vec<Stored>>, BusError> {
-    let mut tail = Vec::new();
+    let (mut tail, mut bytes) = (Vec::new(), 0);
     loop {
         let batch = app.bus.read(feed, after, TAIL_BATCH).await?;
         // A short batch may have been cut off for its bytes.
         let complete = batch.is_empty();
         after = batch.last().map_or(after, |last| last.seq);
+        bytes += batch.iter().map(|stored| stored.body.len()).sum::<usize>();
         tail.extend(batch);
         if complete {
             return Ok(Some(tail));
         }
-        if tail.len() >= TAIL_MAX {
+        if tail.len() >= TAIL_MAX || bytes >= TAIL_BYTES {
             return Ok(None);
         }
     }
@@ -266,6 +317,25 @@ mod tests {
         assert_eq!((folded.from_seq, folded.to_seq, folded.has_more), (3, 15, true));
         let whole = fold(Page { limit: 9, ..page }, slice(&[(7, 0)], false, 0, 7), tail(&[]));
         assert_eq!((whole.from_seq, whole.to_seq, whole.has_more), (0, 7, false));
+    }
+
+    #[test]
+    fn a_page_of_long_messages_is_shorter() {
+        let mut long = message(5, 3);
+        long.content = "x".repeat(PAGE_BYTES / 2);
+        let messages = vec![
+            Message { seq: 3, ..long.clone() },
+            long.clone(),
+            Message { seq: 7, prev_seq: 5, ..long },
+        ];
+        let whole =
+            HistoryPage { messages, has_more: false, from_seq: 0, to_seq: 9, partial: false };
+        let back = bounded(Page { limit: 3, ..Page::default() }, whole.clone());
+        assert_eq!(seqs(&back), [5, 7]);
+        assert_eq!((back.from_seq, back.to_seq, back.has_more), (3, 9, true));
+        let forward = bounded(Page { after: Some(0), limit: 3, before: None }, whole);
+        assert_eq!(seqs(&forward), [3, 5]);
+        assert_eq!((forward.from_seq, forward.to_seq, forward.has_more), (0, 5, true));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`page`] | the page at `/` |
 //! | [`run`] | a gateway's life: connect, serve, drain |
 //! | [`serve`] | TCP connections, bounded in number and patience |
+//! | [`room`] | whether the logs take more messages |
 //! | [`relay`] | committed changes, put on their feeds |
 //! | [`rate`] | token buckets |
 //! | [`text`] | what clients write, checked |
@@ -34,6 +35,7 @@ pub mod rate;
 pub mod registry;
 pub mod relay;
 pub mod rest;
+pub mod room;
 pub mod run;
 pub mod send;
 pub mod serve;

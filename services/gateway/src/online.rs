@@ -1,5 +1,5 @@
 //! Which of this node's devices are online, told to Redis, to those who watch, and (when last
-//! seen) to Postgres. All of it may be lost, so nothing waits for it: sessions queue what
+//! seen) to Postgres. All of it may be lost, so nothing waits for it: the hub queues what
 //! happened, one task tells it.
 
 use std::{collections::HashMap, time::Duration};
@@ -7,16 +7,12 @@ use std::{collections::HashMap, time::Duration};
 use natter_presence::REFRESH_EVERY;
 use natter_protocol::{
     feed::{Feed, Signal},
-    ids::{ConnectionId, DeviceId, Shard, UserId},
+    ids::{DeviceId, Shard, UserId},
 };
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    app::App,
-    auth::Caller,
-    hub::{Command, Hub},
-};
+use crate::{app::App, hub::Command};
 
 /// Changes waiting; more are dropped, and the next refresh puts Redis right.
 const QUEUE: usize = 16 * 1024;
@@ -31,8 +27,7 @@ struct Change {
     user: UserId,
     device: DeviceId,
     shard: Shard,
-    /// The connection that went; none for one that came.
-    gone: Option<ConnectionId>,
+    online: bool,
 }
 
 /// The way to the task.
@@ -50,19 +45,18 @@ impl Online {
         (Self(sender), Changes(receiver))
     }
 
-    /// A connection has its place.
-    pub fn connected(&self, caller: &Caller) {
-        self.tell(caller, None);
+    /// The device's first connection here has come. `shard` is that of its user's feed.
+    pub fn connected(&self, user: UserId, device: DeviceId, shard: Shard) {
+        self.tell(Change { user, device, shard, online: true });
     }
 
-    /// A connection ends.
-    pub fn disconnected(&self, caller: &Caller, connection: ConnectionId) {
-        self.tell(caller, Some(connection));
+    /// The device's last connection here has gone.
+    pub fn disconnected(&self, user: UserId, device: DeviceId, shard: Shard) {
+        self.tell(Change { user, device, shard, online: false });
     }
 
-    fn tell(&self, caller: &Caller, gone: Option<ConnectionId>) {
-        let Caller { user_id: user, device_id: device, user_shard: shard, .. } = *caller;
-        if self.0.try_send(Change { user, device, shard, gone }).is_err() {
+    fn tell(&self, change: Change) {
+        if self.0.try_send(change).is_err() {
             metrics::counter!("natter_presence_dropped_total").increment(1);
         }
     }
@@ -107,15 +101,11 @@ pub async fn leave(app: &App) {
 }
 
 async fn tell(app: &App, change: &Change) {
-    let &Change { user, device, shard, gone } = change;
-    // Sockets of one device are counted here: Redis knows the device only.
-    if gone.is_some() && has_connection(&app.hub, user, device, gone) {
-        return;
-    }
-    let (changed, online) = if gone.is_some() {
-        (app.presence.disconnected(user, device).await, false)
+    let &Change { user, device, shard, online } = change;
+    let changed = if online {
+        app.presence.connected(user, device).await
     } else {
-        (app.presence.connected(user, device).await, true)
+        app.presence.disconnected(user, device).await
     };
     match changed {
         Ok(true) => {
@@ -126,14 +116,6 @@ async fn tell(app: &App, change: &Change) {
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "presence was not told"),
     }
-}
-
-/// Whether the device has a connection here besides the one that is going.
-fn has_connection(hub: &Hub, user: UserId, device: DeviceId, gone: Option<ConnectionId>) -> bool {
-    hub.registry().user(user).is_some_and(|user| {
-        let mut connections = user.connections.iter();
-        connections.any(|connection| connection.device == device && Some(connection.id) != gone)
-    })
 }
 
 async fn refresh_all(app: &App) {

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
 
@@ -18,11 +18,32 @@ use natter_protocol::{
 };
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+/// What waits to be written to a connection.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// An event.
+    Event(Utf8Bytes),
+    /// The reply to the client's request of this number, at its message's place in the feed.
+    Reply(u64, Utf8Bytes),
+}
+
+impl Outgoing {
+    /// The frame, whichever it is.
+    #[must_use]
+    pub fn into_frame(self) -> Utf8Bytes {
+        match self {
+            Self::Event(frame) | Self::Reply(_, frame) => frame,
+        }
+    }
+}
 
 /// Tells a session from outside that its connection ends, and why.
 #[derive(Debug, Default)]
 pub struct Closing {
     code: AtomicU16,
+    draining: AtomicBool,
     wake: Notify,
 }
 
@@ -31,6 +52,25 @@ impl Closing {
     pub fn close(&self, code: u16) {
         let _ = self.code.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
         self.wake.notify_one();
+    }
+
+    /// The node drains: what is under way is brought to its end, then the connection closes.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Whether the node drains.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Waits until the connection is to be closed, or drained.
+    pub async fn ending(&self) {
+        while self.code().is_none() && !self.draining() {
+            self.wake.notified().await;
+        }
     }
 
     /// The close code, once there is one.
@@ -56,14 +96,14 @@ impl Closing {
 /// The way to a connection: its bounded queue of frames, shared bytes, and its end.
 #[derive(Clone, Debug)]
 pub struct Outlet {
-    queue: mpsc::Sender<Utf8Bytes>,
+    queue: mpsc::Sender<Outgoing>,
     closing: Arc<Closing>,
 }
 
 impl Outlet {
     /// An outlet whose queue takes `capacity` frames.
     #[must_use]
-    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<Utf8Bytes>, Arc<Closing>) {
+    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<Outgoing>, Arc<Closing>) {
         let (queue, frames) = mpsc::channel(capacity);
         let closing = Arc::new(Closing::default());
         (Self { queue, closing: Arc::clone(&closing) }, frames, closing)
@@ -72,7 +112,16 @@ impl Outlet {
     /// Queues a frame. A queue that is full belongs to a consumer too slow to keep: it is closed
     /// with a resumable code, never skipped. Answers whether the connection still lives.
     pub fn send(&self, frame: Utf8Bytes) -> bool {
-        match self.queue.try_send(frame) {
+        self.queue_up(Outgoing::Event(frame))
+    }
+
+    /// The same for the reply to a request.
+    pub fn reply(&self, request: u64, frame: Utf8Bytes) -> bool {
+        self.queue_up(Outgoing::Reply(request, frame))
+    }
+
+    fn queue_up(&self, outgoing: Outgoing) -> bool {
+        match self.queue.try_send(outgoing) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 metrics::counter!("natter_slow_consumers_total").increment(1);
@@ -86,6 +135,11 @@ impl Outlet {
     /// Ends the connection.
     pub fn close(&self, code: u16) {
         self.closing.close(code);
+    }
+
+    /// Ends the connection once what is under way has been brought to its end.
+    pub fn drain(&self) {
+        self.closing.drain();
     }
 
     /// Whether the connection is on its way out: nothing more may be delivered to it, since
@@ -103,6 +157,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Its device.
     pub device: DeviceId,
+    /// The login that it came with.
+    pub session: Option<Uuid>,
     /// The way to it.
     pub outlet: Outlet,
     /// It wants its own messages as events too.
@@ -177,6 +233,12 @@ impl Registry {
         let slot = *self.chats_by_id.get(&chat)?;
         let takes_part = self.user(user)?.chats.iter().any(|part| part.chat == slot);
         takes_part.then(|| self.chats[slot as usize].feed)
+    }
+
+    /// Whether the user's device has a connection here.
+    #[must_use]
+    pub fn has_device(&self, user: UserId, device: DeviceId) -> bool {
+        self.user(user).is_some_and(|user| user.connections.iter().any(|c| c.device == device))
     }
 
     /// How many connections there are.
@@ -322,10 +384,10 @@ impl Registry {
 mod tests {
     use super::*;
 
-    fn connection() -> (Connection, mpsc::Receiver<Utf8Bytes>) {
+    fn connection() -> (Connection, mpsc::Receiver<Outgoing>) {
         let (outlet, frames, _) = Outlet::new(2);
         let (id, device) = (ConnectionId::generate(), DeviceId::generate());
-        (Connection { id, device, outlet, echo: false }, frames)
+        (Connection { id, device, session: None, outlet, echo: false }, frames)
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let (app, changes) = connect(config, node).await?;
     let online = tokio::spawn(online::run(app.clone(), changes));
+    let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
     let address = listener.local_addr()?;
     let closing = stop.child_token();
     let limits = Limits {
@@ -77,8 +78,10 @@ pub async fn run(
         health.draining();
         drain(&app).await;
     };
+    // `serve` ends by itself: it bounds the calls that are in flight when the port closes.
     tokio::join!(served, life);
     online.abort();
+    room.abort();
     online::leave(&app).await;
     tracing::info!("drained");
     Ok(())
@@ -99,9 +102,9 @@ async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), R
         connections_per_device: config.socket.connections_per_device as usize,
     };
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
-    let hub = Hub::start(follower, bus.clone(), settings);
     let (online, changes) = Online::new();
-    let app = App::new(Arc::new(config), store, bus, presence, hub, online)?;
+    let hub = Hub::start(follower, bus.clone(), online, settings);
+    let app = App::new(Arc::new(config), store, bus, presence, hub)?;
     Ok((app, changes))
 }
 

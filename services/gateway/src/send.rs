@@ -25,7 +25,7 @@ use crate::{app::App, auth::Caller, chats::not_member, fault};
 const FRESH: Duration = Duration::from_mins(1);
 /// A client id from further in the future than this is a clock to be put right: taken for fresh
 /// later, it would escape the look-up.
-const FUTURE: Duration = Duration::from_mins(4);
+const FUTURE: Duration = Duration::from_mins(3);
 /// The broker's window is 5 min; what Postgres holds must reach back to within this.
 const WINDOW: Duration = Duration::from_mins(4);
 const RETRY_MS: u64 = 1_000;
@@ -75,8 +75,8 @@ pub struct InFlight {
 /// What the broker said.
 #[derive(Debug)]
 pub enum Settled {
-    /// Stored, at this place.
-    Stored(Feed, Seq),
+    /// Stored.
+    Stored(Box<Stored>),
     /// It had been stored before.
     Duplicate(Sent),
 }
@@ -98,6 +98,9 @@ pub async fn prepare(
         && let Some(sent) = sent_before(app, feed, chat, sender.card.id, &client_msg_id).await?
     {
         return Ok(Preparation::Duplicate(sent));
+    }
+    if app.room.full(feed.shard) {
+        return Err(not_stored(PublishError::Full));
     }
     let message = MessageSent {
         id,
@@ -125,7 +128,42 @@ pub fn publish(
     Ok(InFlight { prepared, publishing })
 }
 
+/// A message that the broker has stored.
+#[derive(Debug)]
+pub struct Stored {
+    prepared: Prepared,
+    seq: Seq,
+}
+
+impl Stored {
+    /// The feed.
+    #[must_use]
+    pub fn feed(&self) -> Feed {
+        self.prepared.feed
+    }
+
+    /// Its place there.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The reply, for whom the hub had none: somebody who is no participant any more, for one.
+    ///
+    /// # Errors
+    /// None that are known; the message is stored.
+    pub async fn reply(&self, app: &App) -> Result<Sent, WireError> {
+        sent(app, &self.prepared, self.seq, false).await
+    }
+}
+
 impl InFlight {
+    /// The chat.
+    #[must_use]
+    pub fn chat(&self) -> ChatId {
+        self.prepared.chat
+    }
+
     /// Waits for the broker, for 5 s at most.
     ///
     /// # Errors
@@ -137,7 +175,7 @@ impl InFlight {
             return Ok(Settled::Duplicate(sent(app, &prepared, published.seq, true).await?));
         }
         metrics::counter!("natter_messages_sent_total").increment(1);
-        Ok(Settled::Stored(prepared.feed, published.seq))
+        Ok(Settled::Stored(Box::new(Stored { prepared, seq: published.seq })))
     }
 }
 
@@ -184,7 +222,7 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, bool), WireError
     let now_ms = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     let made = uuid_v7_millis(id);
     if made.is_some_and(|made| made > now_ms + FUTURE.as_millis() as u64) {
-        return Err(bad("clientMsgId: made more than 4 minutes in the future"));
+        return Err(bad("clientMsgId: made more than 3 minutes in the future"));
     }
     let fresh = made.is_some_and(|made| made + FRESH.as_millis() as u64 >= now_ms);
     Ok((id.clone(), fresh))
@@ -216,8 +254,10 @@ async fn sent_before(
     client_msg_id: &str,
 ) -> Result<Option<Sent>, WireError> {
     let unsure = |_| not_sent("whether this was sent before cannot be told now");
-    // The log's end first: what is in Postgres afterwards is complete up to the older of the two.
+    // The log's end and how far Postgres has come are asked first: what is found missing after
+    // that is missing from all that they cover.
     let log = app.bus.log_state(feed.shard).await;
+    let (persisted, at) = app.store.persisted_until(feed.shard).await.map_err(unsure)?;
     let found = app.store.sent_before(chat, sender, client_msg_id).await.map_err(unsure)?;
     if let Some(found) = found {
         return Ok(Some(Sent {
@@ -230,7 +270,6 @@ async fn sent_before(
             duplicate: true,
         }));
     }
-    let (persisted, at) = app.store.persisted_until(feed.shard).await.map_err(unsure)?;
     let recent = at > OffsetDateTime::now_utc() - WINDOW;
     // Either nothing older than the window is unwritten, or nothing at all is.
     let complete = recent || matches!(log, Ok(Some(log)) if persisted >= log.last_seq);

@@ -64,6 +64,8 @@ pub struct Caller {
     pub name: String,
     /// The shard of the user's feed.
     pub user_shard: Shard,
+    /// The login that the token belongs to; none for an outside issuer's.
+    pub session: Option<Uuid>,
     /// When the token expires; a connection does not outlive it.
     pub expires_at: OffsetDateTime,
 }
@@ -206,7 +208,7 @@ impl Auth {
             return Err(refused("the device is signed out"));
         }
         let (name, user_shard) = (state.user_name, state.user_shard);
-        Ok(Caller { user_id, device_id, name, user_shard, expires_at })
+        Ok(Caller { user_id, device_id, name, user_shard, session, expires_at })
     }
 
     /// The user and device of an outside identity, made on first sight.

@@ -23,7 +23,7 @@ pub struct Delivery {
     /// For a message: who sent it.
     sender: Option<UserId>,
     /// The connection that sent it, which has the reply, at this place, instead of the event.
-    origin: Option<(ConnectionId, Option<Utf8Bytes>)>,
+    origin: Option<(ConnectionId, Option<(u64, Utf8Bytes)>)>,
 }
 
 /// Serialises a frame. The types are ours and their maps have string keys, so it cannot fail;
@@ -62,9 +62,9 @@ impl Delivery {
             Event::Message(sent) => {
                 let message = message(chat, sent, arrival);
                 let origin = entry.origin.as_ref().map(|origin| {
-                    let reply = origin
-                        .request
-                        .map(|request| frame(&Reply { reply: request, data: &reply(&message) }));
+                    let reply = origin.request.map(|request| {
+                        (request, frame(&Reply { reply: request, data: &reply(&message) }))
+                    });
                     (origin.connection, reply)
                 });
                 let frame = frame(&ServerEvent::Message(&message));
@@ -90,8 +90,8 @@ impl Delivery {
             }
             if own {
                 let origin = self.origin.as_ref().filter(|(id, _)| *id == connection.id);
-                if let Some((_, Some(reply))) = origin {
-                    connection.outlet.send(reply.clone());
+                if let Some((_, Some((request, reply)))) = origin {
+                    connection.outlet.reply(*request, reply.clone());
                 }
                 if (origin.is_some() || !own_devices) && !connection.echo {
                     continue;

@@ -23,6 +23,7 @@ use natter_bus::{
     Bus,
     follow::{Arrival, FollowEvent, Follower, Start},
 };
+use natter_presence::Typist;
 use natter_protocol::{
     error::close,
     feed::{ChatAdded, Event, Feed, Signal, SystemEvent},
@@ -41,7 +42,10 @@ use self::{
     typing::Typing,
     watchers::Watchers,
 };
-use crate::registry::{Connection, Orphans, Registry};
+use crate::{
+    online::Online,
+    registry::{Connection, Orphans, Outlet, Registry},
+};
 
 /// Commands waiting for the hub; sessions wait when it is full.
 const COMMANDS: usize = 1024;
@@ -85,6 +89,8 @@ pub enum Command {
     Acked(Feed, Seq),
     /// The connection wants to hear of these users' presence, and of no others.
     Watch(UserId, ConnectionId, Vec<(UserId, Feed)>),
+    /// Who types in a chat, as Redis knows: somebody here has been told.
+    Typists(ChatId, Vec<Typist>),
     /// All users whose presence is watched.
     Watched(oneshot::Sender<Vec<UserId>>),
     /// What Redis knows of watched users.
@@ -104,7 +110,7 @@ pub struct Hub {
 impl Hub {
     /// Starts the hub's task, which ends with the last handle.
     #[must_use]
-    pub fn start(follower: Follower, bus: Bus, settings: HubSettings) -> Self {
+    pub fn start(follower: Follower, bus: Bus, online: Online, settings: HubSettings) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let registry = Arc::<RwLock<Registry>>::default();
         let touch = Arc::new(RwLock::new(Some(Instant::now())));
@@ -120,6 +126,8 @@ impl Hub {
             admissions: HashMap::new(),
             admitting: HashMap::new(),
             next_admission: 0,
+            online,
+            draining: None,
         };
         tokio::spawn(fan_out.run(receiver));
         Self { commands, registry, touch }
@@ -171,6 +179,9 @@ struct FanOut {
     admissions: HashMap<u64, Admission>,
     admitting: HashMap<UserId, u64>,
     next_admission: u64,
+    online: Online,
+    /// Over how long the clients of this node are spread, once it drains.
+    draining: Option<Duration>,
 }
 
 impl FanOut {
@@ -178,7 +189,11 @@ impl FanOut {
         loop {
             let expiry = self.typing.next_expiry();
             tokio::select! {
-                event = self.follower.next() => self.on_follow(event),
+                event = self.follower.next() => {
+                    self.on_follow(event);
+                    // A follower that has much at hand never waits; sessions must write meanwhile.
+                    tokio::task::consume_budget().await;
+                }
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => return,
@@ -210,6 +225,14 @@ impl FanOut {
                 let change = self.watchers.subscribe((user, connection), &users);
                 self.watch(change);
             }
+            Command::Typists(chat, typists) => {
+                let now = Instant::now();
+                for Typist { user, device, left } in typists {
+                    if self.typing.start(chat, user, device, left, now) {
+                        self.show_typing(chat, user, Some(device), true);
+                    }
+                }
+            }
             Command::Watched(answer) => {
                 let _ = answer.send(self.watchers.users());
             }
@@ -230,6 +253,13 @@ impl FanOut {
             return;
         }
         self.make_room(user, connection.device);
+        if let Some(spread) = self.draining {
+            send_elsewhere(&connection.outlet, spread);
+        }
+        let device = connection.device;
+        if !self.read().has_device(user, device) {
+            self.online.connected(user, device, feed.shard);
+        }
         self.write().connect(user, &name, feed, connection);
         if let (false, Some(snapshot)) = (known, snapshot) {
             self.admit(user, feed, &snapshot);
@@ -257,15 +287,11 @@ impl FanOut {
 
     /// Follows what the snapshot tells. The snapshot was taken before the feeds are followed:
     /// what the user's feed told in between is delivered after it, and is idempotent; a chat is
-    /// followed from its head, since its past is read as history.
+    /// followed from the log's end, since its past is read as history.
     fn admit(&mut self, user: UserId, feed: Feed, snapshot: &Followed) {
-        let covered = |shard| {
-            snapshot.persisted.iter().find(|(other, _)| *other == shard).map_or(0, |(_, seq)| *seq)
-        };
-        let mut follow = vec![(
-            feed,
-            Start::After { seq: snapshot.user_last_seq, covered: covered(feed.shard) },
-        )];
+        let mut persisted = snapshot.persisted.iter();
+        let covered = persisted.find(|(shard, _)| *shard == feed.shard).map_or(0, |(_, seq)| *seq);
+        let mut follow = vec![(feed, Start::After { seq: snapshot.user_last_seq, covered })];
         {
             let mut registry = self.write();
             for chat in &snapshot.chats {
@@ -274,8 +300,7 @@ impl FanOut {
                 let chat_feed = Feed::chat(chat.shard, chat.id);
                 registry.join(user, chat.id, chat_feed, from);
                 registry.deliver_to(user, chat.id);
-                let start = Start::Now { known: chat.last_seq, covered: covered(chat.shard) };
-                follow.push((chat_feed, start));
+                follow.push((chat_feed, Start::Now));
             }
         }
         let id = self.next_admission;
@@ -295,6 +320,14 @@ impl FanOut {
     }
 
     fn on_following(&mut self, feed: Feed, at: Seq) {
+        self.admitted_to(feed);
+        if let Some(chat) = feed.chat_id() {
+            self.catch_ups.followed(chat, feed, at);
+        }
+    }
+
+    /// Admissions that wait for the feed wait for one less.
+    fn admitted_to(&mut self, feed: Feed) {
         for id in self.starting.remove(&feed).unwrap_or_default() {
             let Some(admission) = self.admissions.get_mut(&id) else { continue };
             admission.left -= 1;
@@ -307,13 +340,20 @@ impl FanOut {
                 }
             }
         }
-        if let Some(chat) = feed.chat_id() {
-            self.catch_ups.followed(chat, feed, at);
-        }
     }
 
     fn detach(&mut self, user: UserId, connection: ConnectionId) {
+        let going = {
+            let registry = self.read();
+            registry.connection(user, connection).map(|going| going.device)
+        };
+        let shard = self.read().user(user).map(|user| user.feed.shard);
         let orphans = self.write().disconnect(user, connection);
+        if let (Some(device), Some(shard)) = (going, shard)
+            && !self.read().has_device(user, device)
+        {
+            self.online.disconnected(user, device, shard);
+        }
         let change = self.watchers.unsubscribe((user, connection));
         self.watch(change);
         if !orphans.is_empty() {
@@ -328,7 +368,7 @@ impl FanOut {
     fn unfollow(&mut self, orphans: Orphans) {
         for feed in orphans {
             self.follower.unfollow(feed);
-            self.starting.remove(&feed);
+            self.admitted_to(feed);
             if let Some(chat) = feed.chat_id() {
                 self.typing.forget_chat(chat);
             }
@@ -409,7 +449,10 @@ impl FanOut {
             Event::ChatAdded(added) => self.chat_added(user, *added),
             Event::ChatRemoved(removed) => {
                 self.leave(user, removed.chat_id, removed.until_seq);
-                self.send_to(user, &ServerEvent::ChatRemoved(ChatRef { id: removed.chat_id }));
+                // Somebody who has joined again since is not told of the leaving before.
+                if self.read().membership(user, removed.chat_id).is_none() {
+                    self.send_to(user, &ServerEvent::ChatRemoved(ChatRef { id: removed.chat_id }));
+                }
             }
             Event::DeviceRevoked(revoked) => {
                 let device_id = revoked.device_id;
@@ -417,7 +460,8 @@ impl FanOut {
                 let registry = self.read();
                 let connections = registry.user(user).map(|u| &u.connections[..]);
                 for connection in connections.unwrap_or_default() {
-                    if connection.device == device_id {
+                    // A later login of the device is another one.
+                    if (connection.device, connection.session) == (device_id, revoked.session) {
                         connection.outlet.send(frame.clone());
                         connection.outlet.close(close::DEVICE_REVOKED);
                     }
@@ -436,13 +480,10 @@ impl FanOut {
             return;
         }
         self.send_to(user, &ServerEvent::ChatAdded(&chat));
-        let position = self.follower.position(feed);
         self.catch_ups.begin(user, chat.id, from_seq);
-        match position {
-            Some(at) => self.catch_ups.followed(chat.id, feed, at),
-            // Somebody's admission may be waiting for it; then it starts where that wants.
-            None => self.follower.follow(feed, Start::After { seq: from_seq - 1, covered: 0 }),
-        }
+        // Followed here already, it answers in its place among the entries that are on their way
+        // to the hub; otherwise it starts with the one that made the user a participant.
+        self.follower.follow(feed, Start::After { seq: from_seq - 1, covered: 0 });
     }
 
     fn on_caught_up(&mut self, found: catch_up::Found) {
@@ -527,14 +568,20 @@ impl FanOut {
         }
     }
 
-    fn drain(&self, spread: Duration) {
-        let spread = spread.as_millis().try_into().unwrap_or(u64::MAX);
+    fn drain(&mut self, spread: Duration) {
+        self.draining = Some(spread);
         for user in self.read().users() {
             for connection in &user.connections {
-                let after_ms = rand::random_range(0..=spread);
-                connection.outlet.send(frame(&ServerEvent::Reconnect { after_ms }));
-                connection.outlet.close(close::DRAINING);
+                send_elsewhere(&connection.outlet, spread);
             }
         }
     }
+}
+
+/// Tells a connection to come back elsewhere, after a while of its own, and to end here.
+fn send_elsewhere(outlet: &Outlet, spread: Duration) {
+    let spread = spread.as_millis().try_into().unwrap_or(u64::MAX);
+    let after_ms = rand::random_range(0..=spread);
+    outlet.send(frame(&ServerEvent::Reconnect { after_ms }));
+    outlet.drain();
 }

@@ -20,6 +20,8 @@ struct Typist {
     user: UserId,
     device: DeviceId,
     until: Instant,
+    /// When its one timer fires; one that fires at another time is of an earlier start.
+    armed: Instant,
 }
 
 /// See the module.
@@ -51,7 +53,7 @@ impl Typing {
         if typists.len() >= TYPISTS_MAX {
             return false;
         }
-        typists.push(Typist { user, device, until });
+        typists.push(Typist { user, device, until, armed: until });
         self.timers.push(Reverse((until, chat, user, device)));
         news
     }
@@ -85,14 +87,17 @@ impl Typing {
                 break;
             }
             self.timers.pop();
-            let typists = self.chats.get(&chat).map(|typists| &typists[..]).unwrap_or_default();
-            let typist = typists.iter().find(|t| t.user == user && t.device == device);
-            match typist.map(|typist| typist.until) {
-                Some(until) if until > now => {
-                    self.timers.push(Reverse((until, chat, user, device)));
-                }
-                Some(_) if self.stop(chat, user, device) => stopped.push((chat, user)),
-                Some(_) | None => {}
+            let typists = self.chats.get_mut(&chat).map(|typists| &mut typists[..]);
+            let typist = typists
+                .unwrap_or_default()
+                .iter_mut()
+                .find(|t| t.user == user && t.device == device && t.armed == until);
+            let Some(typist) = typist else { continue };
+            if typist.until > now {
+                typist.armed = typist.until;
+                self.timers.push(Reverse((typist.until, chat, user, device)));
+            } else if self.stop(chat, user, device) {
+                stopped.push((chat, user));
             }
         }
         stopped

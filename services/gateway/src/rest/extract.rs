@@ -4,11 +4,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
-    RequestExt,
     extract::{ConnectInfo, FromRef, FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -16,6 +15,7 @@ use axum_extra::{
     TypedHeader,
     headers::{Authorization, authorization::Bearer},
 };
+use futures::StreamExt;
 use garde::Validate;
 use natter_protocol::{
     client::refuse_impersonation,
@@ -23,6 +23,7 @@ use natter_protocol::{
     limits,
 };
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::problem::{NOWHERE, Problem};
@@ -188,20 +189,34 @@ where
     }
 }
 
+/// What is read of a body that is too large, before it is answered: a connection that is closed
+/// with something unread is reset, and the client would not see why.
+const DRAINED_BYTES: usize = 2 * 1024 * 1024;
+/// For how long.
+const DRAINED_WITHIN: Duration = Duration::from_secs(1);
+
 async fn read(request: Request) -> Result<axum::body::Bytes, Problem> {
-    let too_large = || {
-        let limit = limits::FRAME_BYTES;
-        WireError::new(ErrorCode::TooLarge, format!("the body is larger than {limit} bytes"))
-    };
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limits::FRAME_BYTES as u64) {
-        return Err(too_large().into());
+    let mut body = request.into_body().into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| {
+            // A client that hung up hears no answer anyway.
+            WireError::new(ErrorCode::BadRequest, "the body is not complete")
+        })?;
+        if bytes.len() + chunk.len() > limits::FRAME_BYTES {
+            let drain = async {
+                let mut drained = 0;
+                while let (true, Some(Ok(chunk))) = (drained < DRAINED_BYTES, body.next().await) {
+                    drained += chunk.len();
+                }
+            };
+            let _ = timeout(DRAINED_WITHIN, drain).await;
+            let message = format!("the body is larger than {} bytes", limits::FRAME_BYTES);
+            return Err(WireError::new(ErrorCode::TooLarge, message).into());
+        }
+        bytes.extend_from_slice(&chunk);
     }
-    let body = request.with_limited_body().into_body();
-    let read = axum::body::to_bytes(body, limits::FRAME_BYTES).await;
-    // The limit, or a client that hung up: the latter hears no answer anyway.
-    Ok(read.map_err(|_| too_large())?)
+    Ok(bytes.into())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use natter_protocol::{
     client::{ClientFrame, Command},
     error::{ErrorCode, WireError, close},
@@ -25,7 +25,7 @@ use crate::{
     auth::Caller,
     fault,
     hub::{Attach, Command as HubCommand, frames::frame},
-    registry::{Closing, Connection, Outlet},
+    registry::{Closing, Connection, Outgoing, Outlet},
 };
 
 /// How long following everything may take, with the broker away for instance.
@@ -153,7 +153,7 @@ pub struct Place {
     /// The connection's id.
     pub connection: ConnectionId,
     /// What it is sent.
-    pub frames: mpsc::Receiver<Utf8Bytes>,
+    pub frames: mpsc::Receiver<Outgoing>,
     /// How it is told to end.
     pub closing: Arc<Closing>,
     outlet: Outlet,
@@ -194,6 +194,7 @@ impl Place {
                 connection: Connection {
                     id: self.connection,
                     device: self.caller.device_id,
+                    session: self.caller.session,
                     outlet: self.outlet.clone(),
                     echo,
                 },
@@ -208,11 +209,16 @@ impl Place {
                 Err(_) => return Err(fault::unavailable("the node")),
             }
         }
-        // The device may have been revoked after the token was checked and before its user's feed
+        // The device may have been revoked or signed out after the token was checked and before its user's feed
         // was followed. Whatever is revoked from here on comes by the feed.
         let state = self.app.store.device_state(user, self.caller.device_id).await;
         match state.map_err(fault::store)? {
-            Some(state) if !state.revoked => Ok(()),
+            Some(state)
+                if !state.revoked
+                    && (self.caller.session.is_none() || self.caller.session == state.session) =>
+            {
+                Ok(())
+            }
             _ => {
                 self.outlet.close(close::DEVICE_REVOKED);
                 Ok(())

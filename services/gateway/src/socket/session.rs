@@ -6,7 +6,11 @@
 //! next request starts at once, and the reply comes from the hub, at the message's place in the
 //! feed. Only what never gets there is answered from here: refusals and duplicates.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -31,7 +35,8 @@ use crate::{
     auth::Caller,
     hub::{Command as HubCommand, frames::frame},
     rate::{Bucket, Rate},
-    send::Settled,
+    registry::Outgoing,
+    send::{Settled, Stored},
     text,
 };
 
@@ -41,12 +46,23 @@ const IN_FLIGHT: usize = 64;
 const WRITE_BATCH: usize = 64;
 /// How long a client may take to take in what is written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Events refused in a row, after which the client is not listening to the refusals.
-const REFUSALS_MAX: u32 = 1_000;
+/// Refusals that a client may collect: so many at once, and this many a second for long. One
+/// that exceeds it is not listening to them.
+const PATIENCE: Rate = Rate { per_second: 100.0, burst: 1_000.0 };
 /// How long a draining connection waits for what is in flight.
-const DRAIN_IN_FLIGHT: Duration = Duration::from_secs(6);
+const DRAIN_IN_FLIGHT: Duration = Duration::from_secs(8);
+/// A message that was stored and has not come by in its feed for this long never will: its sender
+/// is no participant any more. The reply is then given out of its place.
+const OWED: Duration = Duration::from_secs(5);
 
 type InFlight = BoxFuture<'static, (Option<u64>, Result<Settled, WireError>)>;
+
+/// A request that is answered from its message's place in the feed.
+struct Owed {
+    request: u64,
+    /// Once the broker has acknowledged it.
+    stored: Option<(Instant, Box<Stored>)>,
+}
 
 /// See the module.
 pub struct Session {
@@ -56,11 +72,13 @@ pub struct Session {
     place: Place,
     running: Option<BoxFuture<'static, Done>>,
     in_flight: FuturesUnordered<InFlight>,
+    /// Oldest first, at most [`IN_FLIGHT`] and those stored within the last 5 s.
+    owed: VecDeque<Owed>,
     /// Chats in which this connection has started to type.
     typing: HashMap<ChatId, Feed>,
     bucket: Bucket,
     rate: Rate,
-    refusals: u32,
+    patience: Bucket,
     expires_at: OffsetDateTime,
     heard: Instant,
     pinged: Instant,
@@ -85,8 +103,9 @@ impl Session {
             place,
             running: None,
             in_flight: FuturesUnordered::new(),
+            owed: VecDeque::new(),
             typing: HashMap::new(),
-            refusals: 0,
+            patience: Bucket::full(PATIENCE, now.into_std()),
             heard: now,
             pinged: now,
         }
@@ -95,14 +114,8 @@ impl Session {
     /// Runs until the connection ends.
     pub async fn run(mut self) {
         metrics::gauge!("natter_connections").increment(1);
-        self.app.online.connected(&self.who.caller);
         let end = self.exchange().await;
-        let end = match end {
-            Some(close::DRAINING) => self.finish().await,
-            other => other,
-        };
         self.stop_typing();
-        self.app.online.disconnected(&self.who.caller, self.who.connection);
         metrics::gauge!("natter_connections").decrement(1);
         let Self { socket, place, .. } = self;
         // Nothing more is delivered to it, while it says goodbye.
@@ -113,18 +126,36 @@ impl Session {
     }
 
     async fn exchange(&mut self) -> End {
+        let closing = Arc::clone(&self.place.closing);
+        // Once the node drains nothing new is taken, and what was taken is brought to its end.
+        let mut drained = None;
         loop {
-            let reading = self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
-            let deadline = self.deadline();
+            let draining = drained.is_some();
+            if draining && self.at_rest() {
+                return Some(close::DRAINING);
+            }
+            let reading = !draining && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
+            let deadline = drained.unwrap_or_else(|| self.deadline());
             let step = tokio::select! {
-                code = self.place.closing.closed() => return self.last_words(code).await,
-                Some(frame) = self.place.frames.recv() => self.write(frame).await,
+                () = closing.ending(), if !draining || closing.code().is_some() => {
+                    match closing.code() {
+                        Some(code) => return self.last_words(code).await,
+                        None => drained = Some(Instant::now() + DRAIN_IN_FLIGHT),
+                    }
+                    Ok(())
+                }
+                Some(frame) = self.place.frames.recv() => self.write_queued(frame).await,
                 message = self.socket.recv(), if reading => self.on_message(message).await,
                 done = run(&mut self.running), if self.running.is_some() => self.on_done(done).await,
                 Some((request, settled)) = self.in_flight.next() => {
                     self.on_settled(request, settled).await
                 }
-                () = sleep_until(deadline) => self.on_time().await,
+                () = sleep_until(deadline) => {
+                    if draining {
+                        return Some(close::DRAINING);
+                    }
+                    self.on_time().await
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -132,11 +163,21 @@ impl Session {
         }
     }
 
+    /// Nothing is under way, and nothing waits to be written.
+    fn at_rest(&self) -> bool {
+        self.running.is_none()
+            && self.in_flight.is_empty()
+            && self.owed.is_empty()
+            && self.place.frames.is_empty()
+    }
+
     /// What is queued and still matters when the hub closes the connection.
     async fn last_words(&mut self, code: u16) -> End {
-        if code == close::DEVICE_REVOKED || code == close::DRAINING {
-            while let Ok(frame) = self.place.frames.try_recv() {
-                if self.write(frame).await.is_err() {
+        if code == close::DEVICE_REVOKED {
+            while let Ok(outgoing) = self.place.frames.try_recv() {
+                let message = Message::Text(outgoing.into_frame());
+                let written = timeout(super::GOODBYE, self.socket.send(message));
+                if !matches!(written.await, Ok(Ok(()))) {
                     return None;
                 }
             }
@@ -144,39 +185,32 @@ impl Session {
         Some(code)
     }
 
-    /// The node drains: nothing new is taken, what was taken is brought to its end.
-    async fn finish(&mut self) -> End {
-        let until = Instant::now() + DRAIN_IN_FLIGHT;
-        loop {
-            if self.running.is_none() && self.in_flight.is_empty() {
-                return Some(close::DRAINING);
-            }
-            let step = tokio::select! {
-                Some(frame) = self.place.frames.recv() => self.write(frame).await,
-                done = run(&mut self.running), if self.running.is_some() => self.on_done(done).await,
-                Some((request, settled)) = self.in_flight.next() => {
-                    self.on_settled(request, settled).await
-                }
-                () = sleep_until(until) => return Some(close::DRAINING),
-            };
-            if let Err(end) = step {
-                return end;
-            }
-        }
-    }
-
-    /// The earliest of: time to ping, silence for too long, the token's end.
+    /// The earliest of: time to ping, the token's end, a reply that is owed for too long.
     fn deadline(&self) -> Instant {
         let heartbeat = self.app.config.socket.heartbeat();
         let ping = self.pinged + heartbeat;
         let left = self.expires_at - OffsetDateTime::now_utc();
         let expiry = Instant::now() + left.try_into().unwrap_or(Duration::ZERO);
-        ping.min(expiry)
+        let owed = self.owed.front().and_then(|owed| owed.stored.as_ref());
+        let owed = owed.map_or(ping, |(since, _)| *since + OWED);
+        ping.min(expiry).min(owed)
     }
 
     async fn on_time(&mut self) -> Result<(), End> {
         if self.expires_at <= OffsetDateTime::now_utc() {
             return Err(Some(close::UNAUTHENTICATED));
+        }
+        while let Some(Owed { stored: Some((since, _)), .. }) = self.owed.front()
+            && since.elapsed() >= OWED
+        {
+            let Some(Owed { request, stored: Some((_, stored)) }) = self.owed.pop_front() else {
+                break;
+            };
+            let sent = stored.reply(&self.app).await;
+            match sent {
+                Ok(sent) => self.reply(Some(request), &sent).await?,
+                Err(error) => self.refuse(Some(request), &error).await?,
+            }
         }
         let heartbeat = self.app.config.socket.heartbeat();
         if self.heard.elapsed() >= heartbeat * 2 {
@@ -189,18 +223,32 @@ impl Session {
         Ok(())
     }
 
-    /// Writes the frame and all that waits behind it, and flushes once.
-    async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
+    /// Writes what was queued and all that waits behind it, and flushes once.
+    async fn write_queued(&mut self, first: Outgoing) -> Result<(), End> {
         let closing = Arc::clone(&self.place.closing);
         let write = async {
-            self.socket.feed(Message::Text(frame)).await?;
-            for _ in 0..WRITE_BATCH {
-                let Ok(frame) = self.place.frames.try_recv() else { break };
-                self.socket.feed(Message::Text(frame)).await?;
+            let mut outgoing = first;
+            for left in (0..WRITE_BATCH).rev() {
+                if let Outgoing::Reply(request, _) = outgoing {
+                    paid(&mut self.owed, Some(request));
+                }
+                self.socket.feed(Message::Text(outgoing.into_frame())).await?;
+                if left == 0 {
+                    break;
+                }
+                match self.place.frames.try_recv() {
+                    Ok(next) => outgoing = next,
+                    Err(_) => break,
+                }
             }
             self.socket.flush().await
         };
         within(&closing, write).await
+    }
+
+    /// Writes a frame of this session's own.
+    async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
+        self.flushed(Message::Text(frame)).await
     }
 
     async fn flushed(&mut self, message: Message) -> Result<(), End> {
@@ -224,16 +272,15 @@ impl Session {
 
     async fn on_frame(&mut self, text: &str) -> Result<(), End> {
         let Ok(frame) = ClientFrame::parse(text) else { return Err(Some(close::MALFORMED)) };
-        if let Err(wait) = self.bucket.take(self.rate, std::time::Instant::now()) {
-            self.refusals += 1;
-            if self.refusals > REFUSALS_MAX {
+        let now = std::time::Instant::now();
+        if let Err(wait) = self.bucket.take(self.rate, now) {
+            if self.patience.take(PATIENCE, now).is_err() {
                 return Err(Some(close::RATE_LIMITED));
             }
             let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
             let error = WireError::new(ErrorCode::RateLimited, "too many events");
             return self.refuse(frame.id, &error.retry_after_ms(wait)).await;
         }
-        self.refusals = 0;
         let caller = self.who.caller.user_id;
         let command = text::refuse_nul(text)
             .and_then(|()| Command::parse(&frame.event, frame.data, Some(caller)));
@@ -265,6 +312,11 @@ impl Session {
                 Ok(())
             }
             Ok(commands::Outcome::Published(in_flight)) => {
+                // The message ends the typing, everywhere; what is typed from here on does not.
+                self.typing.remove(&in_flight.chat());
+                if let Some(request) = request {
+                    self.owed.push_back(Owed { request, stored: None });
+                }
                 let app = self.app.clone();
                 self.in_flight.push(async move { (request, in_flight.settle(&app).await) }.boxed());
                 Ok(())
@@ -292,15 +344,26 @@ impl Session {
     ) -> Result<(), End> {
         match settled {
             // The hub replies, at the message's place; were the live copy lost, it is fetched.
-            Ok(Settled::Stored(feed, seq)) => {
-                if let Some(chat) = feed.chat_id() {
-                    self.typing.remove(&chat);
+            Ok(Settled::Stored(stored)) => {
+                let (feed, seq) = (stored.feed(), stored.seq());
+                let owed = self
+                    .owed
+                    .iter_mut()
+                    .find(|owed| Some(owed.request) == request && owed.stored.is_none());
+                if let Some(owed) = owed {
+                    owed.stored = Some((Instant::now(), stored));
                 }
                 self.app.hub.tell(HubCommand::Acked(feed, seq)).await;
                 Ok(())
             }
-            Ok(Settled::Duplicate(sent)) => self.reply::<Sent>(request, &sent).await,
-            Err(error) => self.refuse(request, &error).await,
+            Ok(Settled::Duplicate(sent)) => {
+                paid(&mut self.owed, request);
+                self.reply::<Sent>(request, &sent).await
+            }
+            Err(error) => {
+                paid(&mut self.owed, request);
+                self.refuse(request, &error).await
+            }
         }
     }
 
@@ -334,6 +397,13 @@ impl Session {
                 let _ = presence.typing_stop(chat, user_id, device_id).await;
             });
         }
+    }
+}
+
+/// The request has been answered. A client that uses a number twice gets two answers.
+fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) {
+    if let Some(place) = owed.iter().position(|owed| Some(owed.request) == request) {
+        owed.remove(place);
     }
 }
 

@@ -9,7 +9,10 @@ use async_nats::jetstream::{
         Config, DeleteStatus, DiscardPolicy, Info, PurgeResponse, Republish, Source, StorageType,
     },
 };
-use natter_protocol::ids::{Seq, Shard};
+use natter_protocol::{
+    feed::Digest,
+    ids::{Seq, Shard},
+};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -191,6 +194,9 @@ impl Bus {
             }
             self.delete_stream(&name).await?;
         }
+        // Before anything comes through it. Gateways that do not hear this have lost their
+        // connection, and trust nothing either.
+        self.publish_digest(shard, &Digest::MIRROR_ANEW)?;
         // Again: the older the head, the more the new mirror has to catch up on.
         let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
         self.create_stream(&live_config(shard, log.last_seq + 1)).await?;

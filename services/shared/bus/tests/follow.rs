@@ -17,7 +17,6 @@ use natter_protocol::{
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const NOW: Start = Start::Now { known: 0, covered: 0 };
 
 struct World {
     server: Fresh,
@@ -110,7 +109,7 @@ fn chat() -> Feed {
     Feed::chat(0, ChatId::generate())
 }
 
-/// What continues the chain from `from`.
+/// What continues the chain after the entry `from`; 0 where no entry before is known.
 fn chained(from: Seq, seqs: &[Seq]) -> Vec<(Seq, Seq)> {
     let prevs = std::iter::once(from).chain(seqs.iter().copied());
     seqs.iter().copied().zip(prevs).collect()
@@ -121,7 +120,7 @@ async fn live_entries_come_in_order_and_signals_beside_them() -> Result<()> {
     let mut world = World::new(true).await?;
     let (feed, other) = (chat(), chat());
     let first = world.publish(feed).await?;
-    assert_eq!(world.follow(feed, NOW).await?, first);
+    assert_eq!(world.follow(feed, Start::Now).await?, first);
     let mut seqs = Vec::new();
     for _ in 0..50 {
         seqs.push(world.publish(feed).await?);
@@ -147,7 +146,7 @@ async fn live_entries_come_in_order_and_signals_beside_them() -> Result<()> {
     world.publish(feed).await?;
     // What is followed afterwards is confirmed after it, so it would have come before.
     let mut unwanted = false;
-    world.follower.follow(other, NOW);
+    world.follower.follow(other, Start::Now);
     world
         .wait(|event| match event {
             FollowEvent::Entry(on, _) => {
@@ -176,7 +175,7 @@ async fn what_lies_before_the_subscription_is_read_from_the_log() -> Result<()> 
     for _ in 0..5 {
         seqs.push(world.publish(feed).await?);
     }
-    assert_eq!(world.entries(feed, 595).await?, chained(after, &seqs[10..]));
+    assert_eq!(world.entries(feed, 595).await?, chained(0, &seqs[10..]));
     Ok(())
 }
 
@@ -185,11 +184,11 @@ async fn an_ack_a_digest_and_a_look_at_the_heads_each_find_a_lost_tail() -> Resu
     // Without a live mirror everything is lost on the live path.
     let mut world = World::new(false).await?;
     let feed = chat();
-    let start = world.follow(feed, NOW).await?;
+    world.follow(feed, Start::Now).await?;
 
     let acked = world.publish(feed).await?;
     world.follower.expect(feed, acked);
-    assert_eq!(world.entries(feed, 1).await?, chained(start, &[acked]));
+    assert_eq!(world.entries(feed, 1).await?, chained(0, &[acked]));
 
     let told = world.publish(feed).await?;
     let heads = vec![(feed.kind, feed.id, told)];
@@ -206,9 +205,9 @@ async fn an_ack_a_digest_and_a_look_at_the_heads_each_find_a_lost_tail() -> Resu
 async fn a_mirror_lost_between_two_entries_leaves_no_hole() -> Result<()> {
     let mut world = World::new(true).await?;
     let feed = chat();
-    let start = world.follow(feed, NOW).await?;
+    world.follow(feed, Start::Now).await?;
     let mut seqs = vec![world.publish(feed).await?];
-    assert_eq!(world.entries(feed, 1).await?, chained(start, &seqs));
+    assert_eq!(world.entries(feed, 1).await?, chained(0, &seqs));
     // Memory goes with its server; what is stored before the mirror is made anew never goes live.
     let mut watch = LiveWatch::default();
     world.delete_live().await?;
@@ -223,10 +222,10 @@ async fn a_mirror_lost_between_two_entries_leaves_no_hole() -> Result<()> {
 async fn a_broker_that_comes_back_is_followed_on() -> Result<()> {
     let mut world = World::new(true).await?;
     let (feed, quiet) = (chat(), chat());
-    let start = world.follow(feed, NOW).await?;
-    let still = world.follow(quiet, NOW).await?;
+    world.follow(feed, Start::Now).await?;
+    world.follow(quiet, Start::Now).await?;
     let first = world.publish(feed).await?;
-    assert_eq!(world.entries(feed, 1).await?, chained(start, &[first]));
+    assert_eq!(world.entries(feed, 1).await?, chained(0, &[first]));
     world.server.restart().await?;
     world.wait(|event| (event == FollowEvent::Connected(false)).then_some(())).await?;
     eventually(async || Ok(world.bus.ping().await?)).await?;
@@ -245,7 +244,7 @@ async fn a_broker_that_comes_back_is_followed_on() -> Result<()> {
         );
     }
     seen.sort_by_key(|(_, seq, _)| *seq);
-    if seen != [(feed, second, first), (quiet, unheard, still)] {
+    if seen != [(feed, second, first), (quiet, unheard, 0)] {
         bail!("{seen:?}");
     }
     Ok(())

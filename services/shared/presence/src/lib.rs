@@ -43,3 +43,4 @@ pub use config::PresenceConfig;
 pub use error::PresenceError;
 pub use node::Heartbeat;
 pub use online::REFRESH_EVERY;
+pub use typing::Typist;

@@ -3,13 +3,9 @@ use std::{sync::LazyLock, time::Duration};
 use natter_protocol::ids::{ChatId, DeviceId, UserId};
 use redis::Script;
 
-use crate::{
-    PresenceClient, PresenceError,
-    node::millis,
-    online::{parsed, script},
-};
+use crate::{PresenceClient, PresenceError, node::millis, online::script};
 
-/// Most users that [`PresenceClient::typing_in`] tells.
+/// Most entries that [`PresenceClient::typing_in`] tells.
 const TOLD: usize = 100;
 /// Most entries kept for a chat.
 const KEPT: usize = 1_000;
@@ -45,11 +41,30 @@ impl PresenceClient {
         self.command("typing_stop", &stop).await
     }
 
-    /// The users who type in a chat now, each once, most recent first; at most 100.
-    pub async fn typing_in(&self, chat: ChatId) -> Result<Vec<UserId>, PresenceError> {
+    /// Who types in a chat now, on which devices, most recent first; at most 100.
+    pub async fn typing_in(&self, chat: ChatId) -> Result<Vec<Typist>, PresenceError> {
         let mut call = IN.key(typing(chat));
-        let users: Vec<String> = self.script("typing_in", call.arg(TOLD)).await?;
-        Ok(parsed(&users))
+        let entries: Vec<(String, u64)> = self.script("typing_in", call.arg(TOLD)).await?;
+        Ok(entries.iter().filter_map(|(entry, left)| Typist::parse(entry, *left)).collect())
+    }
+}
+
+/// One who types, on one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Typist {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// How long it goes on if nothing more is heard.
+    pub left: Duration,
+}
+
+impl Typist {
+    fn parse(entry: &str, left: u64) -> Option<Self> {
+        let (user, device) = entry.split_once('|')?;
+        let left = Duration::from_millis(left);
+        Some(Self { user: user.parse().ok()?, device: device.parse().ok()?, left })
     }
 }
 

@@ -207,6 +207,10 @@ pub struct ChatRemoved {
 pub struct DeviceRevoked {
     /// Which.
     pub device_id: DeviceId,
+    /// The login that ended; none for a device of an outside issuer, which has no logins here.
+    /// A later login of the same device does not end by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Uuid>,
 }
 
 /// A user's new name.
@@ -313,4 +317,10 @@ pub struct Digest {
     pub to: Seq,
     /// The feeds that the range touches, each with its last sequence in it.
     pub heads: Vec<(FeedKind, Uuid, Seq)>,
+}
+
+impl Digest {
+    /// Not a digest of anything: the live mirror is about to be made anew, and its first entry of
+    /// each feed will not name the one before.
+    pub const MIRROR_ANEW: Self = Self { epoch: 0, from: 0, to: 0, heads: Vec::new() };
 }

@@ -71,19 +71,23 @@ impl Store {
     /// when the user has no such device or it is revoked already.
     pub async fn revoke_device(&self, user: UserId, device: DeviceId) -> Result<Option<Uuid>> {
         let mut tx = self.pool.begin().await?;
-        let user_shard: Option<i16> = sqlx::query_scalar(
-            "UPDATE devices d SET session = NULL, revoked_at = now() FROM users u
-             WHERE d.id = $1 AND d.user_id = $2 AND d.revoked_at IS NULL AND u.id = d.user_id
-             RETURNING u.shard",
+        let revoked: Option<(i16, Option<Uuid>)> = sqlx::query_as(
+            "WITH before AS (
+                 SELECT id, session FROM devices
+                 WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL FOR NO KEY UPDATE
+             )
+             UPDATE devices d SET session = NULL, revoked_at = now() FROM users u, before
+             WHERE d.id = before.id AND u.id = d.user_id
+             RETURNING u.shard, before.session",
         )
         .bind(device.0)
         .bind(user.0)
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(user_shard) = user_shard else {
+        let Some((user_shard, session)) = revoked else {
             return Ok(None);
         };
-        signed_out(&mut tx, user, shard(user_shard), &[device.0]).await?;
+        signed_out(&mut tx, user, shard(user_shard), &[(device.0, session)]).await?;
         tx.commit().await?;
         Ok(Some(user.0))
     }
@@ -166,8 +170,8 @@ pub(crate) async fn end_logins(
         Which::AllBut(device) => (None, Some(device.0)),
     };
     // The outside issuer's devices have no session to end; only revoking them helps.
-    let devices: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM devices
+    let logins: Vec<(Uuid, Option<Uuid>)> = sqlx::query_as(
+        "SELECT id, session FROM devices
          WHERE user_id = $1 AND session IS NOT NULL
            AND ($2::uuid IS NULL OR id = $2) AND ($3::uuid IS NULL OR id <> $3)
          ORDER BY id FOR NO KEY UPDATE",
@@ -177,28 +181,31 @@ pub(crate) async fn end_logins(
     .bind(but)
     .fetch_all(&mut *tx)
     .await?;
+    let devices: Vec<Uuid> = logins.iter().map(|(device, _)| *device).collect();
     sqlx::query("UPDATE devices SET session = NULL WHERE id = ANY($1)")
-        .bind(&devices)
+        .bind(devices)
         .execute(&mut *tx)
         .await?;
-    signed_out(tx, user, user_shard, &devices).await?;
-    Ok(!devices.is_empty())
+    signed_out(tx, user, user_shard, &logins).await?;
+    Ok(!logins.is_empty())
 }
 
-/// What follows for devices whose session has just been taken.
+/// What follows for devices whose session, which is told, has just been taken.
 async fn signed_out(
     tx: &mut PgConnection,
     user: UserId,
     user_shard: Shard,
-    devices: &[Uuid],
+    logins: &[(Uuid, Option<Uuid>)],
 ) -> Result<()> {
+    let devices: Vec<Uuid> = logins.iter().map(|(device, _)| *device).collect();
     sqlx::query("DELETE FROM refresh_tokens WHERE device_id = ANY($1)")
         .bind(devices)
         .execute(&mut *tx)
         .await?;
     // A row each: the message id of a relayed entry names the row and the user.
-    for device in devices {
-        let change = UserChange::DeviceRevoked(DeviceRevoked { device_id: DeviceId(*device) });
+    for &(device, session) in logins {
+        let revoked = DeviceRevoked { device_id: DeviceId(device), session };
+        let change = UserChange::DeviceRevoked(revoked);
         outbox::add_for_user(tx, user, user_shard, change).await?;
     }
     Ok(())

@@ -237,8 +237,8 @@ impl Store {
     /// # Errors
     /// `NotFound` when there is no such user.
     pub async fn followed(&self, user: UserId) -> Result<Followed> {
-        // One statement is one snapshot: a membership that it does not show has not been relayed
-        // before either, so the user's feed beyond `user_last_seq` tells it.
+        // One statement is one snapshot: a membership without its place has not been put on the
+        // user's feed before, so the feed beyond `user_last_seq` tells it.
         let row: FollowedRow = sqlx::query_as(
             "SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
                     COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,

@@ -177,13 +177,13 @@ where
     Ok(match (&item.chat, row.chat_seq) {
         (Some(chat), None) => {
             let place = publish_chat(row.id, chat, publish).await?;
-            keep_place(tx, row.id, place).await?;
+            keep_place(tx, row.id, &item, chat, place).await?;
             Step::ChatPublished
         }
         (chat, place) => {
             let place = place.map_or(0, seq);
             publish_users(row.id, chat.as_ref(), place, &item.users, publish).await?;
-            finish(tx, row.id, &item, place).await?;
+            finish(tx, row.id).await?;
             Step::Done
         }
     })
@@ -294,7 +294,36 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
     })
 }
 
-async fn keep_place(tx: &mut PgConnection, row: i64, place: Seq) -> Result<()> {
+/// Notes the chat's place in the row, and in the memberships that the row is about. That is before
+/// any user's feed tells of it: who reads a membership without its place will hear of it there. A
+/// membership that has changed again since has another version, and a later row of the lane for
+/// its place.
+async fn keep_place(
+    tx: &mut PgConnection,
+    row: i64,
+    item: &OutboxItem,
+    chat: &OutboxChat,
+    place: Seq,
+) -> Result<()> {
+    let of = |wanted: fn(&UserChange) -> bool| -> Vec<Uuid> {
+        let users = item.users.iter().filter(|user| wanted(&user.change));
+        users.map(|user| user.user_id.0).collect()
+    };
+    let added = of(|change| matches!(change, UserChange::Added { .. }));
+    let removed = of(|change| matches!(change, UserChange::Removed));
+    sqlx::query(
+        "UPDATE chat_members SET
+             from_seq = CASE WHEN user_id = ANY($3) THEN $5 ELSE from_seq END,
+             until_seq = CASE WHEN user_id = ANY($4) THEN $5 ELSE until_seq END
+         WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))",
+    )
+    .bind(chat.chat_id.0)
+    .bind(chat.event.version)
+    .bind(added)
+    .bind(removed)
+    .bind(sql_seq(place))
+    .execute(&mut *tx)
+    .await?;
     sqlx::query("UPDATE outbox SET chat_seq = $2 WHERE id = $1")
         .bind(row)
         .bind(sql_seq(place))
@@ -303,30 +332,7 @@ async fn keep_place(tx: &mut PgConnection, row: i64, place: Seq) -> Result<()> {
     Ok(())
 }
 
-/// Notes the place in the memberships that the row is about, and takes the row away. A membership
-/// that has changed again since has another version, and a later row of the lane for its place.
-async fn finish(tx: &mut PgConnection, row: i64, item: &OutboxItem, place: Seq) -> Result<()> {
-    if let Some(chat) = &item.chat {
-        let of = |wanted: fn(&UserChange) -> bool| -> Vec<Uuid> {
-            let users = item.users.iter().filter(|user| wanted(&user.change));
-            users.map(|user| user.user_id.0).collect()
-        };
-        let added = of(|change| matches!(change, UserChange::Added { .. }));
-        let removed = of(|change| matches!(change, UserChange::Removed));
-        sqlx::query(
-            "UPDATE chat_members SET
-                 from_seq = CASE WHEN user_id = ANY($3) THEN $5 ELSE from_seq END,
-                 until_seq = CASE WHEN user_id = ANY($4) THEN $5 ELSE until_seq END
-             WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))",
-        )
-        .bind(chat.chat_id.0)
-        .bind(chat.event.version)
-        .bind(added)
-        .bind(removed)
-        .bind(sql_seq(place))
-        .execute(&mut *tx)
-        .await?;
-    }
+async fn finish(tx: &mut PgConnection, row: i64) -> Result<()> {
     sqlx::query("DELETE FROM outbox WHERE id = $1").bind(row).execute(tx).await?;
     Ok(())
 }

@@ -17,7 +17,7 @@ const HELD_MAX: usize = 256;
 pub struct Arrival {
     /// Its place.
     pub seq: Seq,
-    /// The entry before it on the feed; 0 when the sender of this copy does not know.
+    /// The entry before it on the feed; 0 when it is not known.
     pub prev: Seq,
     /// When the broker stored it.
     pub at: OffsetDateTime,
@@ -41,6 +41,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct Chain {
     last: Seq,
+    /// `last` is an entry of this feed; not when the chain started at a place of the whole log.
+    at_entry: bool,
     phase: Phase,
     /// Something was dropped while the log was read: it has to be read again.
     again: bool,
@@ -63,7 +65,7 @@ impl Chain {
     /// A chain that holds everything back until [`Chain::start`].
     #[must_use]
     pub fn starting() -> Self {
-        Self { last: 0, phase: Phase::Starting, again: false, held: None }
+        Self { last: 0, at_entry: false, phase: Phase::Starting, again: false, held: None }
     }
 
     /// The last entry delivered, or the place where the chain started.
@@ -115,7 +117,15 @@ impl Chain {
 
     /// Somebody knows that the feed has reached `head`.
     pub fn expect(&mut self, head: Seq) -> Need {
-        if self.phase == Phase::Live && self.last < head { self.repair() } else { Need::Nothing }
+        if self.last >= head {
+            return Need::Nothing;
+        }
+        if self.phase == Phase::Live {
+            return self.repair();
+        }
+        // What is being read may have been asked for before that.
+        self.again = true;
+        Need::Nothing
     }
 
     /// The log after [`Chain::last`], oldest first; `complete` when there was no more of it.
@@ -130,7 +140,7 @@ impl Chain {
         }
         for mut entry in entries {
             if entry.seq > self.last {
-                entry.prev = self.last;
+                entry.prev = 0;
                 self.deliver(entry, out);
             }
         }
@@ -147,10 +157,11 @@ impl Chain {
     }
 
     fn deliver(&mut self, mut arrival: Arrival, out: &mut Vec<Arrival>) {
-        if arrival.prev == 0 {
+        if arrival.prev == 0 && self.at_entry {
             arrival.prev = self.last;
         }
         self.last = arrival.seq;
+        self.at_entry = true;
         out.push(arrival);
     }
 

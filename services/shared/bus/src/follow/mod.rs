@@ -6,7 +6,7 @@
 //! the chain, and, after a reconnect or where digests are missing, a check of all followed heads.
 //!
 //! The race that matters: an entry may be published while a feed is being subscribed. So the
-//! subscription is confirmed first (PING, PONG on the same connection), the head is looked up
+//! subscription is confirmed first (PING, PONG on the same connection), the log's end is looked up
 //! after, and what came in between is held by the chain.
 //!
 //! - `link`: the connection to the broker
@@ -45,6 +45,9 @@ use crate::{Bus, BusConfig, BusError, Stored, subjects};
 const GRACE: Duration = Duration::from_millis(150);
 /// Without a digest for this long, heads are checked instead.
 const DIGEST_SILENCE: Duration = Duration::from_secs(2);
+/// How long entries of unknown predecessor are not trusted once the live mirror is made anew: the
+/// first one of each feed comes without, and digests must have told of what went by meanwhile.
+const DISTRUST: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
 /// Reads of the log under way at once; more wait.
 const REPAIRS: usize = 16;
@@ -67,14 +70,8 @@ pub enum Start {
         /// Where Postgres stood in the shard's log; 0 when it is not known.
         covered: Seq,
     },
-    /// With what comes from now on. `known` is the feed's last entry among those up to
-    /// `covered`, as Postgres has it: it saves reading the log.
-    Now {
-        /// The feed's last entry up to `covered`; 0 for none.
-        known: Seq,
-        /// Where Postgres stands in the shard's log.
-        covered: Seq,
-    },
+    /// With what the log stores from now on.
+    Now,
 }
 
 /// What following feeds yields.
@@ -102,7 +99,16 @@ struct ShardView {
     heard: Option<Instant>,
     /// Everything on the followed feeds up to the last digest has been accounted for.
     dense: bool,
+    /// The live mirror is being made anew: until then nothing is dense.
+    distrust: Option<Instant>,
     check: Check,
+}
+
+impl ShardView {
+    /// Whether digests come.
+    fn fresh(&self) -> bool {
+        self.heard.is_some_and(|heard| heard.elapsed() < DIGEST_SILENCE)
+    }
 }
 
 /// The check of the heads of all followed feeds of a shard.
@@ -117,7 +123,7 @@ struct Check {
 }
 
 enum Done {
-    Heads(Vec<Feed>, Result<Vec<(Feed, Seq)>, BusError>),
+    End(Shard, Vec<Feed>, Result<Seq, BusError>),
     Checked(Shard, Result<Vec<(Feed, Seq)>, BusError>),
     Read(Feed, Seq, Result<Vec<Stored>, BusError>),
 }
@@ -127,6 +133,8 @@ pub struct Follower {
     bus: Bus,
     link: Link,
     connected: bool,
+    /// The ping that confirms what was followed when the connection came up.
+    up: u64,
     next_id: u64,
     feeds: HashMap<Feed, Followed>,
     watched: HashMap<Feed, u64>,
@@ -153,6 +161,7 @@ impl Follower {
             bus,
             link: Link::open(config),
             connected: false,
+            up: 0,
             next_id: 1,
             feeds: HashMap::new(),
             watched: HashMap::new(),
@@ -314,43 +323,41 @@ impl Follower {
         for (feed, id) in &self.watched {
             self.link.subscribe(*id, subjects::signal(*feed));
         }
-        // The check must not look before all of it is in force.
         let number = self.new_id();
+        self.up = number;
         self.link.ping(number);
         self.confirming.push_back((number, std::mem::take(&mut self.fresh)));
         self.ready.push_back(FollowEvent::Connected(true));
     }
 
     fn on_confirmed(&mut self, feeds: &[Feed]) {
-        let mut unknown: HashMap<Shard, Vec<Feed>> = HashMap::new();
+        let mut now: HashMap<Shard, Vec<Feed>> = HashMap::new();
         for &feed in feeds {
-            let Some(followed) = self.feeds.get(&feed) else { continue };
-            let recents = self.shards.get(&feed.shard).map(|view| &view.recents);
-            let (Start::Now { known, covered } | Start::After { seq: known, covered }) =
-                followed.start;
-            let head = recents.and_then(|recents| recents.head(feed.kind, feed.id, known, covered));
-            // In either case an entry newer than the last digest is found by the next one.
-            match (followed.start, head) {
-                (Start::After { seq, .. }, head) => {
+            match self.feeds.get(&feed).map(|followed| followed.start) {
+                Some(Start::After { seq, covered }) => {
+                    let recents = self.shards.get(&feed.shard).map(|view| &view.recents);
+                    let head = recents.and_then(|r| r.head(feed.kind, feed.id, seq, covered));
+                    // An entry newer than the last digest is told by the next one.
                     self.start(feed, seq, head.is_some_and(|head| head <= seq));
                 }
-                (Start::Now { .. }, Some(head)) => self.start(feed, head, true),
-                (Start::Now { .. }, None) => unknown.entry(feed.shard).or_default().push(feed),
+                Some(Start::Now) => now.entry(feed.shard).or_default().push(feed),
+                None => {}
             }
         }
-        for feeds in unknown.into_values() {
-            for batch in feeds.chunks(HEADS_BATCH) {
-                self.ask_heads(batch.to_vec(), Duration::ZERO);
-            }
+        for (shard, feeds) in now {
+            self.ask_end(shard, feeds, Duration::ZERO);
         }
     }
 
-    fn ask_heads(&mut self, feeds: Vec<Feed>, wait: Duration) {
+    /// Asks where the shard's log ends. What lies beyond is delivered, on all of these feeds: one
+    /// question for many, and no read of any feed.
+    fn ask_end(&mut self, shard: Shard, feeds: Vec<Feed>, wait: Duration) {
         let bus = self.bus.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
-            let heads = bus.heads(&feeds).await;
-            Done::Heads(feeds, heads)
+            let log = bus.log_state(shard).await;
+            let end = log.and_then(|log| log.ok_or(BusError::NoStream));
+            Done::End(shard, feeds, end.map(|log| log.last_seq))
         });
     }
 
@@ -394,6 +401,11 @@ impl Follower {
             }
         }
         let view = self.shards.entry(shard).or_default();
+        if *digest == Digest::MIRROR_ANEW {
+            view.dense = false;
+            view.distrust = Some(Instant::now() + DISTRUST);
+            return;
+        }
         view.heard = Some(Instant::now());
         if !view.recents.extend(digest) {
             view.dense = false;
@@ -425,16 +437,16 @@ impl Follower {
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Heads(_, Ok(heads)) => {
-                for (feed, head) in heads {
-                    self.start(feed, head, true);
+            Done::End(_, feeds, Ok(end)) => {
+                for feed in feeds {
+                    self.start(feed, end, true);
                 }
             }
-            Done::Heads(mut feeds, Err(error)) => {
-                debug!(%error, "heads of newly followed feeds");
+            Done::End(shard, mut feeds, Err(error)) => {
+                debug!(%error, shard, "where newly followed feeds start");
                 feeds.retain(|feed| self.feeds.contains_key(feed));
                 if !feeds.is_empty() {
-                    self.ask_heads(feeds, RETRY);
+                    self.ask_end(shard, feeds, RETRY);
                 }
             }
             Done::Read(feed, after, Ok(entries)) => self.on_read(feed, after, entries),
@@ -474,7 +486,9 @@ impl Follower {
             let Some((_, feed, seq)) = self.suspects.pop_front() else { break };
             self.require(feed, seq);
         }
-        if !self.connected || !self.confirming.is_empty() {
+        // The check must not look before all subscriptions of this connection are in force.
+        let resubscribing = self.confirming.front().is_some_and(|(number, _)| *number <= self.up);
+        if !self.connected || resubscribing {
             return;
         }
         for shard in self.shards.keys().copied().collect::<Vec<_>>() {
@@ -493,17 +507,20 @@ impl Follower {
     /// One batch of the check of heads at a time, so that it never crowds out the traffic.
     fn check_step(&mut self, shard: Shard, now: Instant) {
         let Some(view) = self.shards.get_mut(&shard) else { return };
-        let silent = view.heard.is_none_or(|heard| now - heard > DIGEST_SILENCE);
-        let rested = view.check.last.is_none_or(|last| now - last > DIGEST_SILENCE);
+        let silent = !view.fresh();
         if silent {
             view.dense = false;
-            view.check.wanted |= rested;
         }
         if view.check.running {
             return;
         }
         if view.check.left.is_empty() {
-            if !view.check.wanted {
+            let rested = view.check.last.is_none_or(|last| now - last > DIGEST_SILENCE);
+            let over = view.distrust.is_some_and(|until| until <= now);
+            if over {
+                view.distrust = None;
+            }
+            if !(view.check.wanted || over || silent && rested) {
                 return;
             }
             view.check.wanted = false;
@@ -529,8 +546,8 @@ impl Follower {
                 if view.check.left.is_empty() {
                     view.check.last = Some(Instant::now());
                     // Heads found now are accounted for by the repairs that they start below.
-                    let heard = view.heard.is_some_and(|heard| heard.elapsed() < DIGEST_SILENCE);
-                    view.dense = heard && !view.check.stale;
+                    let distrusted = view.distrust.is_some_and(|until| Instant::now() < until);
+                    view.dense = view.fresh() && !view.check.stale && !distrusted;
                     view.check.wanted |= view.check.stale;
                 }
                 for (feed, head) in heads {

@@ -1,15 +1,9 @@
--- KEYS: typing. ARGV: most users to return. Returns the users who type, each once, those who
--- began or went on last first.
+-- KEYS: typing. ARGV: most entries to return. Returns who types, those who began or went on last
+-- first, each with the ms that are left.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-local users, seen = {}, {}
-for _, entry in ipairs(redis.call('ZREVRANGE', KEYS[1], 0, -1)) do
-  local user = string.match(entry, '^(.-)|')
-  if user and not seen[user] then
-    seen[user] = true
-    users[#users + 1] = user
-    if #users == tonumber(ARGV[1]) then
-      break
-    end
-  end
+local found = redis.call('ZREVRANGE', KEYS[1], 0, ARGV[1] - 1, 'WITHSCORES')
+local typists = {}
+for i = 1, #found, 2 do
+  typists[#typists + 1] = { found[i], found[i + 1] - now }
 end
-return users
+return typists
