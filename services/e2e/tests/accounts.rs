@@ -314,5 +314,10 @@ async fn users_of_an_outside_issuer_are_made_on_first_sight() -> Result<()> {
     api.with_token(&token).get("/users/me").await?.refused(401, "unauthenticated")?;
     tablet.say(chat.id, "still here").await?;
     bens.hears(chat.id, "still here").await?;
+
+    // Logging out ends its connections; how long its tokens are good is its issuer's to say.
+    api.post("/auth/logout", json!({})).await?.expect(204)?;
+    tablet.expect_close(4403).await?;
+    api.get("/users/me").await?.expect(200)?;
     Ok(())
 }

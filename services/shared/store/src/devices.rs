@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Ends a device's login (log-out): the device stays in the list. Returns the user's lane, to
-    /// relay; none when it was not logged in.
+    /// relay; none when it was not logged in. Tokens of an outside issuer stay good.
     pub async fn sign_out(&self, user: UserId, device: DeviceId) -> Result<Option<Uuid>> {
         self.end_logins(user, Which::One(device)).await
     }
@@ -169,10 +169,11 @@ pub(crate) async fn end_logins(
         Which::One(device) => (Some(device.0), None),
         Which::AllBut(device) => (None, Some(device.0)),
     };
-    // The outside issuer's devices have no session to end; only revoking them helps.
+    // An outside issuer's devices have no session to end: one that logs out is told of, so that
+    // its connections close, but its tokens stay good until they expire or it is revoked.
     let logins: Vec<(Uuid, Option<Uuid>)> = sqlx::query_as(
         "SELECT id, session FROM devices
-         WHERE user_id = $1 AND session IS NOT NULL
+         WHERE user_id = $1 AND (session IS NOT NULL OR id = $2 AND external_id IS NOT NULL)
            AND ($2::uuid IS NULL OR id = $2) AND ($3::uuid IS NULL OR id <> $3)
          ORDER BY id FOR NO KEY UPDATE",
     )
