@@ -1,4 +1,4 @@
-//! What an idle connection costs: `cargo bench -p natter-e2e --bench idle`.
+//! What an idle connection costs: `cargo bench --bench idle`.
 //!
 //! Two release gateways hold `CONNECTIONS` (5,000) authenticated connections that say nothing,
 //! each of another user, who follows `CHATS_PER_USER` (20) chats with `PARTICIPANTS` (10)

@@ -151,7 +151,7 @@ pub struct OutsideIssuerArgs {
 pub struct RestArgs {
     /// Origins that browsers may call from, separated by commas; none by default, so only pages
     /// that the gateway itself serves.
-    #[arg(long, env = "NATTER_CORS_ORIGINS", value_delimiter = ',')]
+    #[arg(long, env = "NATTER_CORS_ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
     /// Take the client's address from the last entry of `X-Forwarded-For`. Only behind a proxy
@@ -220,6 +220,14 @@ pub struct SocketArgs {
     /// Whether typing shows on the typist's own devices.
     #[arg(long, env = "NATTER_OWN_DEVICES_SEE_TYPING", default_value_t = false, action = clap::ArgAction::Set)]
     pub own_devices_see_typing: bool,
+}
+
+/// An origin by name; there is no `*`, since what it allows should be a decision.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return Err("an origin starts with http:// or https://".to_owned());
+    }
+    HeaderValue::from_str(text).map_err(|_| "an origin has no such characters".to_owned())
 }
 
 impl Config {
@@ -294,5 +302,6 @@ mod tests {
         assert!(parse(&["--oidc-issuer=https://id.example"]).is_err());
         assert!(parse(&["--oidc-issuer=https://id.example", "--oidc-audience=chat"]).is_ok());
         assert!(parse(&["--shards=17"]).is_err());
+        assert!(parse(&["--cors-origins=*"]).is_err());
     }
 }

@@ -3,7 +3,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, Router, extract::ConnectInfo};
+use axum::{Extension, Router, extract::ConnectInfo, http::Request};
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
@@ -11,11 +12,11 @@ use hyper_util::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tower::Layer;
+use tower::{Layer, util::MapRequestLayer};
 
 /// How long to wait when there are no files left for another connection.
 const NO_FILES: Duration = Duration::from_millis(100);
@@ -50,8 +51,15 @@ pub async fn serve(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.head);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let place = tokio::select! {
+            biased;
+            () = closing.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let Ok(place) = place else { break };
         let (socket, peer) = tokio::select! {
+            biased;
+            () = closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -60,18 +68,33 @@ pub async fn serve(
                     continue;
                 }
             },
-            () = closing.cancelled() => break,
         };
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let peer = Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
-        let service = TowerToHyperService::new(Extension(Place(Arc::new(place))).layer(peer));
+        let asked = Arc::new(Notify::new());
+        let first = Arc::clone(&asked);
+        let service = Extension(Place(Arc::new(place))).layer(peer);
+        let service = MapRequestLayer::new(move |request: Request<Incoming>| {
+            first.notify_one();
+            request
+        })
+        .layer(service);
+        let service = TowerToHyperService::new(service);
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
         let connection = calls.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            tokio::pin!(connection);
+            // hyper's own limit begins when the version of HTTP is known, so that a peer that says
+            // nothing at all, or asks for nothing over HTTP/2, would stay.
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = asked.notified() => connection.await,
+                () = sleep(limits.head) => return,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(error, "a connection ended badly");
             }
         });

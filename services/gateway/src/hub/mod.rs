@@ -494,6 +494,9 @@ impl FanOut {
             for connection in registry.user(user_id).iter().flat_map(|user| &user.connections) {
                 connection.outlet.close(close::SLOW_CONSUMER);
             }
+            drop(registry);
+            // For connections that come before the last of those has gone.
+            self.write().deliver_to(user_id, chat);
             return;
         };
         self.write().deliver_to(user_id, chat);

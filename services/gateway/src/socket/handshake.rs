@@ -37,7 +37,7 @@ pub async fn admit(
     mut socket: WebSocket,
     token: Option<String>,
     echo: bool,
-) -> Option<Session> {
+) -> Option<Box<Session>> {
     let caller = match authenticate(&app, &mut socket, token).await {
         Ok(caller) => caller,
         Err(code) => {

@@ -31,8 +31,9 @@ use crate::app::App;
 const PROTOCOL: &str = "natter.v1";
 /// Browsers cannot set headers, so the token travels beside the subprotocol.
 const BEARER: &str = "bearer.";
-/// Most of what clients send is smaller; the default of 128 KiB is what makes idle sockets dear.
-const READ_BUFFER: usize = 4 * 1024;
+/// Most of what clients send is smaller, and the rest is read in several steps; the default of
+/// 128 KiB is what makes idle sockets dear.
+const READ_BUFFER: usize = 1024;
 /// Frames gathered before they are written.
 const WRITE_BUFFER: usize = 8 * 1024;
 /// More than any frame that the server makes: a page of history of the longest messages.

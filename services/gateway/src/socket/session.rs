@@ -51,9 +51,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Rate = Rate { per_second: 100.0, burst: 1_000.0 };
 /// How long a draining connection waits for what is in flight.
 const DRAIN_IN_FLIGHT: Duration = Duration::from_secs(8);
-/// A message that was stored and has not come by in its feed for this long never will: its sender
-/// is no participant any more. The reply is then given out of its place.
-const OWED: Duration = Duration::from_secs(5);
+/// A message that was stored and has not come by in its feed for this long will hardly: its sender
+/// is no participant any more, for one. The reply is then given out of its place.
+const OWED: Duration = Duration::from_secs(15);
 
 type InFlight = BoxFuture<'static, (Option<u64>, Result<Settled, WireError>)>;
 
@@ -72,7 +72,7 @@ pub struct Session {
     place: Place,
     running: Option<BoxFuture<'static, Done>>,
     in_flight: FuturesUnordered<InFlight>,
-    /// Oldest first, at most [`IN_FLIGHT`] and those stored within the last 5 s.
+    /// Oldest first, at most [`IN_FLIGHT`] and those stored within the last 15 s.
     owed: VecDeque<Owed>,
     /// Chats in which this connection has started to type.
     typing: HashMap<ChatId, Feed>,
@@ -89,11 +89,11 @@ type End = Option<u16>;
 
 impl Session {
     /// A session of an authenticated connection that has its place.
-    pub fn new(app: App, caller: Caller, socket: WebSocket, place: Place) -> Self {
+    pub fn new(app: App, caller: Caller, socket: WebSocket, place: Place) -> Box<Self> {
         let now = Instant::now();
         let settings = &app.config.socket;
         let rate = Rate::per_second(settings.events_per_second, settings.events_burst);
-        Self {
+        Box::new(Self {
             bucket: Bucket::full(rate, now.into_std()),
             rate,
             expires_at: caller.expires_at,
@@ -108,23 +108,25 @@ impl Session {
             patience: Bucket::full(PATIENCE, now.into_std()),
             heard: now,
             pinged: now,
-        }
+        })
     }
 
     /// Runs until the connection ends.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Self>) {
         metrics::gauge!("natter_connections").increment(1);
         let end = self.exchange().await;
         self.stop_typing();
         metrics::gauge!("natter_connections").decrement(1);
-        let Self { socket, place, .. } = self;
+        let Self { socket, place, .. } = *self;
         // Nothing more is delivered to it, while it says goodbye.
         drop(place);
         if let Some(code) = end {
-            goodbye(socket, code).await;
+            Box::pin(goodbye(socket, code)).await;
         }
     }
 
+    // What happens now and then is boxed: its futures would otherwise be part of every idle
+    // connection, several KiB of it.
     async fn exchange(&mut self) -> End {
         let closing = Arc::clone(&self.place.closing);
         // Once the node drains nothing new is taken, and what was taken is brought to its end.
@@ -139,22 +141,28 @@ impl Session {
             let step = tokio::select! {
                 () = closing.ending(), if !draining || closing.code().is_some() => {
                     match closing.code() {
-                        Some(code) => return self.last_words(code).await,
+                        Some(code) => return Box::pin(self.last_words(code)).await,
                         None => drained = Some(Instant::now() + DRAIN_IN_FLIGHT),
                     }
                     Ok(())
                 }
-                Some(frame) = self.place.frames.recv() => self.write_queued(frame).await,
-                message = self.socket.recv(), if reading => self.on_message(message).await,
-                done = run(&mut self.running), if self.running.is_some() => self.on_done(done).await,
+                Some(frame) = self.place.frames.recv() => {
+                    Box::pin(self.write_queued(frame)).await
+                }
+                message = self.socket.recv(), if reading => Box::pin(self.on_message(message)).await,
+                done = run(&mut self.running), if self.running.is_some() => {
+                    Box::pin(self.on_done(done)).await
+                }
                 Some((request, settled)) = self.in_flight.next() => {
-                    self.on_settled(request, settled).await
+                    Box::pin(self.on_settled(request, settled)).await
                 }
                 () = sleep_until(deadline) => {
                     if draining {
+                        // What is stored is answered, also out of its place.
+                        let _ = Box::pin(self.pay_owed(Duration::ZERO)).await;
                         return Some(close::DRAINING);
                     }
-                    self.on_time().await
+                    Box::pin(self.on_time()).await
                 }
             };
             if let Err(end) = step {
@@ -200,18 +208,7 @@ impl Session {
         if self.expires_at <= OffsetDateTime::now_utc() {
             return Err(Some(close::UNAUTHENTICATED));
         }
-        while let Some(Owed { stored: Some((since, _)), .. }) = self.owed.front()
-            && since.elapsed() >= OWED
-        {
-            let Some(Owed { request, stored: Some((_, stored)) }) = self.owed.pop_front() else {
-                break;
-            };
-            let sent = stored.reply(&self.app).await;
-            match sent {
-                Ok(sent) => self.reply(Some(request), &sent).await?,
-                Err(error) => self.refuse(Some(request), &error).await?,
-            }
-        }
+        self.pay_owed(OWED).await?;
         let heartbeat = self.app.config.socket.heartbeat();
         if self.heard.elapsed() >= heartbeat * 2 {
             return Err(Some(close::TIMEOUT));
@@ -223,16 +220,35 @@ impl Session {
         Ok(())
     }
 
+    /// Answers what was stored so long ago and has not come by in its feed.
+    async fn pay_owed(&mut self, age: Duration) -> Result<(), End> {
+        while let Some(Owed { stored: Some((since, _)), .. }) = self.owed.front()
+            && since.elapsed() >= age
+        {
+            let Some(Owed { request, stored: Some((_, stored)) }) = self.owed.pop_front() else {
+                break;
+            };
+            let sent = stored.reply(&self.app).await;
+            match sent {
+                Ok(sent) => self.reply(Some(request), &sent).await?,
+                Err(error) => self.refuse(Some(request), &error).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what was queued and all that waits behind it, and flushes once.
     async fn write_queued(&mut self, first: Outgoing) -> Result<(), End> {
         let closing = Arc::clone(&self.place.closing);
         let write = async {
             let mut outgoing = first;
             for left in (0..WRITE_BATCH).rev() {
-                if let Outgoing::Reply(request, _) = outgoing {
-                    paid(&mut self.owed, Some(request));
+                // One that was given out of its place is not given again.
+                let given = matches!(outgoing, Outgoing::Reply(request, _)
+                    if !paid(&mut self.owed, Some(request)));
+                if !given {
+                    self.socket.feed(Message::Text(outgoing.into_frame())).await?;
                 }
-                self.socket.feed(Message::Text(outgoing.into_frame())).await?;
                 if left == 0 {
                     break;
                 }
@@ -400,11 +416,10 @@ impl Session {
     }
 }
 
-/// The request has been answered. A client that uses a number twice gets two answers.
-fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) {
-    if let Some(place) = owed.iter().position(|owed| Some(owed.request) == request) {
-        owed.remove(place);
-    }
+/// The request is answered now. Answers whether it was owed.
+fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) -> bool {
+    let place = owed.iter().position(|owed| Some(owed.request) == request);
+    place.and_then(|place| owed.remove(place)).is_some()
 }
 
 /// The request that is worked on; for `select!`, which asks only while there is one.

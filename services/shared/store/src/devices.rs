@@ -192,7 +192,7 @@ pub(crate) async fn end_logins(
 }
 
 /// What follows for devices whose session, which is told, has just been taken.
-async fn signed_out(
+pub(crate) async fn signed_out(
     tx: &mut PgConnection,
     user: UserId,
     user_shard: Shard,

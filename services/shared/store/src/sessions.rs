@@ -148,6 +148,19 @@ pub(crate) async fn start(
     device: &NewDevice,
     refresh: &NewRefresh,
 ) -> Result<Device> {
+    // The login before ends with this one, its connections too: whoever revokes the device later
+    // means what is there by then.
+    let before: Option<(Option<Uuid>, i16)> = sqlx::query_as(
+        "SELECT d.session, u.shard FROM devices d JOIN users u ON u.id = d.user_id
+         WHERE d.id = $1 AND d.user_id = $2 FOR NO KEY UPDATE OF d",
+    )
+    .bind(device.id.0)
+    .bind(user.0)
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some((ended @ Some(_), user_shard)) = before {
+        devices::signed_out(tx, user, shard(user_shard), &[(device.id.0, ended)]).await?;
+    }
     // Two log-ins on one device: the second waits for the first and takes the device over.
     let row: Option<DeviceRow> = sqlx::query_as(
         "INSERT INTO devices (id, user_id, name, platform, session, last_seen_at)
@@ -247,7 +260,9 @@ async fn replayed(
     family: Uuid,
 ) -> Result<Rotation> {
     let (user, device) = (UserId(login.user_id), DeviceId(device));
-    sqlx::query("DELETE FROM refresh_tokens WHERE family = $1")
+    // By the device, which the index knows.
+    sqlx::query("DELETE FROM refresh_tokens WHERE device_id = $1 AND family = $2")
+        .bind(device.0)
         .bind(family)
         .execute(&mut *tx)
         .await?;

@@ -406,8 +406,10 @@ impl Follower {
             view.distrust = Some(Instant::now() + DISTRUST);
             return;
         }
+        // After a silence nobody has vouched for what went by, however well the ranges fit.
+        let resumed = !view.fresh();
         view.heard = Some(Instant::now());
-        if !view.recents.extend(digest) {
+        if !view.recents.extend(digest) || resumed {
             view.dense = false;
             view.check.wanted = true;
             view.check.stale = true;
@@ -463,7 +465,6 @@ impl Follower {
         let Some(followed) = self.feeds.get_mut(&feed) else { return };
         if followed.chain.last() != after {
             // Unfollowed and followed again meanwhile: that chain asks for itself.
-            self.repairs.push_back(feed);
             return;
         }
         let complete = entries.len() < REPAIR_BATCH;

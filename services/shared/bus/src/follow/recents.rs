@@ -29,7 +29,8 @@ impl Recents {
     /// Takes a digest in. Answers whether it continues the one before: if not, something may
     /// have happened that no digest told, and what was remembered is forgotten.
     pub fn extend(&mut self, digest: &Digest) -> bool {
-        let continues = digest.epoch == self.epoch && digest.from <= self.to && self.to > 0;
+        // Real epochs count from 1.
+        let continues = digest.epoch == self.epoch && digest.from <= self.to;
         if !continues {
             *self =
                 Self { epoch: digest.epoch, from: digest.from, to: digest.from, ..Self::default() };
@@ -50,7 +51,7 @@ impl Recents {
     /// looked through; `None` when what is remembered does not reach back that far.
     #[must_use]
     pub fn head(&self, kind: FeedKind, id: Uuid, known: Seq, covered: Seq) -> Option<Seq> {
-        if self.to == 0 || covered < self.from {
+        if self.epoch == 0 || covered < self.from {
             return None;
         }
         Some(self.heads.get(&(kind, id)).map_or(known, |head| known.max(*head)))
