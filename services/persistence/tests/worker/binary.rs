@@ -5,6 +5,10 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use natter_cluster::testing;
 use natter_store::{Store, StoreConfig};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -45,8 +49,8 @@ async fn it_migrates_runs_and_leaves_in_good_order() -> Result<()> {
     })
     .await?;
 
-    let pid = worker.id().context("it has ended")?.to_string();
-    ensure!(Command::new("kill").args(["-TERM", &pid]).status().await?.success());
+    let pid = i32::try_from(worker.id().context("it has ended")?)?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM)?;
     ensure!(timeout(PATIENCE, worker.wait()).await??.success());
     assert!(store.shards().await?.iter().all(|row| row.owner.is_none()), "given back");
     Ok(())
