@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use natter_cluster::{Cluster, Node};
+use natter_cluster::{Cluster, Node, progress::Progress};
 use natter_e2e::{
     Api,
     api::client,
@@ -66,8 +66,8 @@ async fn main() -> Result<()> {
     let chats_per_user = setting("CHATS_PER_USER", 20)?;
     let participants = setting("PARTICIPANTS", 10)?.min(connections);
 
-    eprintln!("starting two gateways");
     let cluster = tokens::trusted(Cluster::builder().gateways(2))
+        .progress(Progress::Lines)
         .gateway_env("NATTER_CALLS_PER_SECOND", "0")
         .gateway_env("NATTER_ATTEMPTS_PER_ADDRESS", "0")
         .start()
