@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
     let participants = setting("PARTICIPANTS", 10)?.min(connections);
 
     let cluster = tokens::trusted(Cluster::builder().gateways(2))
-        .progress(Progress::Lines)
+        .progress(Progress::detect())
         .gateway_env("NATTER_CALLS_PER_SECOND", "0")
         .gateway_env("NATTER_ATTEMPTS_PER_ADDRESS", "0")
         .start()
