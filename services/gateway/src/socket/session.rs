@@ -243,12 +243,12 @@ impl Session {
         let write = async {
             let mut outgoing = first;
             for left in (0..WRITE_BATCH).rev() {
-                // One that was given out of its place is not given again.
-                let given = matches!(outgoing, Outgoing::Reply(request, _)
-                    if !paid(&mut self.owed, Some(request)));
-                if !given {
-                    self.socket.feed(Message::Text(outgoing.into_frame())).await?;
+                // Also after an error whose outcome was unknown: the message has its place, and a
+                // client that follows the chain must see it there.
+                if let Outgoing::Reply(request, _) = outgoing {
+                    paid(&mut self.owed, Some(request));
                 }
+                self.socket.feed(Message::Text(outgoing.into_frame())).await?;
                 if left == 0 {
                     break;
                 }
@@ -416,10 +416,11 @@ impl Session {
     }
 }
 
-/// The request is answered now. Answers whether it was owed.
-fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) -> bool {
-    let place = owed.iter().position(|owed| Some(owed.request) == request);
-    place.and_then(|place| owed.remove(place)).is_some()
+/// The request is answered now.
+fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) {
+    if let Some(place) = owed.iter().position(|owed| Some(owed.request) == request) {
+        owed.remove(place);
+    }
 }
 
 /// The request that is worked on; for `select!`, which asks only while there is one.
