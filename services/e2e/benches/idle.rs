@@ -93,14 +93,19 @@ async fn main() -> Result<()> {
     }
     let empty = memory(&cluster)?;
     let connecting = Instant::now();
-    stream::iter(guests.iter().enumerate().skip(2))
-        .map(|(n, guest)| connect(&cluster, guest, n, &seen))
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
-    let (took, full) = (connecting.elapsed(), memory(&cluster)?);
+    let half = connections / 2;
+    let mut looks = vec![("none".to_owned(), 2, empty)];
+    for (from, to) in [(2, half.max(2)), (half.max(2), connections)] {
+        stream::iter(guests.iter().enumerate().take(to).skip(from))
+            .map(|(n, guest)| connect(&cluster, guest, n, &seen))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
+        looks.push((to.to_string(), to, memory(&cluster)?));
+    }
+    let took = connecting.elapsed();
     tokio::time::sleep(SETTLED).await;
-    let settled = memory(&cluster)?;
+    looks.push((format!("{connections}, 10 s later"), connections, memory(&cluster)?));
 
     // They are what they are said to be: a message reaches everybody in its chat.
     ensure!(seen.closed.load(Ordering::Relaxed) == 0, "connections have been closed");
@@ -111,14 +116,14 @@ async fn main() -> Result<()> {
     })
     .await?;
 
-    println!("{connections} connections over two gateways, {chats_per_user} chats each");
-    println!("with {participants} participants; connected in {took:.1?}");
-    println!("{:24} {:>10} {:>10} {:>16}", "", "gateway 1", "gateway 2", "per connection");
-    let counted = connections.saturating_sub(2).max(1) as f64;
-    for (when, now) in [("empty", empty), ("connected", full), ("10 s later", settled)] {
+    println!(
+        "{connections} connections in {took:.1?}, each in {chats_per_user} chats of {participants}"
+    );
+    println!("{:20}{:>14}{:>14}{:>16}", "connections", "gateway 1", "gateway 2", "for each");
+    for (name, count, now) in looks {
         let grown = now.iter().sum::<u64>().saturating_sub(empty.iter().sum());
-        let each = grown as f64 / counted;
-        println!("{when:24} {:>6} KiB {:>6} KiB {each:>12.2} KiB", now[0], now[1]);
+        let each = grown as f64 / count.saturating_sub(2).max(1) as f64;
+        println!("{name:20}{:>10} KiB{:>10} KiB{each:>12.2} KiB", now[0], now[1]);
     }
     cluster.stop().await
 }
