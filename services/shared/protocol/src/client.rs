@@ -55,13 +55,25 @@ pub enum Command {
     TypingStop(ChatTarget),
     /// Hear of the presence of these users.
     PresenceSubscribe(PresenceSubscribe),
+    /// Replay everything missed since a cursor.
+    Resume(Resume),
 }
 
-/// `{token}`
+/// `{cursor}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Resume {
+    /// The last one received.
+    pub cursor: String,
+}
+
+/// `{token, cursor?}`
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Authenticate {
     /// A JWT.
     pub token: String,
+    /// In a first frame: resume from here.
+    #[serde(default)]
+    pub cursor: Option<String>,
 }
 
 impl std::fmt::Debug for Authenticate {
@@ -172,6 +184,7 @@ impl Command {
             "leave_chat" => Self::LeaveChat(payload(event, text)?),
             "create_chat" => Self::CreateChat(payload(event, text)?),
             "presence_subscribe" => Self::PresenceSubscribe(payload(event, text)?),
+            "resume" => Self::Resume(payload(event, text)?),
             "authenticate" => Self::Authenticate(payload(event, text)?),
             _ => return Err(WireError::new(ErrorCode::BadRequest, "unknown event")),
         })

@@ -199,6 +199,9 @@ pub struct ChatRemoved {
     pub chat_id: ChatId,
     /// The last entry of the chat's feed that the user saw.
     pub until_seq: Seq,
+    /// The shard of the chat's feed; not in entries of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
 }
 
 /// A device lost its right to be here.

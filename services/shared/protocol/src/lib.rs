@@ -6,11 +6,13 @@
 //! - [`client`]: what clients send (`wire`: client → server)
 //! - [`server`]: what clients receive (`wire`: server → client)
 //! - [`rest`]: bodies of REST requests and answers
+//! - [`cursor`]: how far a connection has come on all its feeds
 //! - [`error`]: reply codes and close codes
 //! - [`limits`]: the bounds on what clients send
 //! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
 
 pub mod client;
+pub mod cursor;
 pub mod error;
 pub mod feed;
 pub mod ids;

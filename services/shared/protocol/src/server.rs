@@ -44,6 +44,11 @@ pub enum ServerEvent<'a> {
         /// Milliseconds to wait.
         after_ms: u64,
     },
+    /// Everything missed has been replayed.
+    ResumeDone {
+        /// Where the connection stands now.
+        cursor: String,
+    },
     /// An event without an id has failed, or a frame could not be read.
     Exception(&'a WireError),
 }
@@ -78,10 +83,41 @@ pub struct Ready {
     pub connection_id: ConnectionId,
     /// The server pings this often; silence for twice as long means that it is gone.
     pub heartbeat_ms: u64,
-    /// Whether everything missed was replayed.
+    /// Where the connection begins, or resumes from; opaque.
+    pub cursor: String,
+    /// Everything missed follows, up to `resume_done`.
     pub resumed: bool,
+    /// Why not, when it was asked for: fetch afresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_reason: Option<ResumeRefusal>,
     /// What a client may send.
     pub limits: Limits,
+}
+
+/// Why a cursor cannot be resumed from: what was missed has to be fetched afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResumeRefusal {
+    /// It is no cursor.
+    Malformed,
+    /// It is another user's.
+    Foreign,
+    /// More was missed than is replayed.
+    TooMuch,
+    /// What was missed is no longer kept as it happened.
+    TooOld,
+    /// It lies beyond what the log holds: the log has lost its end since.
+    Ahead,
+}
+
+/// The reply to `resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Everything missed follows, up to `resume_done`.
+    pub resumed: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ResumeRefusal>,
 }
 
 /// What a client may send.

@@ -287,7 +287,9 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
             Event::ChatAdded(Box::new(ChatAdded { chat: view, shard: chat.shard, from_seq: place }))
         }
         UserChange::Removed => {
-            Event::ChatRemoved(ChatRemoved { chat_id: chat?.chat_id, until_seq: place })
+            let chat = chat?;
+            let (chat_id, shard) = (chat.chat_id, Some(chat.shard));
+            Event::ChatRemoved(ChatRemoved { chat_id, until_seq: place, shard })
         }
         UserChange::DeviceRevoked(revoked) => Event::DeviceRevoked(revoked.clone()),
         UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
