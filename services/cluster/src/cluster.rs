@@ -2,8 +2,9 @@
 
 use std::{
     fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -69,7 +70,18 @@ pub struct Builder {
     env: Vec<(String, String)>,
     gateway_env: Vec<(String, String)>,
     worker_env: Vec<(String, String)>,
+    detour: Option<Detour>,
     progress: Progress,
+}
+
+/// Where gateways reach NATS, given where it is.
+#[derive(Clone)]
+struct Detour(Arc<dyn Fn(SocketAddr) -> Result<SocketAddr> + Send + Sync>);
+
+impl std::fmt::Debug for Detour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Detour")
+    }
 }
 
 impl Builder {
@@ -145,6 +157,17 @@ impl Builder {
         self
     }
 
+    /// Sends the gateways' connections to NATS by another address, which `detour` answers when
+    /// it is told NATS' own: for what loses or delays something in between.
+    #[must_use]
+    pub fn detour(
+        mut self,
+        detour: impl Fn(SocketAddr) -> Result<SocketAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.detour = Some(Detour(Arc::new(detour)));
+        self
+    }
+
     /// What is said meanwhile; only installing is by default.
     #[must_use]
     pub fn progress(mut self, progress: Progress) -> Self {
@@ -194,10 +217,15 @@ impl Builder {
         ports.resize_with(self.gateways, || None);
         let ports = ports.into_iter().map(Mutex::new);
         let ports: Vec<_> = ports.collect();
+        let mut gateway_env = self.gateway_env.clone();
+        if let Some(Detour(detour)) = &self.detour {
+            let url = format!("nats://{}", detour(nats.address())?);
+            gateway_env.insert(0, ("NATTER_NATS_URL".to_owned(), url));
+        }
         let gateways = start_all(self.gateways, |index| {
             let claimed = ports[index].lock().ok().and_then(|mut port| port.take());
             let fixed = self.fixed_port(index)?;
-            environment.start_gateway(&binaries, index, (claimed, fixed), &self.gateway_env)
+            environment.start_gateway(&binaries, index, (claimed, fixed), &gateway_env)
         })?;
         Ok(Cluster { gateways, workers, postgres, redis, nats, jwt_secret, data, _hold: hold })
     }
@@ -259,6 +287,7 @@ impl Default for Builder {
             env: Vec::new(),
             gateway_env: Vec::new(),
             worker_env: Vec::new(),
+            detour: None,
             progress: Progress::Quiet,
         }
     }

@@ -9,6 +9,7 @@
 //! | [`api`] | REST as one device uses it |
 //! | [`socket`] | one WebSocket connection: requests, and what has come |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
+//! | [`lossy`] | a way to the broker on which republished events get lost |
 //! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
 //! | [`soon`] | waiting for a thing itself instead of a while |
 //!
@@ -16,6 +17,7 @@
 //! event that is certain to arrive later on the same path.
 
 pub mod api;
+pub mod lossy;
 pub mod person;
 pub mod record;
 pub mod socket;
@@ -24,6 +26,7 @@ pub mod stage;
 pub mod tokens;
 
 pub use api::{Answer, Api};
+pub use lossy::Lossy;
 pub use person::{Device, Person};
 pub use socket::{Presenting, Socket};
 pub use soon::soon;

@@ -141,6 +141,16 @@ impl Device {
         self.gateways.api(gateway).with_token(&self.access_token)
     }
 
+    /// A connection that resumes from a cursor.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn resume(&self, gateway: usize, cursor: &str) -> Result<Socket> {
+        let address = self.gateways.addresses[gateway];
+        let label = format!("{}, resumed on gateway {gateway}", self.label);
+        Ok(Socket::resume(address, &self.access_token, cursor).await?.labelled(label))
+    }
+
     /// A connection to a gateway.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub enum Content {
         event: String,
         /// What exactly.
         data: Value,
+        /// Where the connection stands with it, where it is on a feed.
+        cursor: Option<String>,
     },
     /// The reply to a request.
     Reply {
@@ -52,7 +54,20 @@ pub enum Content {
         id: u64,
         /// What it answers.
         answer: Result<Value, WireError>,
+        /// Where the connection stands with it, where it is on a feed.
+        cursor: Option<String>,
     },
+}
+
+/// An entry of a chat's feed, as a connection got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// The chat.
+    pub chat: ChatId,
+    /// Its place.
+    pub seq: Seq,
+    /// Where the connection stood then.
+    pub cursor: String,
 }
 
 /// How a connection ended.
@@ -111,6 +126,31 @@ impl Record {
         self.since(Mark(0), name)
     }
 
+    /// All entries of chats' feeds, events and replies, in order.
+    ///
+    /// # Errors
+    /// When one is not whole.
+    pub fn entries(&self, user: UserId) -> Result<Vec<Got>> {
+        let mut got = Vec::new();
+        for Frame { content, .. } in &self.frames {
+            if let Some((chat, Step::Entry { seq, .. })) = step(content, user)? {
+                let cursor = content.cursor().context("an entry without a cursor")?.to_owned();
+                got.push(Got { chat, seq, cursor });
+            }
+        }
+        Ok(got)
+    }
+
+    /// The newest cursor.
+    pub fn cursor(&self) -> Option<String> {
+        self.frames.iter().rev().find_map(|frame| {
+            let told = |data: &Value| data["cursor"].as_str().map(str::to_owned);
+            let content = &frame.content;
+            let of_event = content.event("ready").or(content.event("resume_done"));
+            content.cursor().map(str::to_owned).or_else(|| of_event.and_then(told))
+        })
+    }
+
     /// Takes the oldest frame that `pick` makes something of and that has not been taken before.
     pub(crate) fn take<T>(&mut self, pick: impl Fn(&Content) -> Option<T>) -> Option<T> {
         self.frames.iter_mut().filter(|frame| !frame.taken).find_map(|frame| {
@@ -161,7 +201,7 @@ enum Step {
 
 fn step(content: &Content, user: UserId) -> Result<Option<(ChatId, Step)>> {
     let (chat, entry) = match content {
-        Content::Event { event, data } => match event.as_str() {
+        Content::Event { event, data, .. } => match event.as_str() {
             "message" | "system" => (&data["chatId"], data),
             "chat_added" | "chat_removed" => {
                 return Ok(Some((serde_json::from_value(data["id"].clone())?, Step::Anew)));
@@ -187,9 +227,10 @@ impl Content {
     fn read(text: &str) -> Result<Self> {
         let mut frame: Value = serde_json::from_str(text)?;
         let data = frame.get_mut("data").map(Value::take);
+        let cursor = frame.get("cursor").and_then(Value::as_str).map(str::to_owned);
         if let Some(event) = frame.get("event") {
             let event = event.as_str().context("the event is no string")?.to_owned();
-            return Ok(Self::Event { event, data: data.unwrap_or_default() });
+            return Ok(Self::Event { event, data: data.unwrap_or_default(), cursor });
         }
         let id = frame.get("reply").and_then(Value::as_u64).context("neither event nor reply")?;
         let answer = match (data, frame.get_mut("error").map(Value::take)) {
@@ -197,21 +238,27 @@ impl Content {
             (None, Some(error)) => Err(serde_json::from_value(error).context("the error")?),
             _ => bail!("a reply has either data or an error"),
         };
-        Ok(Self::Reply { id, answer })
+        Ok(Self::Reply { id, answer, cursor })
     }
 
     /// The data, where it is an event of this name.
     pub fn event(&self, name: &str) -> Option<&Value> {
         match self {
-            Self::Event { event, data } if event == name => Some(data),
+            Self::Event { event, data, .. } if event == name => Some(data),
             _ => None,
+        }
+    }
+
+    fn cursor(&self) -> Option<&str> {
+        match self {
+            Self::Event { cursor, .. } | Self::Reply { cursor, .. } => cursor.as_deref(),
         }
     }
 
     /// The answer, where it is the reply to request `id`.
     pub fn reply(&self, id: u64) -> Option<&Result<Value, WireError>> {
         match self {
-            Self::Reply { id: replied, answer } if *replied == id => Some(answer),
+            Self::Reply { id: replied, answer, .. } if *replied == id => Some(answer),
             _ => None,
         }
     }
@@ -225,9 +272,9 @@ impl fmt::Display for Record {
         }
         for Frame { after, content, .. } in &self.frames[skipped..] {
             let text = match content {
-                Content::Event { event, data } => format!("{event} {data}"),
-                Content::Reply { id, answer: Ok(data) } => format!("reply {id}: {data}"),
-                Content::Reply { id, answer: Err(error) } => format!("reply {id}: {error:?}"),
+                Content::Event { event, data, .. } => format!("{event} {data}"),
+                Content::Reply { id, answer: Ok(data), .. } => format!("reply {id}: {data}"),
+                Content::Reply { id, answer: Err(error), .. } => format!("reply {id}: {error:?}"),
             };
             let text: String = text.chars().take(SHOWN_CHARS).collect();
             writeln!(formatter, "  {:>7.3} s {text}", after.as_secs_f32())?;

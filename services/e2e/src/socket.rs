@@ -39,7 +39,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    record::{Closed, Content, Mark, Record},
+    record::{Closed, Content, Got, Mark, Record},
     soon::SOON,
 };
 
@@ -95,6 +95,22 @@ impl Socket {
     /// When it is refused, or `ready` does not come.
     pub async fn present(gateway: SocketAddr, presenting: Presenting<'_>) -> Result<Self> {
         match Self::dial(gateway, presenting).await? {
+            Dialled::Refused(status) => bail!("{gateway} refuses the connection: {status}"),
+            Dialled::Open(mut socket) => {
+                socket.ready = Some(socket.expect_as("ready", |_: &Ready| true).await?);
+                Ok(*socket)
+            }
+        }
+    }
+
+    /// Connects with a token in the header, and resumes from a cursor; waits for `ready`.
+    ///
+    /// # Errors
+    /// When it is refused, or `ready` does not come.
+    pub async fn resume(gateway: SocketAddr, token: &str, cursor: &str) -> Result<Self> {
+        let url = format!("ws://{gateway}/v1/ws?cursor={cursor}");
+        let request = request(&url, Presenting::Header(token))?;
+        match Self::dial_from(Ipv4Addr::LOCALHOST, gateway, request).await? {
             Dialled::Refused(status) => bail!("{gateway} refuses the connection: {status}"),
             Dialled::Open(mut socket) => {
                 socket.ready = Some(socket.expect_as("ready", |_: &Ready| true).await?);
@@ -370,6 +386,24 @@ impl Socket {
     /// All events of this name.
     pub fn events(&self, event: &str) -> Vec<Value> {
         self.record.borrow().events(event)
+    }
+
+    /// Where the connection stands.
+    ///
+    /// # Errors
+    /// When it was never told.
+    pub fn cursor(&self) -> Result<String> {
+        self.record.borrow().cursor().context("no cursor has come")
+    }
+
+    /// All entries of chats' feeds that came, in order.
+    ///
+    /// # Errors
+    /// When one is not whole.
+    pub fn entries(&self) -> Result<Vec<Got>> {
+        let user = self.ready()?.user_id;
+        let entries = self.record.borrow().entries(user);
+        entries.map_err(|error| self.failure(&format!("{error:#}")))
     }
 
     /// That every chat's feed came whole; see [`Record::check_feeds`].

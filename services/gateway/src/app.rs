@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     hub::Hub,
     relay::Relay,
+    replay::Replays,
     rest::CallLimit,
     room::Room,
 };
@@ -36,6 +37,8 @@ pub struct App {
     pub hub: Hub,
     /// Whether the logs take more messages.
     pub room: Room,
+    /// What connections have missed, replayed.
+    pub replays: Replays,
     /// How often one user may call.
     pub calls: CallLimit,
     /// The settings.
@@ -60,6 +63,7 @@ impl App {
             chats: Chats::new(store.clone(), relay.clone(), config.shards),
             calls: CallLimit::new(&config.rest),
             room: Room::new(config.shards),
+            replays: Replays::new(config.socket.resume_entries),
             store,
             bus,
             presence,

@@ -201,6 +201,11 @@ pub struct SocketArgs {
     #[arg(long, env = "NATTER_QUEUE_FRAMES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub queue_frames: u32,
 
+    /// Entries that a client which resumes is replayed at most; one that missed more fetches
+    /// afresh.
+    #[arg(long, env = "NATTER_RESUME_ENTRIES", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub resume_entries: u32,
+
     /// Connections of one device on this gateway; beyond it the oldest is closed.
     #[arg(long, env = "NATTER_CONNECTIONS_PER_DEVICE", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections_per_device: u32,

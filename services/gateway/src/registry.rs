@@ -7,148 +7,18 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
     feed::Feed,
     ids::{ChatId, ConnectionId, DeviceId, Seq, UserId},
 };
 use slab::Slab;
-use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-/// What waits to be written to a connection.
-#[derive(Clone, Debug)]
-pub enum Outgoing {
-    /// An event.
-    Event(Utf8Bytes),
-    /// The reply to the client's request of this number, at its message's place in the feed.
-    Reply(u64, Utf8Bytes),
-}
-
-impl Outgoing {
-    /// The frame, whichever it is.
-    #[must_use]
-    pub fn into_frame(self) -> Utf8Bytes {
-        match self {
-            Self::Event(frame) | Self::Reply(_, frame) => frame,
-        }
-    }
-}
-
-/// Tells a session from outside that its connection ends, and why.
-#[derive(Debug, Default)]
-pub struct Closing {
-    code: AtomicU16,
-    draining: AtomicBool,
-    wake: Notify,
-}
-
-impl Closing {
-    /// Ends the connection with a close code; the first one counts.
-    pub fn close(&self, code: u16) {
-        let _ = self.code.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
-        self.wake.notify_one();
-    }
-
-    /// The node drains: what is under way is brought to its end, then the connection closes.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    /// Whether the node drains.
-    #[must_use]
-    pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Waits until the connection is to be closed, or drained.
-    pub async fn ending(&self) {
-        while self.code().is_none() && !self.draining() {
-            self.wake.notified().await;
-        }
-    }
-
-    /// The close code, once there is one.
-    #[must_use]
-    pub fn code(&self) -> Option<u16> {
-        match self.code.load(Ordering::Acquire) {
-            0 => None,
-            code => Some(code),
-        }
-    }
-
-    /// Waits for the close code.
-    pub async fn closed(&self) -> u16 {
-        loop {
-            if let Some(code) = self.code() {
-                return code;
-            }
-            self.wake.notified().await;
-        }
-    }
-}
-
-/// The way to a connection: its bounded queue of frames, shared bytes, and its end.
-#[derive(Clone, Debug)]
-pub struct Outlet {
-    queue: mpsc::Sender<Outgoing>,
-    closing: Arc<Closing>,
-}
-
-impl Outlet {
-    /// An outlet whose queue takes `capacity` frames.
-    #[must_use]
-    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<Outgoing>, Arc<Closing>) {
-        let (queue, frames) = mpsc::channel(capacity);
-        let closing = Arc::new(Closing::default());
-        (Self { queue, closing: Arc::clone(&closing) }, frames, closing)
-    }
-
-    /// Queues a frame. A queue that is full belongs to a consumer too slow to keep: it is closed
-    /// with a resumable code, never skipped. Answers whether the connection still lives.
-    pub fn send(&self, frame: Utf8Bytes) -> bool {
-        self.queue_up(Outgoing::Event(frame))
-    }
-
-    /// The same for the reply to a request.
-    pub fn reply(&self, request: u64, frame: Utf8Bytes) -> bool {
-        self.queue_up(Outgoing::Reply(request, frame))
-    }
-
-    fn queue_up(&self, outgoing: Outgoing) -> bool {
-        match self.queue.try_send(outgoing) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                metrics::counter!("natter_slow_consumers_total").increment(1);
-                self.close(natter_protocol::error::close::SLOW_CONSUMER);
-                false
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
-    }
-
-    /// Ends the connection.
-    pub fn close(&self, code: u16) {
-        self.closing.close(code);
-    }
-
-    /// Ends the connection once what is under way has been brought to its end.
-    pub fn drain(&self) {
-        self.closing.drain();
-    }
-
-    /// Whether the connection is on its way out: nothing more may be delivered to it, since
-    /// what it missed would be a hole.
-    #[must_use]
-    pub fn closed(&self) -> bool {
-        self.closing.code().is_some()
-    }
-}
+use crate::outlet::Outlet;
 
 /// One socket of a device.
 #[derive(Debug)]
@@ -160,9 +30,31 @@ pub struct Connection {
     /// The login that it came with.
     pub session: Option<Uuid>,
     /// The way to it.
-    pub outlet: Outlet,
+    pub outlet: Arc<Outlet>,
     /// It wants its own messages as events too.
     pub echo: bool,
+}
+
+/// Up to where a feed has been delivered here; not before it is followed.
+#[derive(Debug)]
+struct Reached(AtomicU64);
+
+impl Reached {
+    const NOTHING: Seq = Seq::MAX;
+
+    fn get(&self) -> Option<Seq> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|seq| *seq != Self::NOTHING)
+    }
+
+    fn set(&self, seq: Seq) {
+        self.0.store(seq, Ordering::Relaxed);
+    }
+}
+
+impl Default for Reached {
+    fn default() -> Self {
+        Self(AtomicU64::new(Self::NOTHING))
+    }
 }
 
 /// A user with at least one connection here.
@@ -178,6 +70,7 @@ pub struct User {
     pub connections: Vec<Connection>,
     /// What the user takes part in, as far as the feeds have told.
     chats: Vec<Participation>,
+    reached: Reached,
 }
 
 /// A user's part in a chat.
@@ -196,10 +89,9 @@ pub struct Chat {
     pub id: ChatId,
     /// Its feed.
     pub feed: Feed,
-    /// Participants here whom events are delivered to.
+    /// Participants here.
     members: Vec<u32>,
-    /// Participants here, those included that are still being caught up.
-    participants: u32,
+    reached: Reached,
 }
 
 /// See the module.
@@ -224,7 +116,7 @@ impl Registry {
     /// The chat's feed, when somebody here takes part in it.
     #[must_use]
     pub fn chat_feed(&self, chat: ChatId) -> Option<Feed> {
-        Some(self.chats.get(*self.chats_by_id.get(&chat)? as usize)?.feed)
+        Some(self.chat(chat)?.feed)
     }
 
     /// The chat's feed, when the user is connected here and takes part in it.
@@ -254,18 +146,17 @@ impl Registry {
 
     /// Participants of the chat here, whom its events go to.
     pub fn members(&self, chat: ChatId) -> impl Iterator<Item = &User> {
-        let slot = self.chats_by_id.get(&chat);
-        let members = slot.and_then(|slot| self.chats.get(*slot as usize)).map(|c| &c.members[..]);
+        let members = self.chat(chat).map(|chat| &chat.members[..]);
         members.unwrap_or_default().iter().filter_map(|user| self.users.get(*user as usize))
     }
 
-    /// The chats of a user connected here.
-    pub fn chats_of(&self, user: UserId) -> impl Iterator<Item = &Chat> {
+    /// The chats of a user connected here, each with the entry that made the user a participant.
+    pub fn chats_of(&self, user: UserId) -> impl Iterator<Item = (&Chat, Seq)> {
         self.user(user)
             .map(|user| &user.chats[..])
             .unwrap_or_default()
             .iter()
-            .filter_map(|part| self.chats.get(part.chat as usize))
+            .filter_map(|part| Some((self.chats.get(part.chat as usize)?, part.from)))
     }
 
     /// Adds a connection, and its user when it is the first one here.
@@ -277,6 +168,7 @@ impl Registry {
                 feed,
                 connections: Vec::with_capacity(1),
                 chats: Vec::new(),
+                reached: Reached::default(),
             }) as u32
         });
         self.users[slot as usize].connections.push(connection);
@@ -300,8 +192,8 @@ impl Registry {
         orphans
     }
 
-    /// The user takes part in the chat since its entry `from`, and may write to it. Answers
-    /// whether that is news. Events are delivered after [`Registry::deliver_to`].
+    /// The user takes part in the chat since its entry `from`: may write to it, and is delivered
+    /// to. Answers whether that is news.
     pub fn join(&mut self, user: UserId, chat: ChatId, feed: Feed, from: Seq) -> bool {
         let Some(&user_slot) = self.users_by_id.get(&user) else { return false };
         let chat_slot = *self.chats_by_id.entry(chat).or_insert_with(|| {
@@ -309,7 +201,7 @@ impl Registry {
                 id: chat,
                 feed,
                 members: Vec::with_capacity(1),
-                participants: 0,
+                reached: Reached::default(),
             }) as u32
         });
         let chats = &mut self.users[user_slot as usize].chats;
@@ -318,23 +210,39 @@ impl Registry {
             return false;
         }
         chats.push(Participation { chat: chat_slot, from });
-        self.chats[chat_slot as usize].participants += 1;
+        self.chats[chat_slot as usize].members.push(user_slot);
         true
     }
 
-    /// Delivers the chat's events to the user, who takes part in it.
-    pub fn deliver_to(&mut self, user: UserId, chat: ChatId) {
-        let (Some(&user_slot), Some(&chat_slot)) =
-            (self.users_by_id.get(&user), self.chats_by_id.get(&chat))
-        else {
-            return;
-        };
-        let takes_part =
-            self.users[user_slot as usize].chats.iter().any(|part| part.chat == chat_slot);
-        let members = &mut self.chats[chat_slot as usize].members;
-        if takes_part && !members.contains(&user_slot) {
-            members.push(user_slot);
+    /// Room for so many chats of a user who has none yet, and no more.
+    pub fn expect_chats(&mut self, user: UserId, count: usize) {
+        if let Some(&slot) = self.users_by_id.get(&user) {
+            self.users[slot as usize].chats.reserve_exact(count);
         }
+    }
+
+    /// The feed has been delivered up to here.
+    pub fn reached(&self, feed: Feed, seq: Seq) {
+        let reached = match (feed.chat_id(), feed.user_id()) {
+            (Some(chat), _) => self.chat(chat).map(|chat| &chat.reached),
+            (_, Some(user)) => self.user(user).map(|user| &user.reached),
+            (None, None) => None,
+        };
+        if let Some(reached) = reached {
+            reached.set(seq);
+        }
+    }
+
+    /// The feeds of a user connected here that are followed, each with how far it has been
+    /// delivered.
+    pub fn positions(&self, user: UserId) -> impl Iterator<Item = (Feed, Seq)> {
+        let own = self.user(user).and_then(|user| Some((user.feed, user.reached.get()?)));
+        let chats = self.chats_of(user).map(|(chat, _)| chat);
+        own.into_iter().chain(chats.filter_map(|chat| Some((chat.feed, chat.reached.get()?))))
+    }
+
+    fn chat(&self, chat: ChatId) -> Option<&Chat> {
+        self.chats.get(*self.chats_by_id.get(&chat)? as usize)
     }
 
     /// The user's part in the chat ended with its entry `at`: nothing later is delivered. Answers
@@ -370,8 +278,7 @@ impl Registry {
     fn drop_member(&mut self, chat_slot: u32, user_slot: u32) -> Option<Feed> {
         let chat = self.chats.get_mut(chat_slot as usize)?;
         chat.members.retain(|slot| *slot != user_slot);
-        chat.participants -= 1;
-        if chat.participants > 0 {
+        if !chat.members.is_empty() {
             return None;
         }
         let chat = self.chats.remove(chat_slot as usize);
@@ -384,10 +291,9 @@ impl Registry {
 mod tests {
     use super::*;
 
-    fn connection() -> (Connection, mpsc::Receiver<Outgoing>) {
-        let (outlet, frames, _) = Outlet::new(2);
+    fn connection() -> Connection {
         let (id, device) = (ConnectionId::generate(), DeviceId::generate());
-        (Connection { id, device, session: None, outlet, echo: false }, frames)
+        Connection { id, device, session: None, outlet: Outlet::new(2), echo: false }
     }
 
     #[test]
@@ -397,20 +303,23 @@ mod tests {
         let chat = ChatId::generate();
         let feed = Feed::chat(0, chat);
         let name: Arc<str> = "x".into();
-        let (first, _a) = connection();
-        let (second, _b) = connection();
+        let (first, second) = (connection(), connection());
         let (first_id, second_id) = (first.id, second.id);
         registry.connect(ana, &name, Feed::user(0, ana), first);
         registry.connect(ben, &name, Feed::user(0, ben), second);
         assert!(registry.join(ana, chat, feed, 1));
         assert!(!registry.join(ana, chat, feed, 1));
         assert!(registry.join(ben, chat, feed, 5));
-        registry.deliver_to(ana, chat);
-        assert_eq!(registry.members(chat).count(), 1);
+        assert_eq!(registry.members(chat).count(), 2);
         assert_eq!(registry.membership(ben, chat), Some(feed));
-        // Ben is still being caught up; the chat must outlive Ana.
+        assert_eq!(registry.positions(ben).count(), 0);
+        registry.reached(feed, 7);
+        registry.reached(Feed::user(0, ana), 3);
+        assert_eq!(
+            registry.positions(ana).collect::<Vec<_>>(),
+            [(Feed::user(0, ana), 3), (feed, 7)]
+        );
         assert_eq!(registry.disconnect(ana, first_id), [Feed::user(0, ana)]);
-        registry.deliver_to(ben, chat);
         assert_eq!(registry.members(chat).map(|user| user.id).collect::<Vec<_>>(), [ben]);
         // An older leaving, heard of late.
         assert_eq!(registry.leave(ben, chat, 3), (false, None));
@@ -418,15 +327,5 @@ mod tests {
         assert_eq!(registry.leave(ben, chat, 9), (false, None));
         assert_eq!(registry.disconnect(ben, second_id), [Feed::user(0, ben)]);
         assert_eq!(registry.connections(), 0);
-    }
-
-    #[test]
-    fn a_full_queue_closes_its_connection_and_no_other() {
-        let (connection, _frames) = connection();
-        for _ in 0..2 {
-            assert!(connection.outlet.send("x".into()));
-        }
-        assert!(!connection.outlet.send("x".into()));
-        assert!(connection.outlet.closed());
     }
 }

@@ -103,7 +103,7 @@ async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), R
     };
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
     let (online, changes) = Online::new();
-    let hub = Hub::start(follower, bus.clone(), online, settings);
+    let hub = Hub::start(follower, config.shards, online, settings);
     let app = App::new(Arc::new(config), store, bus, presence, hub)?;
     Ok((app, changes))
 }

@@ -1,11 +1,14 @@
 //! From an entry of a feed to the bytes that connections are sent: serialised once, shared by
 //! all of them.
 
+use std::sync::Arc;
+
 use axum::extract::ws::Utf8Bytes;
 use natter_bus::follow::Arrival;
 use natter_protocol::{
-    feed::{Entry, Event, MessageSent, SystemEvent},
-    ids::{ChatId, ConnectionId, UserId},
+    cursor::Bases,
+    feed::{Entry, Event, Feed, MessageSent, SystemEvent},
+    ids::{ChatId, ConnectionId, Seq, UserId},
     server::{
         ContentType, Message, Reply, Sent, ServerEvent, System, SystemDetail, UserCard,
         system_entry_id,
@@ -14,17 +17,33 @@ use natter_protocol::{
 };
 use serde::Serialize;
 
-use crate::registry::User;
+use crate::{
+    outlet::Outgoing,
+    registry::{Connection, User},
+};
 
-/// What an entry of a chat's feed becomes for its participants' connections.
+/// What an entry of a feed becomes for connections: serialised once, all but the end of its
+/// cursor, which is each connection's own.
 #[derive(Debug)]
 pub struct Delivery {
-    frame: Utf8Bytes,
+    /// Its feed.
+    pub feed: Feed,
+    /// Its place there.
+    pub seq: Seq,
+    /// What connections that have been sent it have been sent before.
+    pub bases: Arc<Bases>,
+    /// A chat that the user takes part in from here on: what lies after this entry of its feed
+    /// has to be replayed.
+    pub added: Option<(Feed, Seq)>,
+    frame: Box<str>,
     /// For a message: who sent it.
     sender: Option<UserId>,
     /// The connection that sent it, which has the reply, at this place, instead of the event.
-    origin: Option<(ConnectionId, Option<(u64, Utf8Bytes)>)>,
+    origin: Option<(ConnectionId, Option<OpenReply>)>,
 }
+
+/// A request's number, and the reply to it.
+type OpenReply = (u64, Box<str>);
 
 /// Serialises a frame. The types are ours and their maps have string keys, so it cannot fail;
 /// were it to, an empty object is sent rather than the node lost.
@@ -57,49 +76,123 @@ impl Delivery {
     /// What `entry`, which arrived as `arrival` on the feed of `chat`, becomes; `None` for what
     /// clients do not see.
     #[must_use]
-    pub fn new(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option<Self> {
-        match &entry.event {
+    pub fn new(feed: Feed, entry: &Entry, arrival: &Arrival, bases: &Arc<Bases>) -> Option<Self> {
+        let chat = feed.chat_id()?;
+        let (seq, bases) = (arrival.seq, Arc::clone(bases));
+        let (frame, sender, origin) = match &entry.event {
             Event::Message(sent) => {
                 let message = message(chat, sent, arrival);
                 let origin = entry.origin.as_ref().map(|origin| {
                     let reply = origin.request.map(|request| {
-                        (request, frame(&Reply { reply: request, data: &reply(&message) }))
+                        (request, open(&Reply { reply: request, data: &reply(&message) }, &bases))
                     });
                     (origin.connection, reply)
                 });
-                let frame = frame(&ServerEvent::Message(&message));
-                Some(Self { frame, sender: Some(sent.sender.id), origin })
+                (open(&ServerEvent::Message(&message), &bases), Some(sent.sender.id), origin)
             }
             Event::System(event) => {
-                let frame = frame(&ServerEvent::System(&system(chat, event, arrival)));
-                Some(Self { frame, sender: None, origin: None })
+                let event = system(chat, event, arrival);
+                (open(&ServerEvent::System(&event), &bases), None, None)
             }
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
-            | Event::ProfileChanged(_) => None,
+            | Event::ProfileChanged(_) => return None,
+        };
+        Some(Self { feed, seq, bases, added: None, frame, sender, origin })
+    }
+
+    /// Of a message as history shows it.
+    #[must_use]
+    pub fn of_message(feed: Feed, message: &Message, bases: &Arc<Bases>) -> Self {
+        let (frame, sender) = match &message.system {
+            None => (open(&ServerEvent::Message(message), bases), Some(message.sender_id)),
+            Some(detail) => {
+                let event = System {
+                    msg: message.content.clone(),
+                    chat_id: message.chat_id,
+                    seq: message.seq,
+                    prev_seq: message.prev_seq,
+                    kind: detail.kind,
+                    actor_id: detail.actor_id,
+                    user_id: detail.user_id,
+                    created_at: message.created_at,
+                };
+                (open(&ServerEvent::System(&event), bases), None)
+            }
+        };
+        let bases = Arc::clone(bases);
+        Self { feed, seq: message.seq, bases, added: None, frame, sender, origin: None }
+    }
+
+    /// Of an entry of a user's own feed, as `event` tells it.
+    #[must_use]
+    pub fn own(feed: Feed, seq: Seq, event: &ServerEvent<'_>, bases: &Arc<Bases>) -> Self {
+        let (frame, bases) = (open(event, bases), Arc::clone(bases));
+        Self { feed, seq, bases, added: None, frame, sender: None, origin: None }
+    }
+
+    /// The same, of a chat that was added.
+    #[must_use]
+    pub fn adding(self, chat: Feed, after: Seq) -> Self {
+        Self { added: Some((chat, after)), ..self }
+    }
+
+    /// What it is for a connection of `user`: the event, the reply, or nothing.
+    #[must_use]
+    pub fn outgoing(
+        self: &Arc<Self>,
+        user: UserId,
+        connection: ConnectionId,
+        echo: bool,
+        own_devices: bool,
+    ) -> Option<Outgoing> {
+        if self.sender != Some(user) {
+            return Some(Outgoing::Event(Arc::clone(self)));
         }
+        let origin = self.origin.as_ref().filter(|(id, _)| *id == connection);
+        if let Some((_, Some((request, _)))) = origin {
+            return Some(Outgoing::Reply(*request, Arc::clone(self), echo));
+        }
+        let shown = echo || own_devices && origin.is_none();
+        shown.then(|| Outgoing::Event(Arc::clone(self)))
     }
 
     /// Queues it for all of the user's connections.
-    pub fn send(&self, user: &User, own_devices: bool) {
-        let own = self.sender == Some(user.id);
+    pub fn send(self: &Arc<Self>, user: &User, own_devices: bool) {
         for connection in &user.connections {
-            if connection.outlet.closed() {
-                continue;
-            }
-            if own {
-                let origin = self.origin.as_ref().filter(|(id, _)| *id == connection.id);
-                if let Some((_, Some((request, reply)))) = origin {
-                    connection.outlet.reply(*request, reply.clone());
-                }
-                if (origin.is_some() || !own_devices) && !connection.echo {
-                    continue;
+            if !connection.outlet.closed() {
+                let Connection { id, echo, outlet, .. } = connection;
+                if let Some(outgoing) = self.outgoing(user.id, *id, *echo, own_devices) {
+                    outlet.queue(outgoing);
                 }
             }
-            connection.outlet.send(self.frame.clone());
         }
     }
+
+    /// The whole event, for a connection whose cursor ends so.
+    #[must_use]
+    pub fn event(&self, suffix: &str) -> Utf8Bytes {
+        closed(&self.frame, suffix)
+    }
+
+    /// The whole reply, likewise.
+    #[must_use]
+    pub fn reply(&self, suffix: &str) -> Option<Utf8Bytes> {
+        let (_, reply) = self.origin.as_ref()?;
+        reply.as_ref().map(|(_, reply)| closed(reply, suffix))
+    }
+}
+
+/// A frame up to the part of its cursor that is each connection's own.
+fn open<T: Serialize>(value: &T, bases: &Bases) -> Box<str> {
+    let whole = frame(value);
+    let body = whole.strip_suffix('}').unwrap_or_default();
+    [body, ",\"cursor\":\"", bases.text(), "."].concat().into()
+}
+
+fn closed(open: &str, suffix: &str) -> Utf8Bytes {
+    [open, suffix, "\"}"].concat().into()
 }
 
 /// A message as clients see it.

@@ -6,9 +6,7 @@
 //! - [`frames`]: from an entry to shared bytes
 //! - `typing`: who types where
 //! - `watchers`: who wants to hear of whose presence
-//! - `catch_up`: those who join a chat that this node follows already
 
-mod catch_up;
 pub mod frames;
 mod typing;
 mod watchers;
@@ -19,15 +17,13 @@ use std::{
     time::Duration,
 };
 
-use natter_bus::{
-    Bus,
-    follow::{Arrival, FollowEvent, Follower, Start},
-};
+use natter_bus::follow::{Arrival, FollowEvent, Follower, Start};
 use natter_presence::Typist;
 use natter_protocol::{
+    cursor::{Bases, Cursor},
     error::close,
     feed::{ChatAdded, Event, Feed, Signal, SystemEvent},
-    ids::{ChatId, ConnectionId, DeviceId, Seq, UserId},
+    ids::{ChatId, ConnectionId, DeviceId, Seq, Shard, UserId},
     server::{ChatRef, Presence, ServerEvent, UserTyping},
 };
 use natter_store::Followed;
@@ -37,14 +33,14 @@ use tokio::{
 };
 
 use self::{
-    catch_up::CatchUps,
     frames::{Delivery, frame},
     typing::Typing,
     watchers::Watchers,
 };
 use crate::{
     online::Online,
-    registry::{Connection, Orphans, Outlet, Registry},
+    outlet::Outlet,
+    registry::{Connection, Orphans, Registry},
 };
 
 /// Commands waiting for the hub; sessions wait when it is full.
@@ -75,8 +71,22 @@ pub struct Attach {
     pub connection: Connection,
     /// The user's chats; not needed when the user is connected here already.
     pub snapshot: Option<Followed>,
-    /// Answered once everything is followed; `false` when a snapshot is needed after all.
-    pub admitted: oneshot::Sender<bool>,
+    /// Answered once everything is followed, with where the connection begins; with nothing when
+    /// a snapshot is needed after all.
+    pub admitted: oneshot::Sender<Option<Cursor>>,
+}
+
+/// Whether a feed has entries in (`since`, `until`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Which feed.
+    pub feed: Feed,
+    /// After this one …
+    pub since: Seq,
+    /// … up to this one.
+    pub until: Seq,
+    /// Its last entry, and up to where in the log, as Postgres knows.
+    pub known: Option<(Seq, Seq)>,
 }
 
 /// What sessions ask of the hub.
@@ -95,6 +105,10 @@ pub enum Command {
     Watched(oneshot::Sender<Vec<UserId>>),
     /// What Redis knows of watched users.
     Found(Vec<Presence>),
+    /// For each of these, whether it is quiet, as far as digests have told.
+    Quiet(Vec<Ask>, oneshot::Sender<Vec<Option<bool>>>),
+    /// How far a user's feeds have been delivered.
+    Position(UserId, oneshot::Sender<Cursor>),
     /// Tell all connections to go elsewhere within this time.
     Drain(Duration),
 }
@@ -110,7 +124,7 @@ pub struct Hub {
 impl Hub {
     /// Starts the hub's task, which ends with the last handle.
     #[must_use]
-    pub fn start(follower: Follower, bus: Bus, online: Online, settings: HubSettings) -> Self {
+    pub fn start(follower: Follower, shards: Shard, online: Online, settings: HubSettings) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let registry = Arc::<RwLock<Registry>>::default();
         let touch = Arc::new(RwLock::new(Some(Instant::now())));
@@ -121,7 +135,7 @@ impl Hub {
             touch: Arc::clone(&touch),
             typing: Typing::default(),
             watchers: Watchers::default(),
-            catch_ups: CatchUps::new(bus),
+            bases: Arc::new(Bases::new(vec![0; usize::from(shards)].into())),
             starting: HashMap::new(),
             admissions: HashMap::new(),
             admitting: HashMap::new(),
@@ -163,7 +177,7 @@ impl Hub {
 struct Admission {
     user: UserId,
     left: usize,
-    waiting: Vec<oneshot::Sender<bool>>,
+    waiting: Vec<oneshot::Sender<Option<Cursor>>>,
 }
 
 struct FanOut {
@@ -173,7 +187,8 @@ struct FanOut {
     touch: Arc<RwLock<Option<Instant>>>,
     typing: Typing,
     watchers: Watchers,
-    catch_ups: CatchUps,
+    /// Up to where everything on the followed feeds has been delivered.
+    bases: Arc<Bases>,
     /// Feeds that admissions wait for.
     starting: HashMap<Feed, Vec<u64>>,
     admissions: HashMap<u64, Admission>,
@@ -198,7 +213,6 @@ impl FanOut {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                found = self.catch_ups.next() => self.on_caught_up(found),
                 () = tokio::time::sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
                     for (chat, user) in self.typing.expire(Instant::now()) {
                         self.show_typing(chat, user, None, false);
@@ -241,6 +255,14 @@ impl FanOut {
                     self.show_presence(&presence);
                 }
             }
+            Command::Quiet(asks, answer) => {
+                let quiet =
+                    |ask: &Ask| self.follower.quiet(ask.feed, ask.since, ask.until, ask.known);
+                let _ = answer.send(asks.iter().map(quiet).collect());
+            }
+            Command::Position(user, answer) => {
+                let _ = answer.send(self.position(user));
+            }
             Command::Drain(spread) => self.drain(spread),
         }
     }
@@ -249,7 +271,7 @@ impl FanOut {
         let Attach { user, name, feed, connection, snapshot, admitted } = attach;
         let known = self.read().user(user).is_some();
         if !known && snapshot.is_none() {
-            let _ = admitted.send(false);
+            let _ = admitted.send(None);
             return;
         }
         self.make_room(user, connection.device);
@@ -266,7 +288,7 @@ impl FanOut {
         }
         match self.admitting.get(&user).and_then(|id| self.admissions.get_mut(id)) {
             Some(admission) => admission.waiting.push(admitted),
-            None => drop(admitted.send(true)),
+            None => drop(admitted.send(Some(self.position(user)))),
         }
     }
 
@@ -286,20 +308,19 @@ impl FanOut {
     }
 
     /// Follows what the snapshot tells. The snapshot was taken before the feeds are followed:
-    /// what the user's feed told in between is delivered after it, and is idempotent; a chat is
-    /// followed from the log's end, since its past is read as history.
+    /// what the user's feed told in between is delivered after it, and is idempotent. It is read
+    /// to its end, so that a chat that the snapshot has is one that the user has been told of: on
+    /// this a cursor relies. A chat is followed from the log's end: its past is history.
     fn admit(&mut self, user: UserId, feed: Feed, snapshot: &Followed) {
-        let mut persisted = snapshot.persisted.iter();
-        let covered = persisted.find(|(shard, _)| *shard == feed.shard).map_or(0, |(_, seq)| *seq);
-        let mut follow = vec![(feed, Start::After { seq: snapshot.user_last_seq, covered })];
+        let mut follow = vec![(feed, Start::After(snapshot.user_last_seq))];
         {
             let mut registry = self.write();
+            registry.expect_chats(user, snapshot.chats.len());
             for chat in &snapshot.chats {
                 // Without it the outbox has not relayed it yet, and the user's feed will tell.
                 let Some(from) = chat.from_seq else { continue };
                 let chat_feed = Feed::chat(chat.shard, chat.id);
                 registry.join(user, chat.id, chat_feed, from);
-                registry.deliver_to(user, chat.id);
                 follow.push((chat_feed, Start::Now));
             }
         }
@@ -307,7 +328,7 @@ impl FanOut {
         self.next_admission += 1;
         let mut left = 0;
         for (feed, start) in follow {
-            if self.follower.position(feed).is_none() {
+            if !self.follower.following(feed) {
                 self.follower.follow(feed, start);
                 self.starting.entry(feed).or_default().push(id);
                 left += 1;
@@ -320,10 +341,27 @@ impl FanOut {
     }
 
     fn on_following(&mut self, feed: Feed, at: Seq) {
+        self.read().reached(feed, at);
         self.admitted_to(feed);
-        if let Some(chat) = feed.chat_id() {
-            self.catch_ups.followed(chat, feed, at);
+    }
+
+    /// How far the user's feeds have been delivered: what is queued for the user's connections
+    /// later than this lies beyond.
+    fn position(&self, user: UserId) -> Cursor {
+        let mut cursor = Cursor::at(Arc::clone(&self.bases));
+        let positions: Vec<_> = self.read().positions(user).collect();
+        let mut floors: HashMap<Shard, Seq> = HashMap::new();
+        for (feed, at) in &positions {
+            let floor = floors.entry(feed.shard).or_insert(*at);
+            *floor = (*floor).min(*at);
         }
+        for (shard, floor) in floors {
+            cursor.raise(shard, floor);
+        }
+        for (feed, at) in positions {
+            cursor.advance(feed, at);
+        }
+        cursor
     }
 
     /// Admissions that wait for the feed wait for one less.
@@ -335,8 +373,9 @@ impl FanOut {
                 && let Some(admission) = self.admissions.remove(&id)
             {
                 self.admitting.remove(&admission.user);
+                let position = self.position(admission.user);
                 for admitted in admission.waiting {
-                    let _ = admitted.send(true);
+                    let _ = admitted.send(Some(position.clone()));
                 }
             }
         }
@@ -360,7 +399,6 @@ impl FanOut {
             if let Some(id) = self.admitting.remove(&user) {
                 self.admissions.remove(&id);
             }
-            self.catch_ups.forget(user);
             self.unfollow(orphans);
         }
     }
@@ -392,6 +430,13 @@ impl FanOut {
                 Err(error) => tracing::warn!(%error, "a signal that cannot be read"),
             },
             FollowEvent::Following(feed, at) => self.on_following(feed, at),
+            FollowEvent::Verified(shard, to) => {
+                let mut seqs = self.bases.seqs().to_vec();
+                if let Some(seq) = seqs.get_mut(usize::from(shard)) {
+                    *seq = to;
+                    self.bases = Arc::new(Bases::new(seqs.into()));
+                }
+            }
             FollowEvent::Connected(up) => {
                 let mut lost = self.touch.write().unwrap_or_else(PoisonError::into_inner);
                 *lost = (!up).then(Instant::now);
@@ -400,9 +445,10 @@ impl FanOut {
     }
 
     fn on_entry(&mut self, feed: Feed, arrival: &Arrival) {
+        self.read().reached(feed, arrival.seq);
         let Some(entry) = frames::parse(arrival) else { return };
         let Some(chat) = feed.chat_id() else {
-            return self.on_user_entry(UserId(feed.id), entry.event);
+            return self.on_user_entry(feed, arrival.seq, entry.event);
         };
         if let Event::Message(sent) = &entry.event
             && let Some(device) = sent.device_id
@@ -410,17 +456,11 @@ impl FanOut {
         {
             self.show_typing(chat, sent.sender.id, Some(device), false);
         }
-        let Some(delivery) = Delivery::new(chat, &entry, arrival) else { return };
+        let Some(delivery) = Delivery::new(feed, &entry, arrival, &self.bases) else { return };
         let delivery = Arc::new(delivery);
         {
             let registry = self.read();
             for user in registry.members(chat) {
-                delivery.send(user, self.settings.own_devices_get_messages);
-            }
-        }
-        for user in self.catch_ups.entry(chat, arrival.seq, &delivery) {
-            self.write().deliver_to(user, chat);
-            if let Some(user) = self.read().user(user) {
                 delivery.send(user, self.settings.own_devices_get_messages);
             }
         }
@@ -437,21 +477,20 @@ impl FanOut {
             self.show_typing(chat, user, None, false);
         }
         let (news, orphan) = self.write().leave(user, chat, at);
-        if news {
-            self.catch_ups.leave(user, chat);
-        }
         self.unfollow(orphan.into_iter().collect());
         news
     }
 
-    fn on_user_entry(&mut self, user: UserId, event: Event) {
+    fn on_user_entry(&mut self, feed: Feed, seq: Seq, event: Event) {
+        let user = UserId(feed.id);
         match event {
-            Event::ChatAdded(added) => self.chat_added(user, *added),
+            Event::ChatAdded(added) => self.chat_added(feed, seq, *added),
             Event::ChatRemoved(removed) => {
                 self.leave(user, removed.chat_id, removed.until_seq);
                 // Somebody who has joined again since is not told of the leaving before.
                 if self.read().membership(user, removed.chat_id).is_none() {
-                    self.send_to(user, &ServerEvent::ChatRemoved(ChatRef { id: removed.chat_id }));
+                    let event = ServerEvent::ChatRemoved(ChatRef { id: removed.chat_id });
+                    self.deliver_own(Delivery::own(feed, seq, &event, &self.bases));
                 }
             }
             Event::DeviceRevoked(revoked) => {
@@ -472,38 +511,27 @@ impl FanOut {
         }
     }
 
-    fn chat_added(&mut self, user: UserId, added: ChatAdded) {
+    fn chat_added(&mut self, own: Feed, seq: Seq, added: ChatAdded) {
         let ChatAdded { chat, shard, from_seq } = added;
-        let feed = Feed::chat(shard, chat.id);
-        if !self.write().join(user, chat.id, feed, from_seq) {
+        let (user, feed) = (UserId(own.id), Feed::chat(shard, chat.id));
+        let news = self.write().join(user, chat.id, feed, from_seq);
+        // The user's feed and the chat's are independent: followed here already, the chat's may be
+        // past the entry that made the user a participant, or not there yet. Each connection reads
+        // what lies between, and knows from its cursor what of both it has.
+        self.follower.follow(feed, Start::After(from_seq.saturating_sub(1)));
+        let delivery = Delivery::own(own, seq, &ServerEvent::ChatAdded(&chat), &self.bases);
+        self.deliver_own(if news {
+            delivery.adding(feed, from_seq.saturating_sub(1))
+        } else {
             // The snapshot knew it already.
-            return;
-        }
-        self.send_to(user, &ServerEvent::ChatAdded(&chat));
-        self.catch_ups.begin(user, chat.id, from_seq);
-        // Followed here already, it answers in its place among the entries that are on their way
-        // to the hub; otherwise it starts with the one that made the user a participant.
-        self.follower.follow(feed, Start::After { seq: from_seq - 1, covered: 0 });
+            delivery
+        });
     }
 
-    fn on_caught_up(&mut self, found: catch_up::Found) {
-        let catch_up::Found { user: user_id, chat, deliveries } = found;
-        let Some(deliveries) = deliveries else {
-            // The way back to a chain without a hole is to connect anew.
-            let registry = self.read();
-            for connection in registry.user(user_id).iter().flat_map(|user| &user.connections) {
-                connection.outlet.close(close::SLOW_CONSUMER);
-            }
-            drop(registry);
-            // For connections that come before the last of those has gone.
-            self.write().deliver_to(user_id, chat);
-            return;
-        };
-        self.write().deliver_to(user_id, chat);
-        let registry = self.read();
-        let Some(user) = registry.user(user_id) else { return };
-        for delivery in deliveries {
-            delivery.send(user, self.settings.own_devices_get_messages);
+    /// Queues an entry of a user's own feed for all of the user's connections.
+    fn deliver_own(&self, delivery: Delivery) {
+        if let Some(user) = self.read().user(UserId(delivery.feed.id)) {
+            Arc::new(delivery).send(user, true);
         }
     }
 
@@ -555,17 +583,6 @@ impl FanOut {
             if let Some(connection) = registry.connection(user, connection)
                 && !connection.outlet.closed()
             {
-                connection.outlet.send(frame.clone());
-            }
-        }
-    }
-
-    fn send_to(&self, user: UserId, event: &ServerEvent<'_>) {
-        let registry = self.read();
-        let Some(user) = registry.user(user) else { return };
-        let frame = frame(event);
-        for connection in &user.connections {
-            if !connection.outlet.closed() {
                 connection.outlet.send(frame.clone());
             }
         }

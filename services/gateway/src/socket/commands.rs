@@ -86,6 +86,8 @@ pub async fn run(
             presence_subscribe(&app, &who, request, subscribe).await
         }
         Command::Authenticate(authenticate) => renew(&app, &who.caller, &authenticate.token).await,
+        // The session's own, since its queue waits for it.
+        Command::Resume(_) => Err(WireError::new(ErrorCode::Internal, "not resumed")),
     };
     Done { request, result }
 }

@@ -5,27 +5,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use natter_protocol::{
-    client::{ClientFrame, Command},
+    client::{Authenticate, ClientFrame, Command},
+    cursor::{Cursor, CursorError},
     error::{ErrorCode, WireError, close},
     feed::Feed,
-    ids::ConnectionId,
+    ids::{ConnectionId, UserId},
     limits,
-    server::{Authenticated, ErrorReply, Limits, Ready, Reply, ServerEvent},
+    server::{Authenticated, ErrorReply, Limits, Ready, Reply, ResumeRefusal, ServerEvent},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use natter_store::Followed;
+use tokio::{sync::oneshot, time::timeout};
 
-use super::{code_of, goodbye, session::Session};
+use super::{ConnectOptions, code_of, goodbye, session::Session};
 use crate::{
     app::App,
     auth::Caller,
     fault,
-    hub::{Attach, Command as HubCommand, frames::frame},
-    registry::{Closing, Connection, Outgoing, Outlet},
+    hub::{Attach, Command as HubCommand, Hub, frames::frame},
+    outlet::Outlet,
+    registry::Connection,
+    replay::{self, NoReplay, Replay, Viewer},
 };
 
 /// How long following everything may take, with the broker away for instance.
@@ -36,9 +37,9 @@ pub async fn admit(
     app: App,
     mut socket: WebSocket,
     token: Option<String>,
-    echo: bool,
+    mut options: ConnectOptions,
 ) -> Option<Box<Session>> {
-    let caller = match authenticate(&app, &mut socket, token).await {
+    let caller = match authenticate(&app, &mut socket, token, &mut options.cursor).await {
         Ok(caller) => caller,
         Err(code) => {
             if let Some(code) = code {
@@ -48,36 +49,93 @@ pub async fn admit(
         }
     };
     let mut place = Place::new(&app, &caller);
-    match timeout(ADMISSION, place.take(echo)).await {
-        Ok(Ok(())) => {}
+    let begun = async {
+        let (at, snapshot) = place.take(&app, &caller, options.echo).await?;
+        let viewer = place.viewer(&caller, options.echo);
+        resume(&app, viewer, options.cursor.as_deref(), at, snapshot.as_ref()).await
+    };
+    let begin = match timeout(ADMISSION, begun).await {
+        Ok(Ok(begin)) => begin,
         Ok(Err(error)) => {
+            let code = match error.code {
+                ErrorCode::Unauthenticated => close::DEVICE_REVOKED,
+                _ => close::TRY_AGAIN,
+            };
             let _ = socket.send(Message::Text(frame(&ServerEvent::Exception(&error)))).await;
-            goodbye(socket, close::TRY_AGAIN).await;
+            goodbye(socket, code).await;
             return None;
         }
         Err(_) => {
             goodbye(socket, close::TRY_AGAIN).await;
             return None;
         }
+    };
+    let ready = ready(&app, &caller, place.connection, &begin);
+    match timeout(app.config.socket.handshake(), socket.send(Message::Text(ready))).await {
+        Ok(Ok(())) => Some(Session::new(app, caller, socket, place, begin, options.echo)),
+        Ok(Err(_)) | Err(_) => None,
     }
+}
+
+/// How a connection begins.
+pub enum Begin {
+    /// Here, with nothing before.
+    Afresh(Cursor, Option<ResumeRefusal>),
+    /// With what it has missed.
+    Resumed(Box<Replay>),
+}
+
+async fn resume(
+    app: &App,
+    viewer: Viewer,
+    cursor: Option<&str>,
+    at: Cursor,
+    snapshot: Option<&Followed>,
+) -> Result<Begin, WireError> {
+    let Some(text) = cursor else { return Ok(Begin::Afresh(at, None)) };
+    let from = match parse_cursor(text, viewer) {
+        Ok(from) => from,
+        Err(refusal) => return Ok(Begin::Afresh(at, Some(refusal))),
+    };
+    match replay::everything(app, viewer, from, at.clone(), snapshot).await {
+        Ok(replay) => Ok(Begin::Resumed(Box::new(replay))),
+        Err(NoReplay::Refused(refusal)) => Ok(Begin::Afresh(at, Some(refusal))),
+        Err(NoReplay::Revoked) => {
+            Err(WireError::new(ErrorCode::Unauthenticated, "the device was revoked"))
+        }
+        Err(NoReplay::Failed(error)) => Err(error),
+    }
+}
+
+/// A client's cursor, or why it is none.
+pub fn parse_cursor(text: &str, viewer: Viewer) -> Result<Cursor, ResumeRefusal> {
+    Cursor::parse(text, viewer.user).map_err(|error| match error {
+        CursorError::Malformed => ResumeRefusal::Malformed,
+        CursorError::Foreign => ResumeRefusal::Foreign,
+    })
+}
+
+fn ready(app: &App, caller: &Caller, connection: ConnectionId, begin: &Begin) -> Utf8Bytes {
     let settings = &app.config.socket;
-    let ready = frame(&ServerEvent::Ready(&Ready {
+    let (at, resumed, resume_reason) = match begin {
+        Begin::Afresh(at, reason) => (at, false, *reason),
+        Begin::Resumed(replay) => (&replay.from, true, None),
+    };
+    frame(&ServerEvent::Ready(&Ready {
         user_id: caller.user_id,
         device_id: caller.device_id,
-        connection_id: place.connection,
+        connection_id: connection,
         heartbeat_ms: settings.heartbeat_seconds * 1000,
-        resumed: false,
+        cursor: at.text(caller.user_id),
+        resumed,
+        resume_reason,
         limits: Limits {
             frame_bytes: limits::FRAME_BYTES,
             content_bytes: limits::CONTENT_BYTES,
             page: limits::PAGE,
             events_per_second: settings.events_per_second,
         },
-    }));
-    match timeout(settings.handshake(), socket.send(Message::Text(ready))).await {
-        Ok(Ok(())) => Some(Session::new(app, caller, socket, place)),
-        Ok(Err(_)) | Err(_) => None,
-    }
+    }))
 }
 
 /// Who it is, by the token that came with the upgrade or in the first frame. An error is the close
@@ -86,12 +144,19 @@ async fn authenticate(
     app: &App,
     socket: &mut WebSocket,
     token: Option<String>,
+    cursor: &mut Option<String>,
 ) -> Result<Caller, Option<u16>> {
     let within = app.config.socket.handshake();
     let (token, request) = match token {
         Some(token) => (token, None),
         None => match timeout(within, first_frame(socket)).await {
-            Ok(first) => first?,
+            Ok(first) => {
+                let (authenticate, request) = first?;
+                if authenticate.cursor.is_some() {
+                    *cursor = authenticate.cursor;
+                }
+                (authenticate.token, request)
+            }
             Err(_) => return Err(Some(close::TIMEOUT)),
         },
     };
@@ -116,7 +181,7 @@ async fn authenticate(
 }
 
 /// The token in the first frame, and the number of the request if it wants a reply.
-async fn first_frame(socket: &mut WebSocket) -> Result<(String, Option<u64>), Option<u16>> {
+async fn first_frame(socket: &mut WebSocket) -> Result<(Authenticate, Option<u64>), Option<u16>> {
     loop {
         let text = match socket.recv().await {
             Some(Ok(Message::Text(text))) => text,
@@ -128,7 +193,7 @@ async fn first_frame(socket: &mut WebSocket) -> Result<(String, Option<u64>), Op
         let Ok(first) = ClientFrame::parse(&text) else { return Err(Some(close::MALFORMED)) };
         let error = match Command::parse(&first.event, first.data, None) {
             Ok(Command::Authenticate(authenticate)) => {
-                return Ok((authenticate.token, first.id));
+                return Ok((authenticate, first.id));
             }
             Ok(_) => WireError::new(ErrorCode::Unauthenticated, "authenticate first"),
             Err(error) => error,
@@ -148,90 +213,95 @@ async fn refuse(socket: &mut WebSocket, request: Option<u64>, error: &WireError)
 
 /// A connection's place in the registry. Dropping it gives the place up.
 pub struct Place {
-    app: App,
-    caller: Caller,
+    hub: Hub,
+    user: UserId,
     /// The connection's id.
     pub connection: ConnectionId,
-    /// What it is sent.
-    pub frames: mpsc::Receiver<Outgoing>,
-    /// How it is told to end.
-    pub closing: Arc<Closing>,
-    outlet: Outlet,
+    /// What it is sent, and how it is told to end.
+    pub outlet: Arc<Outlet>,
     taken: bool,
 }
 
 impl Place {
     fn new(app: &App, caller: &Caller) -> Self {
-        let (outlet, frames, closing) = Outlet::new(app.config.socket.queue_frames as usize);
         Self {
-            app: app.clone(),
-            caller: caller.clone(),
+            hub: app.hub.clone(),
+            user: caller.user_id,
             connection: ConnectionId::generate(),
-            frames,
-            closing,
-            outlet,
+            outlet: Outlet::new(app.config.socket.queue_frames),
             taken: false,
         }
     }
 
-    /// Registers with the hub and waits until everything is followed. The chats come from
-    /// Postgres, unless the user is connected here already.
-    async fn take(&mut self, echo: bool) -> Result<(), WireError> {
-        let user = self.caller.user_id;
-        let mut known = self.app.hub.registry().user(user).is_some();
-        loop {
+    /// For whom it is.
+    pub fn viewer(&self, caller: &Caller, echo: bool) -> Viewer {
+        Viewer {
+            user: caller.user_id,
+            feed: Feed::user(caller.user_shard, caller.user_id),
+            device: caller.device_id,
+            session: caller.session,
+            connection: self.connection,
+            echo,
+        }
+    }
+
+    /// Registers with the hub and waits until everything is followed; answers where the
+    /// connection begins. The chats come from Postgres, unless the user is connected here already.
+    async fn take(
+        &mut self,
+        app: &App,
+        caller: &Caller,
+        echo: bool,
+    ) -> Result<(Cursor, Option<Followed>), WireError> {
+        let user = self.user;
+        let mut known = self.hub.registry().user(user).is_some();
+        let begun = loop {
             let snapshot = if known {
                 None
             } else {
-                Some(self.app.store.followed(user).await.map_err(fault::store)?)
+                Some(app.store.followed(user).await.map_err(fault::store)?)
             };
             let (admitted, answer) = oneshot::channel();
             self.taken = true;
             let attach = Attach {
                 user,
-                name: self.caller.name.as_str().into(),
-                feed: Feed::user(self.caller.user_shard, user),
+                name: caller.name.as_str().into(),
+                feed: Feed::user(caller.user_shard, user),
                 connection: Connection {
                     id: self.connection,
-                    device: self.caller.device_id,
-                    session: self.caller.session,
-                    outlet: self.outlet.clone(),
+                    device: caller.device_id,
+                    session: caller.session,
+                    outlet: Arc::clone(&self.outlet),
                     echo,
                 },
-                snapshot,
+                snapshot: snapshot.clone(),
                 admitted,
             };
-            self.app.hub.tell(HubCommand::Attach(Box::new(attach))).await;
+            self.hub.tell(HubCommand::Attach(Box::new(attach))).await;
             match answer.await {
-                Ok(true) => break,
+                Ok(Some(at)) => break (at, snapshot),
                 // The user's other connection has gone in between.
-                Ok(false) => known = false,
+                Ok(None) => known = false,
                 Err(_) => return Err(fault::unavailable("the node")),
             }
+        };
+        // The device may have been revoked or signed out after the token was checked and before
+        // its user's feed was followed. Whatever is revoked from here on comes by the feed.
+        let state = app.store.device_state(user, caller.device_id).await.map_err(fault::store)?;
+        let sound = state.is_some_and(|state| {
+            !state.revoked && (caller.session.is_none() || caller.session == state.session)
+        });
+        if !sound {
+            self.outlet.close(close::DEVICE_REVOKED);
         }
-        // The device may have been revoked or signed out after the token was checked and before its user's feed
-        // was followed. Whatever is revoked from here on comes by the feed.
-        let state = self.app.store.device_state(user, self.caller.device_id).await;
-        match state.map_err(fault::store)? {
-            Some(state)
-                if !state.revoked
-                    && (self.caller.session.is_none() || self.caller.session == state.session) =>
-            {
-                Ok(())
-            }
-            _ => {
-                self.outlet.close(close::DEVICE_REVOKED);
-                Ok(())
-            }
-        }
+        Ok(begun)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if self.taken {
-            let (hub, user, connection) =
-                (self.app.hub.clone(), self.caller.user_id, self.connection);
+            let (hub, user, connection) = (self.hub.clone(), self.user, self.connection);
             tokio::spawn(async move { hub.tell(HubCommand::Detach(user, connection)).await });
         }
     }

@@ -3,10 +3,12 @@
 //! A connection's life: upgrade → handshake → registered with the hub → session → gone.
 //! - `handshake`: from a socket to a caller whose feeds are followed
 //! - `session`: one loop that reads, writes and waits
+//! - `playing`: what it has missed, replayed
 //! - `commands`: what a client asks for
 
 mod commands;
 mod handshake;
+mod playing;
 mod session;
 
 use std::time::Duration;
@@ -47,6 +49,9 @@ struct ConnectOptions {
     /// Its own messages come as events too.
     #[serde(default)]
     echo: bool,
+    /// Where it stood before: what it has missed is replayed.
+    #[serde(default)]
+    cursor: Option<String>,
 }
 
 /// The route of the socket.
@@ -82,7 +87,7 @@ async fn upgrade(
         .on_upgrade(move |socket| async move {
             let _place = place;
             // Boxed: the handshake's future is large, and would stay part of an idle connection.
-            let admitted = Box::pin(handshake::admit(app, socket, token, options.echo)).await;
+            let admitted = Box::pin(handshake::admit(app, socket, token, options)).await;
             if let Some(session) = admitted {
                 session.run().await;
             }

@@ -5,6 +5,8 @@
 //! queued goes on being written. A message that was handed to the broker is not waited for: the
 //! next request starts at once, and the reply comes from the hub, at the message's place in the
 //! feed. Only what never gets there is answered from here: refusals and duplicates.
+//!
+//! While something is replayed what is queued waits: see [`super::playing`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,6 +18,7 @@ use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use natter_protocol::{
     client::{ClientFrame, Command},
+    cursor::Cursor,
     error::{ErrorCode, WireError, close},
     feed::{Feed, Signal},
     ids::ChatId,
@@ -28,14 +31,16 @@ use super::{
     code_of,
     commands::{self, Done, Who},
     goodbye,
-    handshake::Place,
+    handshake::{Begin, Place},
+    playing::{Rendered, Replayed, render},
 };
 use crate::{
     app::App,
     auth::Caller,
     hub::{Command as HubCommand, frames::frame},
+    outlet::{Outgoing, Outlet},
     rate::{Bucket, Rate},
-    registry::Outgoing,
+    replay::Viewer,
     send::{Settled, Stored},
     text,
 };
@@ -66,10 +71,18 @@ struct Owed {
 
 /// See the module.
 pub struct Session {
-    app: App,
+    pub(super) app: App,
     who: Arc<Who>,
+    echo: bool,
     socket: WebSocket,
-    place: Place,
+    pub(super) place: Place,
+    /// What has been written of all feeds.
+    pub(super) cursor: Cursor,
+    /// Where it began, until something has been resumed.
+    pub(super) began: Option<Box<Cursor>>,
+    pub(super) replaying: Option<BoxFuture<'static, Replayed>>,
+    /// Replays in a row because the queue did not hold what came meanwhile.
+    pub(super) again: u32,
     running: Option<BoxFuture<'static, Done>>,
     in_flight: FuturesUnordered<InFlight>,
     /// Oldest first, at most [`IN_FLIGHT`] and those stored within the last 15 s.
@@ -85,15 +98,34 @@ pub struct Session {
 }
 
 /// Why a session ends: a close code to say, or none when nobody listens.
-type End = Option<u16>;
+pub(super) type End = Option<u16>;
 
 impl Session {
     /// A session of an authenticated connection that has its place.
-    pub fn new(app: App, caller: Caller, socket: WebSocket, place: Place) -> Box<Self> {
+    pub fn new(
+        app: App,
+        caller: Caller,
+        socket: WebSocket,
+        place: Place,
+        begin: Begin,
+        echo: bool,
+    ) -> Box<Self> {
         let now = Instant::now();
         let settings = &app.config.socket;
         let rate = Rate::per_second(settings.events_per_second, settings.events_burst);
+        let (cursor, began, replaying) = match begin {
+            Begin::Afresh(at, _) => (at.clone(), Some(Box::new(at)), None),
+            Begin::Resumed(replay) => {
+                let at = replay.onto.clone();
+                (at, None, Some(std::future::ready(Replayed::Resumed(None, Ok(*replay))).boxed()))
+            }
+        };
         Box::new(Self {
+            echo,
+            cursor,
+            began,
+            replaying,
+            again: 0,
             bucket: Bucket::full(rate, now.into_std()),
             rate,
             expires_at: caller.expires_at,
@@ -128,7 +160,12 @@ impl Session {
     // What happens now and then is boxed: its futures would otherwise be part of every idle
     // connection, several KiB of it.
     async fn exchange(&mut self) -> End {
-        let closing = Arc::clone(&self.place.closing);
+        let outlet = Arc::clone(&self.place.outlet);
+        if self.replaying.is_none()
+            && let Err(end) = self.release()
+        {
+            return end;
+        }
         // Once the node drains nothing new is taken, and what was taken is brought to its end.
         let mut drained = None;
         loop {
@@ -139,18 +176,20 @@ impl Session {
             let reading = !draining && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
             let deadline = drained.unwrap_or_else(|| self.deadline());
             let step = tokio::select! {
-                () = closing.ending(), if !draining || closing.code().is_some() => {
-                    match closing.code() {
-                        Some(code) => return Box::pin(self.last_words(code)).await,
-                        None => drained = Some(Instant::now() + DRAIN_IN_FLIGHT),
+                () = outlet.wait(draining) => {
+                    if let Some(code) = outlet.code() {
+                        return Box::pin(self.last_words(code)).await;
                     }
-                    Ok(())
+                    if outlet.draining() && !draining {
+                        drained = Some(Instant::now() + DRAIN_IN_FLIGHT);
+                    }
+                    Box::pin(self.write_queued()).await
                 }
-                Some(frame) = self.place.frames.recv() => {
-                    Box::pin(self.write_queued(frame)).await
+                replayed = pending(&mut self.replaying), if self.replaying.is_some() => {
+                    Box::pin(self.on_replayed(replayed)).await
                 }
                 message = self.socket.recv(), if reading => Box::pin(self.on_message(message)).await,
-                done = run(&mut self.running), if self.running.is_some() => {
+                done = pending(&mut self.running), if self.running.is_some() => {
                     Box::pin(self.on_done(done)).await
                 }
                 Some((request, settled)) = self.in_flight.next() => {
@@ -174,19 +213,29 @@ impl Session {
     /// Nothing is under way, and nothing waits to be written.
     fn at_rest(&self) -> bool {
         self.running.is_none()
+            && self.replaying.is_none()
             && self.in_flight.is_empty()
             && self.owed.is_empty()
-            && self.place.frames.is_empty()
+            && self.place.outlet.is_empty()
+    }
+
+    /// For whom replays are.
+    pub(super) fn viewer(&self) -> Viewer {
+        self.place.viewer(&self.who.caller, self.echo)
     }
 
     /// What is queued and still matters when the hub closes the connection.
     async fn last_words(&mut self, code: u16) -> End {
         if code == close::DEVICE_REVOKED {
-            while let Ok(outgoing) = self.place.frames.try_recv() {
-                let message = Message::Text(outgoing.into_frame());
-                let written = timeout(super::GOODBYE, self.socket.send(message));
-                if !matches!(written.await, Ok(Ok(()))) {
-                    return None;
+            while let Some(outgoing) = self.place.outlet.take() {
+                let owner = self.who.caller.user_id;
+                for frame in render(&mut self.cursor, owner, outgoing).frames.into_iter().flatten()
+                {
+                    let written =
+                        timeout(super::GOODBYE, self.socket.send(Message::Text(frame))).await;
+                    if !matches!(written, Ok(Ok(()))) {
+                        return None;
+                    }
                 }
             }
         }
@@ -237,39 +286,65 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what was queued and all that waits behind it, and flushes once.
-    async fn write_queued(&mut self, first: Outgoing) -> Result<(), End> {
-        let closing = Arc::clone(&self.place.closing);
+    /// Writes what is queued, and flushes once; up to a chat that was added and is to be replayed.
+    async fn write_queued(&mut self) -> Result<(), End> {
+        let outlet = Arc::clone(&self.place.outlet);
+        let mut added = None;
         let write = async {
-            let mut outgoing = first;
-            for left in (0..WRITE_BATCH).rev() {
+            for _ in 0..WRITE_BATCH {
+                let Some(outgoing) = outlet.take() else { break };
+                let rendered = render(&mut self.cursor, self.who.caller.user_id, outgoing);
+                let Rendered { frames, request, added: chat } = rendered;
                 // Also after an error whose outcome was unknown: the message has its place, and a
                 // client that follows the chain must see it there.
-                if let Outgoing::Reply(request, _) = outgoing {
-                    paid(&mut self.owed, Some(request));
+                paid(&mut self.owed, request);
+                for frame in frames.into_iter().flatten() {
+                    self.socket.feed(Message::Text(frame)).await?;
                 }
-                self.socket.feed(Message::Text(outgoing.into_frame())).await?;
-                if left == 0 {
+                if chat.is_some() {
+                    outlet.hold();
+                    added = chat;
                     break;
-                }
-                match self.place.frames.try_recv() {
-                    Ok(next) => outgoing = next,
-                    Err(_) => break,
                 }
             }
             self.socket.flush().await
         };
-        within(&closing, write).await
+        within(&outlet, write).await?;
+        if let Some((chat, after)) = added {
+            self.replay_chat(chat, after);
+        }
+        Ok(())
+    }
+
+    /// Writes these in order and flushes once, `at` going along.
+    pub(super) async fn write_items(
+        &mut self,
+        at: &mut Cursor,
+        items: Vec<Outgoing>,
+    ) -> Result<(), End> {
+        let outlet = Arc::clone(&self.place.outlet);
+        let owner = self.who.caller.user_id;
+        let write = async {
+            for outgoing in items {
+                let rendered = render(at, owner, outgoing);
+                paid(&mut self.owed, rendered.request);
+                for frame in rendered.frames.into_iter().flatten() {
+                    self.socket.feed(Message::Text(frame)).await?;
+                }
+            }
+            self.socket.flush().await
+        };
+        within(&outlet, write).await
     }
 
     /// Writes a frame of this session's own.
-    async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
+    pub(super) async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
         self.flushed(Message::Text(frame)).await
     }
 
     async fn flushed(&mut self, message: Message) -> Result<(), End> {
-        let closing = Arc::clone(&self.place.closing);
-        within(&closing, self.socket.send(message)).await
+        let outlet = Arc::clone(&self.place.outlet);
+        within(&outlet, self.socket.send(message)).await
     }
 
     async fn on_message(
@@ -301,6 +376,7 @@ impl Session {
         let command = text::refuse_nul(text)
             .and_then(|()| Command::parse(&frame.event, frame.data, Some(caller)));
         match command {
+            Ok(Command::Resume(resume)) => self.resume(frame.id, &resume.cursor).await,
             Ok(Command::TypingStop(target)) if !self.typing.contains_key(&target.chat_id) => {
                 self.reply(frame.id, &natter_protocol::server::Empty {}).await
             }
@@ -383,7 +459,7 @@ impl Session {
         }
     }
 
-    async fn reply<T: serde::Serialize>(
+    pub(super) async fn reply<T: serde::Serialize>(
         &mut self,
         request: Option<u64>,
         data: &T,
@@ -394,7 +470,11 @@ impl Session {
         }
     }
 
-    async fn refuse(&mut self, request: Option<u64>, error: &WireError) -> Result<(), End> {
+    pub(super) async fn refuse(
+        &mut self,
+        request: Option<u64>,
+        error: &WireError,
+    ) -> Result<(), End> {
         let frame = match request {
             Some(reply) => frame(&ErrorReply { reply, error }),
             None => frame(&ServerEvent::Exception(error)),
@@ -423,12 +503,12 @@ fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) {
     }
 }
 
-/// The request that is worked on; for `select!`, which asks only while there is one.
-async fn run(running: &mut Option<BoxFuture<'static, Done>>) -> Done {
-    match running {
+/// What is worked on; for `select!`, which asks only while there is something.
+async fn pending<T>(working: &mut Option<BoxFuture<'static, T>>) -> T {
+    match working {
         Some(future) => {
             let done = future.await;
-            *running = None;
+            *working = None;
             done
         }
         None => std::future::pending().await,
@@ -437,7 +517,7 @@ async fn run(running: &mut Option<BoxFuture<'static, Done>>) -> Done {
 
 /// Writing, for as long as a client may take, or until the hub gives the connection up.
 async fn within(
-    closing: &crate::registry::Closing,
+    outlet: &Outlet,
     write: impl Future<Output = Result<(), axum::Error>>,
 ) -> Result<(), End> {
     let write = timeout(WRITE_TIMEOUT, write);
@@ -449,7 +529,7 @@ async fn within(
             Ok(Err(error)) => Err(code_of(error)),
             Err(_) => Err(Some(close::SLOW_CONSUMER)),
         },
-        code = closing.closed() => {
+        code = outlet.ended() => {
             // A half-written frame cannot be followed by a close frame: give it a moment.
             match timeout(super::GOODBYE, &mut write).await {
                 Ok(Ok(Ok(()))) => Err(Some(code)),

@@ -78,6 +78,22 @@ impl World {
         Ok(seen)
     }
 
+    /// The next verified position, and the entries that come before it.
+    async fn verified(&mut self) -> Result<(Vec<Seq>, Seq)> {
+        let mut entries = Vec::new();
+        let verified = self
+            .wait(|event| match event {
+                FollowEvent::Entry(_, arrival) => {
+                    entries.push(arrival.seq);
+                    None
+                }
+                FollowEvent::Verified(_, to) => Some(to),
+                _ => None,
+            })
+            .await?;
+        Ok((entries, verified))
+    }
+
     async fn publish(&self, feed: Feed) -> Result<Seq> {
         let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned() };
         let id = MessageId::generate();
@@ -176,11 +192,56 @@ async fn what_lies_before_the_subscription_is_read_from_the_log() -> Result<()> 
         world.publish(other).await?;
     }
     let after = seqs[9];
-    world.follow(feed, Start::After { seq: after, covered: 0 }).await?;
+    world.follower.follow(feed, Start::After(after));
+    let mut seen = Vec::new();
+    let at = world
+        .wait(|event| match event {
+            FollowEvent::Entry(on, arrival) if on == feed => {
+                seen.push((arrival.seq, arrival.prev));
+                None
+            }
+            FollowEvent::Following(on, at) if on == feed => Some(at),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(at, seqs[599], "it is followed once its past has been told");
     for _ in 0..5 {
         seqs.push(world.publish(feed).await?);
     }
-    assert_eq!(world.entries(feed, 595).await?, chained(0, &seqs[10..]));
+    seen.extend(world.entries(feed, 5).await?);
+    assert_eq!(seen, chained(0, &seqs[10..]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_verified_position_never_passes_what_is_missing() -> Result<()> {
+    // Without a live mirror everything is lost on the live path.
+    let mut world = World::new(false).await?;
+    let (feed, other) = (chat(), chat());
+    let before = world.publish(other).await?;
+    world.follow(feed, Start::Now).await?;
+    // No digest has come: the check of heads vouches for what the log held.
+    let verified = world.verified().await?;
+    assert!(verified.0.is_empty() && verified.1 >= before, "{verified:?}");
+
+    let mut seqs = Vec::new();
+    for round in 0..5 {
+        let from = world.publish(other).await?;
+        seqs.push(world.publish(feed).await?);
+        let to = world.publish(other).await?;
+        let heads = vec![(feed.kind, feed.id, seqs[round]), (other.kind, other.id, to)];
+        world.bus.publish_digest(0, &Digest { epoch: 1, from, to, heads })?;
+        let mut entries = Vec::new();
+        loop {
+            let (more, verified) = world.verified().await?;
+            entries.extend(more);
+            if verified >= to {
+                break;
+            }
+            assert!(verified < seqs[round] || entries == [seqs[round]], "{verified} {entries:?}");
+        }
+        assert_eq!(entries, [seqs[round]], "told before it counts as told");
+    }
     Ok(())
 }
 

@@ -119,7 +119,8 @@ impl Cursor {
     /// Where all feeds of the shard stand that are not named themselves.
     #[must_use]
     pub fn level(&self, shard: Shard) -> Seq {
-        let floor = self.floors.iter().find(|(other, _)| *other == shard).map_or(0, |(_, seq)| *seq);
+        let floor =
+            self.floors.iter().find(|(other, _)| *other == shard).map_or(0, |(_, seq)| *seq);
         floor.max(self.bases.of(shard))
     }
 
@@ -170,7 +171,8 @@ impl Cursor {
     /// replayed all that lay between this and `other`.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
-        let mut merged = Self { floors: other.floors.clone(), ..Self::at(Arc::clone(&other.bases)) };
+        let mut merged =
+            Self { floors: other.floors.clone(), ..Self::at(Arc::clone(&other.bases)) };
         let shards = self.bases.seqs.iter().enumerate().map(|(shard, seq)| (shard as Shard, *seq));
         for (shard, seq) in shards.chain(self.floors.iter().copied()) {
             merged.raise(shard, seq);
@@ -361,7 +363,8 @@ mod tests {
         let (ana, ben) = (UserId::generate(), UserId::generate());
         let text = Cursor::at(bases(&[1])).text(ana);
         assert_eq!(Cursor::parse(&text, ben), Err(CursorError::Foreign));
-        for text in ["", ".", "AQ", "AQA.", &text[1..], &format!("{text}AAAA"), &"A".repeat(99_999)] {
+        for text in ["", ".", "AQ", "AQA.", &text[1..], &format!("{text}AAAA"), &"A".repeat(99_999)]
+        {
             assert!(Cursor::parse(text, ana).is_err(), "{text:.40}");
         }
     }

@@ -80,6 +80,12 @@ impl Chain {
         self.phase != Phase::Starting
     }
 
+    /// Whether it has started, and nothing before its place is missing.
+    #[must_use]
+    pub fn live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
     /// The chain stands at `last`: everything after it is delivered. `complete` tells that the
     /// log holds nothing after `last` but what arrives live.
     pub fn start(&mut self, last: Seq, complete: bool, out: &mut Vec<Arrival>) -> Need {

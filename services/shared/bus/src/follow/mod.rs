@@ -12,8 +12,10 @@
 //! - `link`: the connection to the broker
 //! - `chain`: one feed's order, pure
 //! - `recents`: heads that cost no read of the log
+//! - `ledger`: up to where nothing is missing, pure
 
 mod chain;
+mod ledger;
 mod link;
 mod recents;
 
@@ -36,6 +38,7 @@ use tracing::{debug, warn};
 pub use self::chain::Arrival;
 use self::{
     chain::{Chain, Need},
+    ledger::Ledger,
     link::{Incoming, Link, Message},
     recents::Recents,
 };
@@ -62,14 +65,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Where to start delivering a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// After the entry `seq`, the feed's last one among those up to `covered` as far as is known;
-    /// that saves reading the log when nothing has happened since.
-    After {
-        /// The last entry not to deliver.
-        seq: Seq,
-        /// Where Postgres stood in the shard's log; 0 when it is not known.
-        covered: Seq,
-    },
+    /// After this entry: all that the log holds beyond it is read.
+    After(Seq),
     /// With what the log stores from now on.
     Now,
 }
@@ -77,25 +74,39 @@ pub enum Start {
 /// What following feeds yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FollowEvent {
-    /// The feed is followed, from after this entry on.
+    /// The feed is followed, and all of it up to this entry has been delivered or is not wanted.
     Following(Feed, Seq),
     /// The feed's next entry.
     Entry(Feed, Arrival),
     /// A signal of a feed that is followed or watched.
     Signal(Feed, Bytes),
+    /// Everything up to here, on all feeds of the shard that are followed, has been delivered.
+    Verified(Shard, Seq),
     /// The receiving connection came (true) or went (false).
     Connected(bool),
+}
+
+impl FollowEvent {
+    fn is_of(&self, feed: Feed) -> bool {
+        match self {
+            Self::Following(other, _) | Self::Entry(other, _) => *other == feed,
+            Self::Signal(..) | Self::Verified(..) | Self::Connected(_) => false,
+        }
+    }
 }
 
 struct Followed {
     chain: Chain,
     subscription: u64,
     start: Start,
+    /// [`FollowEvent::Following`] is still to be told.
+    unannounced: bool,
 }
 
 #[derive(Default)]
 struct ShardView {
     recents: Recents,
+    ledger: Ledger,
     heard: Option<Instant>,
     /// Everything on the followed feeds up to the last digest has been accounted for.
     dense: bool,
@@ -116,16 +127,24 @@ impl ShardView {
 struct Check {
     wanted: bool,
     running: bool,
+    /// Where the log ended before the first head was asked for.
+    from: Option<Seq>,
     left: Vec<Feed>,
+    /// Feeds found to have entries that are not delivered yet.
+    behind: Vec<(Feed, Seq)>,
     /// Something happened while it ran: it proves nothing, and runs again.
     stale: bool,
     last: Option<Instant>,
 }
 
+/// A feed and its subscription, which tells following it from following it again later.
+type Life = (Feed, u64);
+
 enum Done {
-    End(Shard, Vec<Feed>, Result<Seq, BusError>),
+    End(Shard, Vec<Life>, Result<Seq, BusError>),
+    CheckFrom(Shard, Result<Seq, BusError>),
     Checked(Shard, Result<Vec<(Feed, Seq)>, BusError>),
-    Read(Feed, Seq, Result<Vec<Stored>, BusError>),
+    Read(Life, Seq, Result<Vec<Stored>, BusError>),
 }
 
 /// See the module. Owned by one task, which calls [`Follower::next`] in a loop.
@@ -140,8 +159,8 @@ pub struct Follower {
     watched: HashMap<Feed, u64>,
     shards: HashMap<Shard, ShardView>,
     /// Subscribed, not yet confirmed by a PONG.
-    fresh: Vec<Feed>,
-    confirming: VecDeque<(u64, Vec<Feed>)>,
+    fresh: Vec<Life>,
+    confirming: VecDeque<(u64, Vec<Life>)>,
     suspects: VecDeque<(Instant, Feed, Seq)>,
     repairs: VecDeque<Feed>,
     repairing: HashSet<Feed>,
@@ -178,24 +197,26 @@ impl Follower {
     }
 
     /// Follows a feed; [`FollowEvent::Following`] tells when it has begun. A chat's signals come
-    /// as well. Following it already, it begins at once where its chain stands.
+    /// as well. Nothing happens when it is followed already.
     pub fn follow(&mut self, feed: Feed, start: Start) {
-        if let Some(followed) = self.feeds.get(&feed) {
-            if followed.chain.started() {
-                self.ready.push_back(FollowEvent::Following(feed, followed.chain.last()));
-            }
+        if self.feeds.contains_key(&feed) {
             return;
         }
         let subscription = self.new_id();
         self.subscribe_feed(feed, subscription);
-        self.feeds.insert(feed, Followed { chain: Chain::starting(), subscription, start });
-        self.fresh.push(feed);
+        self.feeds.insert(
+            feed,
+            Followed { chain: Chain::starting(), subscription, start, unannounced: true },
+        );
+        self.fresh.push((feed, subscription));
         self.shards.entry(feed.shard).or_default();
     }
 
-    /// The opposite.
+    /// The opposite: nothing more is told of the feed.
     pub fn unfollow(&mut self, feed: Feed) {
         if let Some(followed) = self.feeds.remove(&feed) {
+            // What waits would be taken for news by whoever follows it again.
+            self.ready.retain(|event| !event.is_of(feed));
             self.link.unsubscribe(followed.subscription);
             if feed.chat_id().is_some() {
                 self.link.unsubscribe(followed.subscription + 1);
@@ -219,11 +240,32 @@ impl Follower {
         }
     }
 
-    /// The place that the feed's chain has reached, once it has begun.
+    /// Whether [`FollowEvent::Following`] was told of the feed.
     #[must_use]
-    pub fn position(&self, feed: Feed) -> Option<Seq> {
-        let followed = self.feeds.get(&feed)?;
-        followed.chain.started().then(|| followed.chain.last())
+    pub fn following(&self, feed: Feed) -> bool {
+        self.feeds.get(&feed).is_some_and(|followed| !followed.unannounced)
+    }
+
+    /// Whether the log has nothing on the feed in (`since`, `until`], as far as digests have told;
+    /// false when they cannot tell, `None` when the next one may. `known` is the feed's last
+    /// entry, and up to where in the log, by another source.
+    #[must_use]
+    pub fn quiet(
+        &self,
+        feed: Feed,
+        since: Seq,
+        until: Seq,
+        known: Option<(Seq, Seq)>,
+    ) -> Option<bool> {
+        let Some(view) = self.shards.get(&feed.shard) else { return Some(false) };
+        let mut sources = known.into_iter().chain([(since, since)]);
+        let head =
+            sources.find_map(|(seq, covered)| view.recents.head(feed.kind, feed.id, seq, covered));
+        match head {
+            Some(head) if head <= since && view.recents.reaches(until) => Some(true),
+            Some(head) if head <= since && view.fresh() => None,
+            Some(_) | None => Some(false),
+        }
     }
 
     /// The feed has an entry at `seq`, as an ack told: when it does not arrive, read it.
@@ -289,6 +331,7 @@ impl Follower {
                 }
                 for view in self.shards.values_mut() {
                     view.dense = false;
+                    view.ledger.shut();
                 }
                 self.ready.push_back(FollowEvent::Connected(false));
             }
@@ -313,6 +356,7 @@ impl Follower {
             self.link.subscribe(self.next_id, subjects::digest(*shard));
             self.next_id += 2;
             view.dense = false;
+            view.ledger.shut();
             // What was published while the connection was away is missing.
             view.check.wanted = true;
             view.check.stale = true;
@@ -330,17 +374,18 @@ impl Follower {
         self.ready.push_back(FollowEvent::Connected(true));
     }
 
-    fn on_confirmed(&mut self, feeds: &[Feed]) {
-        let mut now: HashMap<Shard, Vec<Feed>> = HashMap::new();
-        for &feed in feeds {
+    /// Whether it is followed by this subscription still.
+    fn lives(&self, (feed, subscription): Life) -> bool {
+        self.feeds.get(&feed).is_some_and(|followed| followed.subscription == subscription)
+    }
+
+    fn on_confirmed(&mut self, lives: &[Life]) {
+        let mut now: HashMap<Shard, Vec<Life>> = HashMap::new();
+        for life in lives.iter().copied().filter(|life| self.lives(*life)).collect::<Vec<_>>() {
+            let (feed, _) = life;
             match self.feeds.get(&feed).map(|followed| followed.start) {
-                Some(Start::After { seq, covered }) => {
-                    let recents = self.shards.get(&feed.shard).map(|view| &view.recents);
-                    let head = recents.and_then(|r| r.head(feed.kind, feed.id, seq, covered));
-                    // An entry newer than the last digest is told by the next one.
-                    self.start(feed, seq, head.is_some_and(|head| head <= seq));
-                }
-                Some(Start::Now) => now.entry(feed.shard).or_default().push(feed),
+                Some(Start::After(seq)) => self.start(feed, seq, false),
+                Some(Start::Now) => now.entry(feed.shard).or_default().push(life),
                 None => {}
             }
         }
@@ -351,7 +396,7 @@ impl Follower {
 
     /// Asks where the shard's log ends. What lies beyond is delivered, on all of these feeds: one
     /// question for many, and no read of any feed.
-    fn ask_end(&mut self, shard: Shard, feeds: Vec<Feed>, wait: Duration) {
+    fn ask_end(&mut self, shard: Shard, feeds: Vec<Life>, wait: Duration) {
         let bus = self.bus.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
@@ -366,10 +411,21 @@ impl Follower {
         if followed.chain.started() {
             return;
         }
-        self.ready.push_back(FollowEvent::Following(feed, last));
         let mut out = Vec::new();
         let need = followed.chain.start(last, complete, &mut out);
         self.deliver(feed, out, need);
+        self.announce(feed);
+    }
+
+    /// Tells that the feed is followed, once nothing of its past is missing.
+    fn announce(&mut self, feed: Feed) {
+        if let Some(followed) = self.feeds.get_mut(&feed)
+            && followed.unannounced
+            && followed.chain.live()
+        {
+            followed.unannounced = false;
+            self.ready.push_back(FollowEvent::Following(feed, followed.chain.last()));
+        }
     }
 
     fn on_message(&mut self, message: Message) {
@@ -393,10 +449,11 @@ impl Follower {
 
     fn on_digest(&mut self, shard: Shard, digest: &Digest) {
         let due = Instant::now() + GRACE;
-        for &(kind, id, seq) in &digest.heads {
-            let feed = Feed { shard, kind, id };
-            let behind = self.feeds.get(&feed).is_some_and(|followed| followed.chain.last() < seq);
-            if behind && self.suspects.len() < SUSPECTS_MAX {
+        let heads = digest.heads.iter().map(|&(kind, id, seq)| (Feed { shard, kind, id }, seq));
+        let behind: Vec<_> =
+            heads.filter(|(feed, seq)| !reached(&self.feeds, *feed, *seq)).collect();
+        for &(feed, seq) in &behind {
+            if self.suspects.len() < SUSPECTS_MAX {
                 self.suspects.push_back((due, feed, seq));
             }
         }
@@ -411,8 +468,22 @@ impl Follower {
         view.heard = Some(Instant::now());
         if !view.recents.extend(digest) || resumed {
             view.dense = false;
+            view.ledger.shut();
             view.check.wanted = true;
             view.check.stale = true;
+        }
+        if !view.ledger.claim(digest.to, behind) {
+            view.check.wanted = true;
+            view.check.stale = true;
+        }
+        self.verify(shard);
+    }
+
+    /// Tells when the verified position has moved. What it covers is ready before it.
+    fn verify(&mut self, shard: Shard) {
+        let Some(view) = self.shards.get_mut(&shard) else { return };
+        if let Some(to) = view.ledger.advance(|feed, seq| reached(&self.feeds, feed, seq)) {
+            self.ready.push_back(FollowEvent::Verified(shard, to));
         }
     }
 
@@ -425,45 +496,49 @@ impl Follower {
     }
 
     fn read(&mut self, feed: Feed, wait: Duration) {
-        let Some(after) = self.feeds.get(&feed).map(|followed| followed.chain.last()) else {
+        let Some(followed) = self.feeds.get(&feed) else {
             self.repairing.remove(&feed);
             return;
         };
+        let (after, life) = (followed.chain.last(), (feed, followed.subscription));
         self.repairing.insert(feed);
         let bus = self.bus.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
-            Done::Read(feed, after, bus.read(feed, after, REPAIR_BATCH).await)
+            Done::Read(life, after, bus.read(feed, after, REPAIR_BATCH).await)
         });
     }
 
     fn on_done(&mut self, done: Done) {
         match done {
             Done::End(_, feeds, Ok(end)) => {
-                for feed in feeds {
-                    self.start(feed, end, true);
+                for life in feeds {
+                    if self.lives(life) {
+                        self.start(life.0, end, true);
+                    }
                 }
             }
             Done::End(shard, mut feeds, Err(error)) => {
                 debug!(%error, shard, "where newly followed feeds start");
-                feeds.retain(|feed| self.feeds.contains_key(feed));
+                feeds.retain(|life| self.lives(*life));
                 if !feeds.is_empty() {
                     self.ask_end(shard, feeds, RETRY);
                 }
             }
-            Done::Read(feed, after, Ok(entries)) => self.on_read(feed, after, entries),
-            Done::Read(feed, _, Err(error)) => {
+            Done::Read(life, after, Ok(entries)) => self.on_read(life, after, entries),
+            Done::Read((feed, _), _, Err(error)) => {
                 debug!(%error, "reading a feed's log");
                 self.read(feed, RETRY);
             }
+            Done::CheckFrom(shard, from) => self.on_check_from(shard, from),
             Done::Checked(shard, heads) => self.on_checked(shard, heads),
         }
     }
 
-    fn on_read(&mut self, feed: Feed, after: Seq, entries: Vec<Stored>) {
+    fn on_read(&mut self, (feed, subscription): Life, after: Seq, entries: Vec<Stored>) {
         self.repairing.remove(&feed);
         let Some(followed) = self.feeds.get_mut(&feed) else { return };
-        if followed.chain.last() != after {
+        if (followed.subscription, followed.chain.last()) != (subscription, after) {
             // Unfollowed and followed again meanwhile: that chain asks for itself.
             return;
         }
@@ -477,7 +552,7 @@ impl Follower {
         match need {
             Need::Repair if stuck => self.read(feed, RETRY),
             Need::Repair => self.repairs.push_back(feed),
-            Need::Nothing => {}
+            Need::Nothing => self.announce(feed),
         }
     }
 
@@ -493,6 +568,7 @@ impl Follower {
             return;
         }
         for shard in self.shards.keys().copied().collect::<Vec<_>>() {
+            self.verify(shard);
             self.check_step(shard, now);
         }
     }
@@ -515,7 +591,8 @@ impl Follower {
         if view.check.running {
             return;
         }
-        if view.check.left.is_empty() {
+        let bus = self.bus.clone();
+        if view.check.from.is_none() {
             let rested = view.check.last.is_none_or(|last| now - last > DIGEST_SILENCE);
             let over = view.distrust.is_some_and(|until| until <= now);
             if over {
@@ -526,42 +603,86 @@ impl Follower {
             }
             view.check.wanted = false;
             view.check.stale = false;
-            view.check.left =
-                self.feeds.keys().filter(|feed| feed.shard == shard).copied().collect();
+            view.check.running = true;
+            self.tasks.spawn(async move {
+                let log = bus.log_state(shard).await;
+                let end = log.and_then(|log| log.ok_or(BusError::NoStream));
+                Done::CheckFrom(shard, end.map(|log| log.last_seq))
+            });
+            return;
         }
         let at = view.check.left.len().saturating_sub(HEADS_BATCH);
         let batch = view.check.left.split_off(at);
         view.check.running = true;
-        let bus = self.bus.clone();
         self.tasks.spawn(async move {
             let heads = if batch.is_empty() { Ok(Vec::new()) } else { bus.heads(&batch).await };
             Done::Checked(shard, heads)
         });
     }
 
-    fn on_checked(&mut self, shard: Shard, heads: Result<Vec<(Feed, Seq)>, BusError>) {
+    /// The feeds that are followed now are looked at; those followed later start beyond.
+    fn on_check_from(&mut self, shard: Shard, from: Result<Seq, BusError>) {
         let Some(view) = self.shards.get_mut(&shard) else { return };
         view.check.running = false;
-        match heads {
-            Ok(heads) => {
-                if view.check.left.is_empty() {
-                    view.check.last = Some(Instant::now());
-                    // Heads found now are accounted for by the repairs that they start below.
-                    let distrusted = view.distrust.is_some_and(|until| Instant::now() < until);
-                    view.dense = view.fresh() && !view.check.stale && !distrusted;
-                    view.check.wanted |= view.check.stale;
-                }
-                for (feed, head) in heads {
-                    self.require(feed, head);
-                }
+        match from {
+            Ok(from) => {
+                let feeds = self.feeds.keys().filter(|feed| feed.shard == shard);
+                view.check.left = feeds.copied().collect();
+                view.check.behind.clear();
+                view.check.from = Some(from);
             }
             Err(error) => {
-                debug!(%error, shard, "checking heads");
-                view.check.wanted = true;
-                view.check.left.clear();
+                debug!(%error, shard, "where the log ends");
+                view.check.failed();
             }
         }
     }
+
+    fn on_checked(&mut self, shard: Shard, heads: Result<Vec<(Feed, Seq)>, BusError>) {
+        let Some(view) = self.shards.get_mut(&shard) else { return };
+        view.check.running = false;
+        let heads = match heads {
+            Ok(heads) => heads,
+            Err(error) => {
+                debug!(%error, shard, "checking heads");
+                view.check.failed();
+                return;
+            }
+        };
+        let behind = heads.iter().filter(|(feed, seq)| !reached(&self.feeds, *feed, *seq));
+        view.check.behind.extend(behind);
+        if view.check.left.is_empty() {
+            let from = view.check.from.take();
+            let behind = std::mem::take(&mut view.check.behind);
+            view.check.last = Some(Instant::now());
+            view.check.wanted |= view.check.stale;
+            // Heads found now are accounted for by the repairs that they start below.
+            let distrusted = view.distrust.is_some_and(|until| Instant::now() < until);
+            view.dense = view.fresh() && !view.check.stale && !distrusted;
+            if let (Some(from), false) = (from, view.check.stale) {
+                view.ledger.vouch(from, behind);
+            }
+        }
+        for (feed, head) in heads {
+            self.require(feed, head);
+        }
+        self.verify(shard);
+    }
+}
+
+impl Check {
+    /// Looks again later.
+    fn failed(&mut self) {
+        self.wanted = true;
+        self.from = None;
+        self.left.clear();
+        self.behind.clear();
+    }
+}
+
+/// Whether a feed, if it is followed, has come so far.
+fn reached(feeds: &HashMap<Feed, Followed>, feed: Feed, seq: Seq) -> bool {
+    feeds.get(&feed).is_none_or(|followed| followed.chain.last() >= seq)
 }
 
 impl From<Stored> for Arrival {

@@ -57,6 +57,12 @@ impl Recents {
         Some(self.heads.get(&(kind, id)).map_or(known, |head| known.max(*head)))
     }
 
+    /// Whether digests have told of everything up to `seq`.
+    #[must_use]
+    pub fn reaches(&self, seq: Seq) -> bool {
+        self.epoch != 0 && self.to >= seq
+    }
+
     fn forget(&mut self) {
         while self.order.len() > FEEDS_MAX {
             let Some((seq, key)) = self.order.pop_front() else { return };

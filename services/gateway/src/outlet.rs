@@ -1,0 +1,249 @@
+//! The way to a connection: what waits to be written to it, and how it is told to end.
+//!
+//! One allocation for both ends, and nothing on the heap while nothing waits: there are many
+//! connections, and most are quiet most of the time.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+};
+
+use axum::extract::ws::Utf8Bytes;
+use natter_protocol::error::close;
+use tokio::sync::Notify;
+
+use crate::hub::frames::Delivery;
+
+/// What waits to be written to a connection.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// What is on no feed: a signal, or about the connection itself.
+    Plain(Utf8Bytes),
+    /// An entry of a feed, as an event.
+    Event(Arc<Delivery>),
+    /// The reply to the client's request of this number, at its message's place in the feed; and
+    /// the event too, if it asked for its own.
+    Reply(u64, Arc<Delivery>, bool),
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: VecDeque<Outgoing>,
+    /// The session is replaying: what does not fit is replayed too, instead of the end.
+    held: bool,
+    /// Something did not fit.
+    overflowed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outlet {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    capacity: u32,
+    code: AtomicU16,
+    draining: AtomicBool,
+}
+
+impl Outlet {
+    /// An outlet whose queue takes `capacity` frames. It is held until [`Outlet::release`].
+    #[must_use]
+    pub fn new(capacity: u32) -> Arc<Self> {
+        Arc::new(Self {
+            waiting: Mutex::new(Waiting { held: true, ..Waiting::default() }),
+            wake: Notify::new(),
+            capacity,
+            code: AtomicU16::new(0),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Queues a frame. A queue that is full belongs to a consumer too slow to keep: it is closed
+    /// with a resumable code, never skipped.
+    pub fn send(&self, frame: Utf8Bytes) {
+        self.queue(Outgoing::Plain(frame));
+    }
+
+    /// The same for whatever it is.
+    pub fn queue(&self, outgoing: Outgoing) {
+        let mut waiting = self.lock();
+        if waiting.queue.len() < self.capacity as usize {
+            waiting.queue.push_back(outgoing);
+            let wake = !waiting.held && waiting.queue.len() == 1;
+            drop(waiting);
+            if wake {
+                self.wake.notify_one();
+            }
+        } else if waiting.held {
+            waiting.overflowed = true;
+            waiting.queue = VecDeque::new();
+        } else {
+            drop(waiting);
+            metrics::counter!("natter_slow_consumers_total").increment(1);
+            self.close(close::SLOW_CONSUMER);
+        }
+    }
+
+    /// Ends the connection with a close code; the first one counts.
+    pub fn close(&self, code: u16) {
+        let _ = self.code.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        self.wake.notify_one();
+    }
+
+    /// Ends the connection once what is under way has been brought to its end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Whether the connection is on its way out: nothing more may be delivered to it, since
+    /// what it missed would be a hole.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.code().is_some()
+    }
+
+    /// The close code, once there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self.code.load(Ordering::Acquire) {
+            0 => None,
+            code => Some(code),
+        }
+    }
+
+    /// Whether the node drains.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// What waits longest; none while it is held. For the session alone.
+    pub fn take(&self) -> Option<Outgoing> {
+        let mut waiting = self.lock();
+        if waiting.held {
+            return None;
+        }
+        let taken = waiting.queue.pop_front();
+        if waiting.queue.is_empty() {
+            waiting.queue = VecDeque::new();
+        }
+        taken
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().queue.is_empty()
+    }
+
+    /// From here on what comes is kept for later, and what does not fit is dropped and remembered.
+    pub fn hold(&self) {
+        self.lock().held = true;
+    }
+
+    /// The opposite. Answers false when something was dropped: it is held still, anew, and what
+    /// was dropped has to be replayed.
+    #[must_use]
+    pub fn release(&self) -> bool {
+        let mut waiting = self.lock();
+        if std::mem::take(&mut waiting.overflowed) {
+            waiting.queue = VecDeque::new();
+            return false;
+        }
+        waiting.held = false;
+        true
+    }
+
+    /// Waits until something can be taken, the connection is to be closed, or, unless that is
+    /// known, the node drains. For the session alone.
+    pub async fn wait(&self, known_to_drain: bool) {
+        loop {
+            let something = {
+                let waiting = self.lock();
+                !waiting.held && !waiting.queue.is_empty()
+            };
+            if something || self.closed() || self.draining() && !known_to_drain {
+                return;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Waits for the close code.
+    pub async fn ended(&self) -> u16 {
+        loop {
+            if let Some(code) = self.code() {
+                return code;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Arc<Outlet> {
+        let outlet = Outlet::new(2);
+        for text in ["a", "b"] {
+            outlet.send(text.into());
+        }
+        outlet
+    }
+
+    #[test]
+    fn a_full_queue_closes_its_connection() {
+        let outlet = full();
+        assert!(outlet.release());
+        outlet.send("c".into());
+        assert_eq!(outlet.code(), Some(close::SLOW_CONSUMER));
+        outlet.close(close::DRAINING);
+        assert_eq!(outlet.code(), Some(close::SLOW_CONSUMER), "the first one counts");
+    }
+
+    #[test]
+    fn one_that_is_held_remembers_that_something_was_dropped() {
+        let outlet = full();
+        assert!(outlet.take().is_none());
+        outlet.send("c".into());
+        outlet.send("d".into());
+        assert!(!outlet.closed() && !outlet.release());
+        outlet.send("e".into());
+        assert!(outlet.release());
+        assert!(matches!(outlet.take(), Some(Outgoing::Plain(text)) if text == "e"));
+        assert!(outlet.take().is_none() && outlet.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_session_wakes_for_what_comes_and_for_its_end() {
+        let outlet = Outlet::new(2);
+        assert!(outlet.release());
+        let waiter = tokio::spawn({
+            let outlet = Arc::clone(&outlet);
+            async move {
+                outlet.wait(false).await;
+                let first = outlet.take().is_some();
+                outlet.wait(false).await;
+                (first, outlet.draining(), outlet.ended().await)
+            }
+        });
+        tokio::task::yield_now().await;
+        outlet.send("a".into());
+        while !outlet.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        outlet.drain();
+        tokio::task::yield_now().await;
+        outlet.close(close::DRAINING);
+        assert_eq!(waiter.await.ok(), Some((true, true, close::DRAINING)));
+    }
+}

@@ -1,0 +1,162 @@
+//! Replaying what a connection has missed: from a cursor that a client kept, or from where a chat
+//! that was added begins.
+//!
+//! A connection that replays is attached like any other, so that all its feeds are followed and
+//! what comes live waits in its queue. What lies between its cursor and where the node stands is
+//! read from the log, from Postgres where the log has cut it off, and written before the queue.
+//! The queue may repeat it; the connection's cursor tells, and drops that.
+//!
+//! All of it is read before anything is written, so that a refusal is honest, and so that a cut
+//! of the log in the middle can be noticed.
+
+mod plan;
+mod read;
+
+use std::sync::Arc;
+
+use natter_protocol::{
+    cursor::Cursor,
+    error::WireError,
+    feed::Feed,
+    ids::{ConnectionId, DeviceId, Seq, UserId},
+    server::ResumeRefusal,
+};
+use natter_store::Followed;
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
+
+use crate::{app::App, fault, hub::Command, outlet::Outgoing};
+
+/// Replays under way at once on this node; more wait. A storm of clients that come back meets the
+/// broker and Postgres at this width.
+const AT_ONCE: usize = 16;
+
+/// The replays of a node.
+#[derive(Clone)]
+pub struct Replays {
+    turn: Arc<Semaphore>,
+    /// Entries that one replay may hold.
+    entries: usize,
+}
+
+impl Replays {
+    /// With this many entries in one of them at most.
+    #[must_use]
+    pub fn new(entries: u32) -> Self {
+        Self { turn: Arc::new(Semaphore::new(AT_ONCE)), entries: entries as usize }
+    }
+}
+
+/// For whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer {
+    /// The user.
+    pub user: UserId,
+    /// The user's own feed.
+    pub feed: Feed,
+    /// The device.
+    pub device: DeviceId,
+    /// Its login.
+    pub session: Option<Uuid>,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// It wants its own messages as events too.
+    pub echo: bool,
+}
+
+/// What was missed, and where it leads.
+#[derive(Debug)]
+pub struct Replay {
+    /// Where it begins.
+    pub from: Cursor,
+    /// In order.
+    pub items: Vec<Outgoing>,
+    /// Where the connection stands after it, at least.
+    pub onto: Cursor,
+}
+
+impl Replay {
+    /// Nothing was missed.
+    #[must_use]
+    pub fn nothing(at: Cursor) -> Self {
+        Self { from: at.clone(), items: Vec::new(), onto: at }
+    }
+}
+
+/// Why there is no replay.
+#[derive(Debug, thiserror::Error)]
+pub enum NoReplay {
+    /// It has to be fetched afresh.
+    #[error("cannot be replayed: {0:?}")]
+    Refused(ResumeRefusal),
+    /// The device or its login was revoked meanwhile.
+    #[error("the device was revoked")]
+    Revoked,
+    /// Something that it needs is away just now.
+    #[error("{0}")]
+    Failed(WireError),
+}
+
+impl From<WireError> for NoReplay {
+    fn from(error: WireError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<natter_bus::BusError> for NoReplay {
+    fn from(error: natter_bus::BusError) -> Self {
+        tracing::debug!(%error, "reading what a connection missed");
+        Self::Failed(fault::unavailable("the log"))
+    }
+}
+
+impl From<natter_store::StoreError> for NoReplay {
+    fn from(error: natter_store::StoreError) -> Self {
+        Self::Failed(fault::store(error))
+    }
+}
+
+/// Everything that lies between `from` and `onto` on all of the viewer's feeds.
+///
+/// # Errors
+/// [`NoReplay`].
+pub async fn everything(
+    app: &App,
+    viewer: Viewer,
+    from: Cursor,
+    onto: Cursor,
+    snapshot: Option<&Followed>,
+) -> Result<Replay, NoReplay> {
+    let _turn = app.replays.turn.acquire().await;
+    let items = plan::everything(app, viewer, &from, &onto, snapshot).await?;
+    Ok(Replay { from, items, onto })
+}
+
+/// What lies on one chat's feed after `after`, for a connection that stands at `at`.
+///
+/// # Errors
+/// [`NoReplay`].
+pub async fn chat(
+    app: &App,
+    viewer: Viewer,
+    at: Cursor,
+    chat: Feed,
+    after: Seq,
+) -> Result<Replay, NoReplay> {
+    let _turn = app.replays.turn.acquire().await;
+    let mut reader = read::Reader::new(app, viewer, at.bases());
+    let part = reader.chat(chat, after, None).await?;
+    reader.check().await?;
+    let items = reader.items(part);
+    Ok(Replay { from: at.clone(), items, onto: at })
+}
+
+/// Where a user's connections stand on this node now.
+///
+/// # Errors
+/// When the node is going down.
+pub async fn position(app: &App, user: UserId) -> Result<Cursor, NoReplay> {
+    let (answer, position) = oneshot::channel();
+    app.hub.tell(Command::Position(user, answer)).await;
+    position.await.map_err(|_| NoReplay::Failed(fault::unavailable("the node")))
+}

@@ -1,0 +1,225 @@
+//! Which parts of which feeds a resuming connection has missed, and in which order they are told.
+//!
+//! The user's own feed says which chats were added and removed since the cursor. A chat that was
+//! added is read from its first entry for the user, after `chat_added`; one that was removed up to
+//! the removal, before `chat_removed`; all others from where the cursor stands.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use natter_protocol::{
+    cursor::{Bases, Cursor},
+    error::WireError,
+    feed::{ChatAdded, ChatRemoved, Event, Feed},
+    ids::{ChatId, Seq},
+    server::{ChatRef, ResumeRefusal, ServerEvent},
+};
+use natter_store::Followed;
+use tokio::{sync::oneshot, time::sleep};
+
+use super::{NoReplay, Viewer, read::Reader};
+use crate::{
+    app::App,
+    fault,
+    hub::{Ask, Command, frames::Delivery},
+    outlet::Outgoing,
+};
+
+/// The digest that tells which feeds are quiet comes several times a second; for one of these
+/// looks at most it is waited for, and then the log itself is asked.
+const LOOKS: u32 = 5;
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The items of a replay.
+pub async fn everything(
+    app: &App,
+    viewer: Viewer,
+    from: &Cursor,
+    onto: &Cursor,
+    snapshot: Option<&Followed>,
+) -> Result<Vec<Outgoing>, NoReplay> {
+    let chats: Vec<(Feed, Seq)> = {
+        let registry = app.hub.registry();
+        registry.chats_of(viewer.user).map(|(chat, from)| (chat.feed, from)).collect()
+    };
+    let asks = asks(viewer.feed, &chats, from, onto, snapshot);
+    let moved = moved(app, asks).await?;
+    let mut plan = Plan {
+        reader: Reader::new(app, viewer, from.bases()),
+        viewer,
+        from,
+        told: HashSet::new(),
+        items: Vec::new(),
+    };
+    plan.reader.refuse_ahead(from, onto).await?;
+    let mut parts = Vec::new();
+    if moved.contains(&viewer.feed) {
+        let own = plan.reader.own(from.position(viewer.feed)).await?;
+        plan.own(own, &mut parts).await?;
+    }
+    for (feed, first) in chats {
+        if moved.contains(&feed) && !plan.told.contains(&feed.id) {
+            let after = from.position(feed).max(first.saturating_sub(1));
+            parts.push(Step::Part(plan.reader.chat(feed, after, None).await?));
+        }
+    }
+    plan.reader.check().await?;
+    for step in parts {
+        match step {
+            Step::Part(part) => plan.items.extend(plan.reader.items(part)),
+            Step::Own(delivery) => plan.items.push(Outgoing::Event(Arc::new(delivery))),
+        }
+    }
+    Ok(plan.items)
+}
+
+enum Step {
+    Part(super::read::Part),
+    Own(Delivery),
+}
+
+struct Plan<'a> {
+    reader: Reader<'a>,
+    viewer: Viewer,
+    from: &'a Cursor,
+    /// Chats that the user's own feed has told of: what was missed of them is among the parts.
+    told: HashSet<uuid::Uuid>,
+    items: Vec<Outgoing>,
+}
+
+impl Plan<'_> {
+    fn bases(&self) -> &Arc<Bases> {
+        self.from.bases()
+    }
+
+    async fn own(
+        &mut self,
+        entries: Vec<(Seq, Event)>,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), NoReplay> {
+        // Where each chat's removals are, so that what comes after one is not read before it.
+        let removals: Vec<(ChatId, Seq)> = entries
+            .iter()
+            .filter_map(|(_, event)| match event {
+                Event::ChatRemoved(removed) => Some((removed.chat_id, removed.until_seq)),
+                _ => None,
+            })
+            .collect();
+        for (seq, event) in entries {
+            match event {
+                Event::ChatAdded(added) => self.added(seq, *added, &removals, steps).await?,
+                Event::ChatRemoved(removed) => self.removed(seq, &removed, steps).await?,
+                Event::DeviceRevoked(revoked)
+                    if (revoked.device_id, revoked.session)
+                        == (self.viewer.device, self.viewer.session) =>
+                {
+                    return Err(NoReplay::Revoked);
+                }
+                Event::DeviceRevoked(_)
+                | Event::ProfileChanged(_)
+                | Event::Message(_)
+                | Event::System(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn added(
+        &mut self,
+        seq: Seq,
+        added: ChatAdded,
+        removals: &[(ChatId, Seq)],
+        steps: &mut Vec<Step>,
+    ) -> Result<(), NoReplay> {
+        let ChatAdded { chat, shard, from_seq } = added;
+        let (feed, after) = (Feed::chat(shard, chat.id), from_seq.saturating_sub(1));
+        let event = ServerEvent::ChatAdded(&chat);
+        let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
+        steps.push(Step::Own(delivery.adding(feed, after)));
+        let until = removals.iter().find(|(other, until)| *other == chat.id && *until >= from_seq);
+        let until = until.map(|(_, until)| *until);
+        steps.push(Step::Part(self.reader.chat(feed, after, until).await?));
+        self.told.insert(feed.id);
+        Ok(())
+    }
+
+    async fn removed(
+        &mut self,
+        seq: Seq,
+        removed: &ChatRemoved,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), NoReplay> {
+        let chat = removed.chat_id;
+        if self.told.insert(chat.0) {
+            // From before the cursor: what was missed of it until then.
+            let Some(shard) = removed.shard else {
+                return Err(NoReplay::Refused(ResumeRefusal::TooOld));
+            };
+            let feed = Feed::chat(shard, chat);
+            let after = self.from.position(feed);
+            if after < removed.until_seq {
+                let part = self.reader.chat(feed, after, Some(removed.until_seq)).await?;
+                steps.push(Step::Part(part));
+            }
+        }
+        let event = ServerEvent::ChatRemoved(ChatRef { id: chat });
+        steps.push(Step::Own(Delivery::own(self.viewer.feed, seq, &event, self.bases())));
+        Ok(())
+    }
+}
+
+/// What to find out: the feeds on which the node is further than the cursor.
+fn asks(
+    own: Feed,
+    chats: &[(Feed, Seq)],
+    from: &Cursor,
+    onto: &Cursor,
+    snapshot: Option<&Followed>,
+) -> Vec<Ask> {
+    let known = |feed: Feed| {
+        let snapshot = snapshot?;
+        let covered = snapshot.persisted.iter().find(|(shard, _)| *shard == feed.shard)?.1;
+        let last = match feed.chat_id() {
+            Some(chat) => snapshot.chats.iter().find(|known| known.id == chat)?.last_seq,
+            None => snapshot.user_last_seq,
+        };
+        Some((last, covered))
+    };
+    let feeds = chats.iter().map(|(feed, _)| *feed).chain([own]);
+    feeds
+        .map(|feed| Ask {
+            feed,
+            since: from.position(feed),
+            until: onto.position(feed),
+            known: known(feed),
+        })
+        .filter(|ask| ask.since < ask.until)
+        .collect()
+}
+
+/// Those that may have moved.
+async fn moved(app: &App, asks: Vec<Ask>) -> Result<HashSet<Feed>, WireError> {
+    let mut moved = HashSet::new();
+    let mut open = asks;
+    for look in 0..=LOOKS {
+        if open.is_empty() {
+            break;
+        }
+        let (answer, quiet) = oneshot::channel();
+        app.hub.tell(Command::Quiet(open.clone(), answer)).await;
+        let quiet = quiet.await.map_err(|_| fault::unavailable("the node"))?;
+        let mut undecided = Vec::new();
+        for (ask, quiet) in open.into_iter().zip(quiet) {
+            match quiet {
+                Some(true) => {}
+                Some(false) => drop(moved.insert(ask.feed)),
+                None => undecided.push(ask),
+            }
+        }
+        open = undecided;
+        if look < LOOKS && !open.is_empty() {
+            sleep(LOOK).await;
+        }
+    }
+    moved.extend(open.into_iter().map(|ask| ask.feed));
+    Ok(moved)
+}

@@ -1,0 +1,251 @@
+//! Reading feeds for a replay, within its bounds.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use natter_bus::{Stored, follow::Arrival};
+use natter_protocol::{
+    cursor::{Bases, Cursor},
+    feed::{Entry, Event, Feed, SystemEvent},
+    ids::{Seq, Shard},
+    limits,
+    server::{Message, ResumeRefusal},
+};
+use natter_store::Page;
+
+use super::{NoReplay, Viewer};
+use crate::{
+    app::App,
+    hub::frames::{self, Delivery},
+    outlet::Outgoing,
+};
+
+/// Entries asked for at once.
+const BATCH: usize = 256;
+/// Bytes of entries that one replay may hold.
+const BYTES: usize = 8 * 1024 * 1024;
+
+/// A part of a chat's feed as it was read, by its place among those of its reader.
+#[derive(Clone, Copy, Debug)]
+pub struct Part(usize);
+
+#[derive(Debug)]
+struct ReadPart {
+    feed: Feed,
+    after: Seq,
+    until: Option<Seq>,
+    deliveries: Vec<Arc<Delivery>>,
+}
+
+/// Reads a viewer's feeds.
+pub struct Reader<'a> {
+    app: &'a App,
+    viewer: Viewer,
+    bases: &'a Arc<Bases>,
+    parts: Vec<ReadPart>,
+    /// Where reading the log began, at the lowest, in each shard.
+    lowest: BTreeMap<Shard, Seq>,
+    own_after: Option<Seq>,
+    entries: usize,
+    bytes: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// `bases` is what the cursors of what is read begin with.
+    pub fn new(app: &'a App, viewer: Viewer, bases: &'a Arc<Bases>) -> Self {
+        Self {
+            app,
+            viewer,
+            bases,
+            parts: Vec::new(),
+            lowest: BTreeMap::new(),
+            own_after: None,
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The user's own feed after `after`.
+    ///
+    /// # Errors
+    /// When it is too much, or the log cannot be read.
+    pub async fn own(&mut self, after: Seq) -> Result<Vec<(Seq, Event)>, NoReplay> {
+        self.own_after = Some(after);
+        let stored = self.log(self.viewer.feed, after, None).await?;
+        let entries = stored.into_iter().filter_map(|stored| {
+            let arrival = Arrival::from(stored);
+            Some((arrival.seq, frames::parse(&arrival)?.event))
+        });
+        Ok(entries.collect())
+    }
+
+    /// A chat's feed after `after`, up to `until` or to where the viewer's part in it ended.
+    ///
+    /// # Errors
+    /// When it is too much, or the log cannot be read.
+    pub async fn chat(
+        &mut self,
+        feed: Feed,
+        after: Seq,
+        until: Option<Seq>,
+    ) -> Result<Part, NoReplay> {
+        let stored = self.log(feed, after, until).await?;
+        let mut deliveries = Vec::new();
+        let mut prev = 0;
+        for stored in stored {
+            let arrival = Arrival { prev, ..Arrival::from(stored) };
+            prev = arrival.seq;
+            let Some(entry) = frames::parse(&arrival) else { continue };
+            deliveries.extend(Delivery::new(feed, &entry, &arrival, self.bases).map(Arc::new));
+            if self.ends(&entry) {
+                break;
+            }
+        }
+        self.parts.push(ReadPart { feed, after, until, deliveries });
+        Ok(Part(self.parts.len() - 1))
+    }
+
+    /// Whether the viewer takes part no more after this entry: nothing later is delivered.
+    fn ends(&self, entry: &Entry) -> bool {
+        let Event::System(SystemEvent { kind, user_id, .. }) = &entry.event else { return false };
+        kind.ends_membership() && *user_id == Some(self.viewer.user)
+    }
+
+    /// To be called when all has been read: what the log had cut off is read from Postgres. (A cut
+    /// takes only what Postgres has, and may come while the log is read: so it is looked at last.)
+    ///
+    /// # Errors
+    /// When it is too much, not kept, or cannot be read.
+    pub async fn check(&mut self) -> Result<(), NoReplay> {
+        for (shard, lowest) in std::mem::take(&mut self.lowest) {
+            let first = self.log_first(shard).await?;
+            if lowest + 1 >= first {
+                continue;
+            }
+            let own = self.own_after.filter(|_| self.viewer.feed.shard == shard);
+            if own.is_some_and(|after| after + 1 < first) {
+                self.check_own(own.unwrap_or_default()).await?;
+            }
+            for part in 0..self.parts.len() {
+                let ReadPart { feed, after, .. } = self.parts[part];
+                if feed.shard == shard && after + 1 < first {
+                    self.fill(part, first).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The user's own feed is not kept in Postgres, but whether it has moved is.
+    async fn check_own(&self, after: Seq) -> Result<(), NoReplay> {
+        let followed = self.app.store.followed(self.viewer.user).await?;
+        if followed.user_last_seq > after {
+            return Err(NoReplay::Refused(ResumeRefusal::TooOld));
+        }
+        Ok(())
+    }
+
+    /// The part's beginning, below the log's `first` entry, from Postgres.
+    async fn fill(&mut self, part: usize, first: Seq) -> Result<(), NoReplay> {
+        let ReadPart { feed, mut after, until, .. } = self.parts[part];
+        let Some(chat) = feed.chat_id() else { return Ok(()) };
+        let before = until.map_or(first, |until| first.min(until + 1));
+        let mut older = Vec::new();
+        loop {
+            let page = Page { after: Some(after), before: Some(before), limit: limits::PAGE };
+            let slice = self.app.store.history(chat, page).await?;
+            after = slice.to_seq;
+            for message in &slice.messages {
+                self.charge(message.content.len())?;
+                older.push(Arc::new(Delivery::of_message(feed, message, self.bases)));
+                if self.message_ends(message) {
+                    self.parts[part].deliveries = older;
+                    return Ok(());
+                }
+            }
+            if !slice.has_more {
+                break;
+            }
+        }
+        older.append(&mut self.parts[part].deliveries);
+        self.parts[part].deliveries = older;
+        Ok(())
+    }
+
+    fn message_ends(&self, message: &Message) -> bool {
+        let detail = message.system.as_ref();
+        detail.is_some_and(|detail| {
+            detail.kind.ends_membership() && detail.user_id == Some(self.viewer.user)
+        })
+    }
+
+    /// Whether the cursor lies beyond the log's end, in any shard where it is ahead of `onto`:
+    /// then the log has lost what the cursor covers.
+    ///
+    /// # Errors
+    /// When it does, or the log cannot be looked at.
+    pub async fn refuse_ahead(&self, from: &Cursor, onto: &Cursor) -> Result<(), NoReplay> {
+        for shard in 0..self.app.config.shards {
+            let level = from.level(shard);
+            if level <= onto.level(shard) {
+                continue;
+            }
+            let log = self.app.bus.log_state(shard).await?;
+            if log.is_some_and(|log| log.last_seq < level) {
+                return Err(NoReplay::Refused(ResumeRefusal::Ahead));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a part is for the viewer's connection.
+    pub fn items(&self, part: Part) -> Vec<Outgoing> {
+        let own_devices = self.app.config.socket.own_devices_get_messages;
+        let Viewer { user, connection, echo, .. } = self.viewer;
+        let deliveries = self.parts.get(part.0).map(|part| &part.deliveries[..]);
+        deliveries
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|delivery| delivery.outgoing(user, connection, echo, own_devices))
+            .collect()
+    }
+
+    async fn log(
+        &mut self,
+        feed: Feed,
+        mut after: Seq,
+        until: Option<Seq>,
+    ) -> Result<Vec<Stored>, NoReplay> {
+        let lowest = self.lowest.entry(feed.shard).or_insert(after);
+        *lowest = (*lowest).min(after);
+        let mut all = Vec::new();
+        loop {
+            let read = self.app.bus.read(feed, after, BATCH).await?;
+            let more = read.len() >= BATCH;
+            for stored in read {
+                after = stored.seq;
+                if until.is_some_and(|until| after > until) {
+                    return Ok(all);
+                }
+                self.charge(stored.body.len())?;
+                all.push(stored);
+            }
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn log_first(&self, shard: Shard) -> Result<Seq, NoReplay> {
+        let log = self.app.bus.log_state(shard).await?;
+        Ok(log.map_or(Seq::MAX, |log| log.first_seq))
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), NoReplay> {
+        self.entries += 1;
+        self.bytes += bytes;
+        if self.entries > self.app.replays.entries || self.bytes > BYTES {
+            return Err(NoReplay::Refused(ResumeRefusal::TooMuch));
+        }
+        Ok(())
+    }
+}

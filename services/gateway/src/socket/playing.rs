@@ -1,0 +1,208 @@
+//! The part of a session that replays: what was missed before it began, chats that were added,
+//! and what its queue could not hold while it did.
+
+use std::time::Duration;
+
+use axum::extract::ws::Utf8Bytes;
+use futures::FutureExt;
+use natter_protocol::{
+    cursor::Cursor,
+    error::{ErrorCode, WireError, close},
+    feed::Feed,
+    ids::{Seq, UserId},
+    server::{Resumed, ServerEvent},
+};
+use tokio::time::sleep;
+
+use super::{
+    handshake::parse_cursor,
+    session::{End, Session},
+};
+use crate::{
+    app::App,
+    fault,
+    hub::frames::frame,
+    outlet::Outgoing,
+    replay::{self, NoReplay, Replay, Viewer},
+};
+
+/// Items written between two flushes.
+const WRITE_BATCH: usize = 64;
+/// Replays in a row that one connection gets: one that falls behind so often reads too slowly.
+const AGAIN: u32 = 5;
+/// While the log is away, what is missing is asked for so often, at this pace.
+const TRIES: u32 = 60;
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What was to be replayed.
+pub enum Replayed {
+    /// What lies between a client's cursor and the connection's beginning; the number of its
+    /// request, if it asked on a live connection.
+    Resumed(Option<u64>, Result<Replay, NoReplay>),
+    /// What the connection cannot do without.
+    Missing(Result<Replay, NoReplay>),
+}
+
+/// What something queued is for the client.
+pub struct Rendered {
+    /// What to write.
+    pub frames: [Option<Utf8Bytes>; 2],
+    /// The request that it answers.
+    pub request: Option<u64>,
+    /// A chat that was added, and is to be replayed after this entry.
+    pub added: Option<(Feed, Seq)>,
+}
+
+/// Moves a cursor on, and ends the frames with it. What the cursor covers has been written
+/// before, and is not written again.
+pub fn render(cursor: &mut Cursor, owner: UserId, outgoing: Outgoing) -> Rendered {
+    let (delivery, request, event) = match outgoing {
+        Outgoing::Plain(frame) => {
+            return Rendered { frames: [Some(frame), None], request: None, added: None };
+        }
+        Outgoing::Event(delivery) => (delivery, None, true),
+        Outgoing::Reply(request, delivery, echo) => (delivery, Some(request), echo),
+    };
+    let news = !cursor.covers(delivery.feed, delivery.seq);
+    if news {
+        cursor.rebase(&delivery.bases);
+        cursor.advance(delivery.feed, delivery.seq);
+    }
+    let added = delivery.added.map(|(chat, after)| {
+        if news {
+            // Until it is replayed the chat stands behind what else the cursor says.
+            cursor.set(chat, after);
+            (chat, after)
+        } else {
+            (chat, after.max(cursor.position(chat)))
+        }
+    });
+    if !news {
+        return Rendered { frames: [None, None], request, added };
+    }
+    let suffix = cursor.suffix(owner);
+    let reply = request.and_then(|_| delivery.reply(&suffix));
+    let event = event.then(|| delivery.event(&suffix));
+    Rendered { frames: [reply, event], request, added }
+}
+
+impl Session {
+    /// Replays a chat that was added; the queue is held.
+    pub(super) fn replay_chat(&mut self, chat: Feed, after: Seq) {
+        let (app, viewer, at) = (self.app.clone(), self.viewer(), self.cursor.clone());
+        let replay = async move {
+            let read = || replay::chat(&app, viewer, at.clone(), chat, after);
+            Replayed::Missing(patiently(read).await)
+        };
+        self.replaying = Some(replay.boxed());
+    }
+
+    /// Answers `resume`.
+    pub(super) async fn resume(&mut self, request: Option<u64>, text: &str) -> Result<(), End> {
+        if self.replaying.is_some() {
+            return self.refuse(request, &fault::unavailable("resuming")).await;
+        }
+        let Some(began) = self.began.as_deref().cloned() else {
+            let error = WireError::new(ErrorCode::Conflict, "resumed already");
+            return self.refuse(request, &error).await;
+        };
+        let from = match parse_cursor(text, self.viewer()) {
+            Ok(from) => from,
+            Err(reason) => {
+                return self
+                    .reply(request, &Resumed { resumed: false, reason: Some(reason) })
+                    .await;
+            }
+        };
+        self.place.outlet.hold();
+        let (app, viewer) = (self.app.clone(), self.viewer());
+        let replay = async move {
+            Replayed::Resumed(request, replay::everything(&app, viewer, from, began, None).await)
+        };
+        self.replaying = Some(replay.boxed());
+        Ok(())
+    }
+
+    /// Writes what was replayed, and lets the queue go on.
+    pub(super) async fn on_replayed(&mut self, replayed: Replayed) -> Result<(), End> {
+        match replayed {
+            Replayed::Resumed(request, Ok(replay)) => {
+                self.began = None;
+                self.reply(request, &Resumed { resumed: true, reason: None }).await?;
+                self.play(replay).await?;
+                let cursor = self.cursor.text(self.viewer().user);
+                self.write(frame(&ServerEvent::ResumeDone { cursor })).await?;
+            }
+            Replayed::Resumed(request, Err(NoReplay::Refused(reason))) => {
+                self.reply(request, &Resumed { resumed: false, reason: Some(reason) }).await?;
+            }
+            Replayed::Resumed(request, Err(NoReplay::Failed(error))) => {
+                self.refuse(request, &error).await?;
+            }
+            Replayed::Missing(Ok(replay)) => self.play(replay).await?,
+            Replayed::Resumed(_, Err(NoReplay::Revoked))
+            | Replayed::Missing(Err(NoReplay::Revoked)) => {
+                return Err(Some(close::DEVICE_REVOKED));
+            }
+            // The way back to feeds without a hole is to connect anew, and to resume.
+            Replayed::Missing(Err(NoReplay::Refused(_))) => {
+                return Err(Some(close::SLOW_CONSUMER));
+            }
+            Replayed::Missing(Err(NoReplay::Failed(_))) => return Err(Some(close::TRY_AGAIN)),
+        }
+        self.release()
+    }
+
+    async fn play(&mut self, replay: Replay) -> Result<(), End> {
+        let Replay { from: mut at, items, onto } = replay;
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let batch = items.by_ref().take(WRITE_BATCH).collect();
+            self.write_items(&mut at, batch).await?;
+        }
+        self.cursor = at.merged(&onto).merged(&self.cursor);
+        Ok(())
+    }
+
+    /// Lets the queue go on; what it could not hold meanwhile is replayed first.
+    pub(super) fn release(&mut self) -> Result<(), End> {
+        if self.place.outlet.release() {
+            self.again = 0;
+            return Ok(());
+        }
+        self.again += 1;
+        if self.again > AGAIN {
+            return Err(Some(close::SLOW_CONSUMER));
+        }
+        let (app, viewer, from) = (self.app.clone(), self.viewer(), self.cursor.clone());
+        let replay = async move {
+            let read = || since(&app, viewer, &from);
+            Replayed::Missing(patiently(read).await)
+        };
+        self.replaying = Some(replay.boxed());
+        Ok(())
+    }
+}
+
+async fn since(app: &App, viewer: Viewer, from: &Cursor) -> Result<Replay, NoReplay> {
+    let onto = replay::position(app, viewer.user).await?;
+    replay::everything(app, viewer, from.clone(), onto, None).await
+}
+
+/// Tries again while what it needs is away: a connection outlives that.
+async fn patiently<F>(read: impl Fn() -> F) -> Result<Replay, NoReplay>
+where
+    F: Future<Output = Result<Replay, NoReplay>>,
+{
+    let mut tries = TRIES;
+    loop {
+        match read().await {
+            Err(NoReplay::Failed(error)) if tries > 0 => {
+                tracing::debug!(%error, "what a connection missed is asked for again");
+                tries -= 1;
+                sleep(RETRY).await;
+            }
+            done => return done,
+        }
+    }
+}
