@@ -1,0 +1,113 @@
+//! Republished events get lost between the broker and the gateways, and nobody misses anything.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use natter_e2e::{Lossy, Person, Socket, Stage, record::Got};
+use natter_protocol::ids::{ChatId, Seq};
+use tokio::time::Instant;
+
+static LOSSY: Lossy = Lossy::new();
+static STAGE: Stage = Stage::with(|builder| builder.shards(2).detour(|nats| LOSSY.lead_to(nats)));
+
+fn by_chat(entries: &[Got]) -> HashMap<ChatId, Vec<Seq>> {
+    let mut chats: HashMap<ChatId, Vec<Seq>> = HashMap::new();
+    for got in entries {
+        chats.entry(got.chat).or_default().push(got.seq);
+    }
+    chats
+}
+
+#[tokio::test]
+async fn one_in_a_hundred_lost_and_all_is_there_and_every_cursor_resumes() -> Result<()> {
+    const ROUNDS: usize = 60;
+    let cluster = STAGE.alone().await?;
+    let names = ["Ana", "Ben", "Cid", "Dee"];
+    let people = try_join_all(names.map(|name| Person::register(&cluster, name))).await?;
+    let others: Vec<&Person> = people.iter().skip(1).collect();
+    let mut chats = Vec::new();
+    for title in ["a", "b", "c", "d", "e"] {
+        chats.push(people[0].api(0).group(title, &others).await?.id);
+    }
+    let sockets: Vec<Socket> =
+        try_join_all(people.iter().enumerate().map(|(n, person)| person.connect(n % 2))).await?;
+    // Whatever comes of the making of the chats has come.
+    for (socket, chat) in sockets.iter().flat_map(|s| chats.iter().map(move |c| (s, c))) {
+        sockets[0].say(*chat, "begin").await?;
+        if socket.ready()?.connection_id != sockets[0].ready()?.connection_id {
+            socket.hears(*chat, "begin").await?;
+        }
+    }
+    LOSSY.lose_one_in(100);
+    let before = LOSSY.dropped();
+    try_join_all(sockets.iter().enumerate().map(async |(n, socket)| {
+        for round in 0..ROUNDS {
+            socket.say(chats[(n + round) % chats.len()], &format!("{n} {round}")).await?;
+        }
+        anyhow::Ok(())
+    }))
+    .await?;
+    // The last of each chat may be among the lost.
+    for chat in &chats {
+        let last = sockets[0].say(*chat, "the end").await?;
+        for socket in &sockets[1..] {
+            let heard = socket.hears(*chat, "the end").await?;
+            ensure!(heard.seq == last.seq);
+        }
+    }
+    LOSSY.lose_one_in(0);
+    ensure!(LOSSY.dropped() > before, "nothing was lost");
+    for socket in &sockets {
+        socket.check_feeds()?;
+    }
+    let told = by_chat(&sockets[0].entries()?);
+    for socket in &sockets[1..] {
+        let theirs = by_chat(&socket.entries()?);
+        for chat in &chats {
+            let (all, end) = (&told[chat], &theirs[chat]);
+            ensure!(all.ends_with(end) || end.ends_with(all), "{chat}: {all:?}, and {end:?}");
+            ensure!(end.len() >= ROUNDS * names.len() / chats.len(), "{chat}: {end:?}");
+        }
+    }
+    LOSSY.lose_one_in(50);
+    for (n, (person, socket)) in people.iter().zip(&sockets).enumerate() {
+        let all = socket.entries()?;
+        for (place, got) in all.iter().enumerate().skip(n).step_by(29) {
+            let back = person.first.resume(place % 2, &got.cursor).await?;
+            back.expect("resume_done", |_| true).await?;
+            let (rest, told) = (by_chat(&all[place + 1..]), by_chat(&back.entries()?));
+            ensure!(told == rest, "after {place} of {}: {told:?}, not {rest:?}", all.len());
+        }
+    }
+    LOSSY.lose_one_in(0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_last_of_a_quiet_chat_is_found_without_anything_after_it() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let here = ana.connect(0).await?;
+    let there = ben.connect(1).await?;
+    here.say(chat, "first").await?;
+    there.hears(chat, "first").await?;
+    LOSSY.lose_all_of(Some(format!("chat.{chat}")));
+    let before = LOSSY.dropped();
+    let mut slowest = std::time::Duration::ZERO;
+    for round in 0..5 {
+        let text = format!("lost {round}");
+        let began = Instant::now();
+        // The sender's reply stands at its place in the feed, which the ack finds.
+        here.say(chat, &text).await?;
+        there.hears(chat, &text).await?;
+        slowest = slowest.max(began.elapsed());
+    }
+    LOSSY.lose_all_of(None);
+    println!("the slowest of 5 was found after {slowest:?}");
+    ensure!(LOSSY.dropped() >= before + 5, "nothing was lost");
+    here.check_feeds()?;
+    there.check_feeds()
+}
