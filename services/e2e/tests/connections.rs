@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use natter_e2e::{
     Person, Socket, Stage,
     socket::{Dialled, Presenting, request},
+    tokens,
 };
 use natter_protocol::server::Sent;
 use serde_json::{Value, json};
@@ -20,12 +21,22 @@ static STAGE: Stage = Stage::with(|builder| {
     builder.gateway_env("NATTER_HEARTBEAT_SECONDS", "2").gateway_env("NATTER_QUEUE_FRAMES", "16")
 });
 
+/// With what a thousand sockets of few people need.
+static CROWD: Stage = Stage::with(|builder| {
+    tokens::trusted(builder)
+        .gateway_env("NATTER_QUEUE_FRAMES", "128")
+        .gateway_env("NATTER_EVENTS_BURST", "1000")
+});
+
 type Stream = WebSocketStream<TcpStream>;
 
 /// A connection that is past `ready`, and that nobody reads from unless asked to. The system
 /// buffers as little for it as it can.
 async fn unread(person: &Person, gateway: std::net::SocketAddr) -> Result<Stream> {
-    let token = &person.first.access_token;
+    stall(&person.first.access_token, gateway).await
+}
+
+async fn stall(token: &str, gateway: std::net::SocketAddr) -> Result<Stream> {
     let request = request(&format!("ws://{gateway}/v1/ws"), Presenting::Header(token))?;
     let tcp = TcpSocket::new_v4()?;
     tcp.set_recv_buffer_size(4096)?;
@@ -103,6 +114,7 @@ async fn who_reads_too_slowly_is_cut_off_rather_than_skipped() -> Result<()> {
 
     // What did get through has no hole, and is not all.
     let mut heard = 0;
+    let mut cursor = String::new();
     let mut before: Option<Value> = None;
     while let Some(event) = next(&mut slow).await? {
         if event["event"] == "message" {
@@ -115,15 +127,69 @@ async fn who_reads_too_slowly_is_cut_off_rather_than_skipped() -> Result<()> {
             if let Some(before) = &before {
                 assert_eq!(event["data"]["prevSeq"], before["seq"]);
             }
+            cursor = event["cursor"].as_str().context("no cursor")?.to_owned();
             before = Some(event["data"].clone());
             heard += 1;
         }
     }
     assert!(heard < MESSAGES, "{heard}");
-    // Back again, with the rest to be had from the history.
-    let bens = ben.connect(1).await?;
+    // Back again on the other node, with the rest.
+    let bens = ben.first.resume(0, &cursor).await?;
+    ensure!(bens.ready()?.resumed, bens.failure("it was not resumed"));
     cleos.say(chat, "slowly, please").await?;
     bens.hears(chat, "slowly, please").await?;
+    let rest = bens.events("message");
+    assert_eq!(rest.len(), MESSAGES - heard + 1);
+    assert!(rest[0]["content"].as_str().context("no content")?.starts_with(&format!("{heard} ")));
+    bens.check_feeds()
+}
+
+/// The resident memory of a process, in bytes.
+fn resident(pid: u32) -> Result<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages: u64 = statm.split(' ').nth(1).context("no resident pages")?.parse()?;
+    Ok(pages * 4096)
+}
+
+#[tokio::test]
+async fn a_thousand_who_do_not_read_cost_little_and_their_neighbours_nothing() -> Result<()> {
+    const STALLED: usize = 1_000;
+    const MESSAGES: usize = 300;
+    let cluster = CROWD.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let gateway = cluster.gateway(1);
+    let token = |device: usize| {
+        tokens::outside(&tokens::outside_claims("crowd", &format!("device {device}")))
+    };
+    let first = natter_e2e::person::anonymous(&cluster, 1)?.with_token(&token(0)?);
+    let crowd: natter_protocol::rest::User = first.get("/users/me").await?.read(200)?;
+    let body = json!({"isGroup": true, "title": "Crowd", "participantIds": [cleo.id, crowd.id]});
+    let chat: natter_protocol::server::Chat = ana.api(0).post("/chats", body).await?.read(201)?;
+    let stalled: Vec<Stream> = futures::stream::iter(
+        (0..STALLED).map(async |device| stall(&token(device)?, gateway.address()).await),
+    )
+    .buffer_unordered(16)
+    .try_collect()
+    .await?;
+    let cleos = cleo.connect(1).await?;
+    let pid = gateway.pid().context("the gateway is not running")?;
+    let before = resident(pid)?;
+    let (anas, filling) = (ana.connect(0).await?, "x".repeat(2_000));
+    let mut most = 0;
+    for n in 0..MESSAGES {
+        let sent = anas.say(chat.id, &format!("{n} {filling}")).await?;
+        if n % 50 == 49 {
+            // Neighbours get everything, while the others are stuck.
+            cleos.expect("message", |data| data["seq"] == sent.seq).await?;
+            most = most.max(resident(pid)?.saturating_sub(before));
+        }
+    }
+    assert_eq!(cleos.events("message").len(), MESSAGES);
+    cleos.check_feeds()?;
+    println!("{STALLED} that do not read: {} KiB each at most", most / 1024 / STALLED as u64);
+    ensure!(most < 100 * 1024 * 1024, "{most} bytes more");
+    drop(stalled);
     Ok(())
 }
 

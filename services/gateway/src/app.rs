@@ -8,6 +8,7 @@ use natter_presence::PresenceClient;
 use natter_store::Store;
 
 use crate::{
+    admission::{Admissions, Keeping},
     auth::{Auth, AuthConfigError},
     chats::Chats,
     config::Config,
@@ -37,6 +38,8 @@ pub struct App {
     pub hub: Hub,
     /// Whether the logs take more messages.
     pub room: Room,
+    /// Connections let in.
+    pub admissions: Admissions,
     /// What connections have missed, replayed.
     pub replays: Replays,
     /// How often one user may call.
@@ -46,7 +49,8 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together around connections that exist.
+    /// Puts the parts together around connections that exist. The second part is for
+    /// [`crate::admission::keep_all`].
     ///
     /// # Errors
     /// [`AuthConfigError`] for secrets or keys that cannot be used.
@@ -56,13 +60,17 @@ impl App {
         bus: Bus,
         presence: PresenceClient,
         hub: Hub,
-    ) -> Result<Self, AuthConfigError> {
+    ) -> Result<(Self, Keeping), AuthConfigError> {
         let relay = Relay::new(store.clone(), bus.clone());
-        Ok(Self {
+        let socket = &config.socket;
+        let (admissions, keeping) =
+            Admissions::new(socket.admissions_at_once, socket.admission_kept());
+        let app = Self {
             auth: Auth::new(store.clone(), &config.auth, config.shards)?,
             chats: Chats::new(store.clone(), relay.clone(), config.shards),
             calls: CallLimit::new(&config.rest),
             room: Room::new(config.shards),
+            admissions,
             replays: Replays::new(config.socket.resume_entries),
             store,
             bus,
@@ -70,6 +78,7 @@ impl App {
             hub,
             relay,
             config,
-        })
+        };
+        Ok((app, keeping))
     }
 }

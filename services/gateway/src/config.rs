@@ -201,6 +201,16 @@ pub struct SocketArgs {
     #[arg(long, env = "NATTER_QUEUE_FRAMES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub queue_frames: u32,
 
+    /// Connections that are let in at once; more wait, so that a storm of them cannot knock over
+    /// Postgres or the broker.
+    #[arg(long, env = "NATTER_ADMISSIONS_AT_ONCE", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub admissions_at_once: u32,
+
+    /// Seconds for which Redis keeps what lets a connected device in while Postgres is away; 0 for
+    /// not keeping it. Refreshed three times as often.
+    #[arg(long, env = "NATTER_ADMISSION_KEPT_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub admission_kept_seconds: u64,
+
     /// Entries that a client which resumes is replayed at most; one that missed more fetches
     /// afresh.
     #[arg(long, env = "NATTER_RESUME_ENTRIES", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -248,6 +258,12 @@ impl SocketArgs {
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
         Duration::from_secs(self.heartbeat_seconds)
+    }
+
+    /// [`Self::admission_kept_seconds`].
+    #[must_use]
+    pub fn admission_kept(&self) -> Duration {
+        Duration::from_secs(self.admission_kept_seconds)
     }
 
     /// [`Self::handshake_seconds`].

@@ -22,6 +22,7 @@
 //! | [`text`] | what clients write, checked |
 //! | [`fault`] | what goes wrong inside, as clients may know it |
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod chats;

@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::{self, Keeping},
     app::App,
     auth::AuthConfigError,
     config::Config,
@@ -60,7 +61,8 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let (app, changes) = connect(config, node).await?;
+    let (app, keeping, changes) = connect(config, node).await?;
+    let keeping = tokio::spawn(admission::keep_all(app.clone(), keeping));
     let online = tokio::spawn(online::run(app.clone(), changes));
     let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
     let address = listener.local_addr()?;
@@ -81,13 +83,14 @@ pub async fn run(
     // `serve` ends by itself: it bounds the calls that are in flight when the port closes.
     tokio::join!(served, life);
     online.abort();
+    keeping.abort();
     room.abort();
     online::leave(&app).await;
     tracing::info!("drained");
     Ok(())
 }
 
-async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), RunError> {
+async fn connect(config: Config, node: &str) -> Result<(App, Keeping, online::Changes), RunError> {
     let backends = &config.backends;
     let store = Store::connect(&StoreConfig {
         max_connections: backends.database_connections,
@@ -104,8 +107,8 @@ async fn connect(config: Config, node: &str) -> Result<(App, online::Changes), R
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
     let (online, changes) = Online::new();
     let hub = Hub::start(follower, config.shards, online, settings);
-    let app = App::new(Arc::new(config), store, bus, presence, hub)?;
-    Ok((app, changes))
+    let (app, keeping) = App::new(Arc::new(config), store, bus, presence, hub)?;
+    Ok((app, keeping, changes))
 }
 
 fn router(app: App) -> Router {

@@ -211,6 +211,19 @@ impl Auth {
         Ok(Caller { user_id, device_id, name, user_shard, session, expires_at })
     }
 
+    /// The user, device and login of a token, as far as that is known without Postgres.
+    #[must_use]
+    pub fn known(&self, verified: &Verified) -> Option<(UserId, DeviceId, Option<Uuid>)> {
+        match verified {
+            Verified::Own(token) => Some((token.user_id, token.device_id, Some(token.session))),
+            Verified::Outside(who) => {
+                let key = digest(&[&who.subject, &who.device]);
+                let (user, device) = *self.identities().get(&key)?;
+                Some((user, device, None))
+            }
+        }
+    }
+
     /// The user and device of an outside identity, made on first sight.
     async fn identify(&self, who: &OutsideIdentity) -> Result<(UserId, DeviceId), WireError> {
         let key = digest(&[&who.subject, &who.device]);

@@ -33,7 +33,10 @@ struct ReadPart {
     feed: Feed,
     after: Seq,
     until: Option<Seq>,
-    deliveries: Vec<Arc<Delivery>>,
+    /// From Postgres: what the log has cut off.
+    older: Vec<Message>,
+    /// From the log.
+    entries: Vec<(Entry, Arrival)>,
 }
 
 /// Reads a viewer's feeds.
@@ -89,18 +92,16 @@ impl<'a> Reader<'a> {
         until: Option<Seq>,
     ) -> Result<Part, NoReplay> {
         let stored = self.log(feed, after, until).await?;
-        let mut deliveries = Vec::new();
-        let mut prev = 0;
-        for stored in stored {
-            let arrival = Arrival { prev, ..Arrival::from(stored) };
-            prev = arrival.seq;
+        let mut entries = Vec::new();
+        for arrival in stored.into_iter().map(Arrival::from) {
             let Some(entry) = frames::parse(&arrival) else { continue };
-            deliveries.extend(Delivery::new(feed, &entry, &arrival, self.bases).map(Arc::new));
-            if self.ends(&entry) {
+            let ends = self.ends(&entry);
+            entries.push((entry, arrival));
+            if ends {
                 break;
             }
         }
-        self.parts.push(ReadPart { feed, after, until, deliveries });
+        self.parts.push(ReadPart { feed, after, until, older: Vec::new(), entries });
         Ok(Part(self.parts.len() - 1))
     }
 
@@ -149,26 +150,24 @@ impl<'a> Reader<'a> {
         let ReadPart { feed, mut after, until, .. } = self.parts[part];
         let Some(chat) = feed.chat_id() else { return Ok(()) };
         let before = until.map_or(first, |until| first.min(until + 1));
-        let mut older = Vec::new();
         loop {
             let page = Page { after: Some(after), before: Some(before), limit: limits::PAGE };
             let slice = self.app.store.history(chat, page).await?;
             after = slice.to_seq;
-            for message in &slice.messages {
+            for message in slice.messages {
                 self.charge(message.content.len())?;
-                older.push(Arc::new(Delivery::of_message(feed, message, self.bases)));
-                if self.message_ends(message) {
-                    self.parts[part].deliveries = older;
+                let ends = self.message_ends(&message);
+                let part = &mut self.parts[part];
+                part.older.push(message);
+                if ends {
+                    part.entries.clear();
                     return Ok(());
                 }
             }
             if !slice.has_more {
-                break;
+                return Ok(());
             }
         }
-        older.append(&mut self.parts[part].deliveries);
-        self.parts[part].deliveries = older;
-        Ok(())
     }
 
     fn message_ends(&self, message: &Message) -> bool {
@@ -201,11 +200,17 @@ impl<'a> Reader<'a> {
     pub fn items(&self, part: Part) -> Vec<Outgoing> {
         let own_devices = self.app.config.socket.own_devices_get_messages;
         let Viewer { user, connection, echo, .. } = self.viewer;
-        let deliveries = self.parts.get(part.0).map(|part| &part.deliveries[..]);
-        deliveries
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|delivery| delivery.outgoing(user, connection, echo, own_devices))
+        let Some(part) = self.parts.get(part.0) else { return Vec::new() };
+        let older = part.older.iter().map(|m| Delivery::of_message(part.feed, m, self.bases));
+        let mut prev = part.older.last().map_or(0, |message| message.seq);
+        let entries = part.entries.iter().filter_map(|(entry, arrival)| {
+            let arrival = Arrival { prev, ..arrival.clone() };
+            prev = arrival.seq;
+            Delivery::new(part.feed, entry, &arrival, self.bases)
+        });
+        older
+            .chain(entries)
+            .filter_map(|delivery| Arc::new(delivery).outgoing(user, connection, echo, own_devices))
             .collect()
     }
 

@@ -207,7 +207,7 @@ async fn presence_subscribe(
 
 /// A fresh token for the same user and device, before the old one expires.
 async fn renew(app: &App, caller: &Caller, token: &str) -> Result<Outcome, WireError> {
-    let renewed = app.auth.authenticate(token).await?;
+    let renewed = app.admissions.authenticate(app, token).await?.caller;
     if (renewed.user_id, renewed.device_id) != (caller.user_id, caller.device_id) {
         let message = "the token is for another user or device";
         return Err(WireError::new(ErrorCode::Forbidden, message));

@@ -20,6 +20,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{ConnectOptions, code_of, goodbye, session::Session};
 use crate::{
+    admission::Admitted,
     app::App,
     auth::Caller,
     fault,
@@ -39,8 +40,8 @@ pub async fn admit(
     token: Option<String>,
     mut options: ConnectOptions,
 ) -> Option<Box<Session>> {
-    let caller = match authenticate(&app, &mut socket, token, &mut options.cursor).await {
-        Ok(caller) => caller,
+    let admitted = match authenticate(&app, &mut socket, token, &mut options.cursor).await {
+        Ok(admitted) => admitted,
         Err(code) => {
             if let Some(code) = code {
                 goodbye(socket, code).await;
@@ -48,10 +49,10 @@ pub async fn admit(
             return None;
         }
     };
-    let mut place = Place::new(&app, &caller);
+    let mut place = Place::new(&app, &admitted.caller);
     let begun = async {
-        let (at, snapshot) = place.take(&app, &caller, options.echo).await?;
-        let viewer = place.viewer(&caller, options.echo);
+        let (at, snapshot) = place.take(&app, &admitted, options.echo).await?;
+        let viewer = place.viewer(&admitted.caller, options.echo);
         resume(&app, viewer, options.cursor.as_deref(), at, snapshot.as_ref()).await
     };
     let begin = match timeout(ADMISSION, begun).await {
@@ -70,6 +71,7 @@ pub async fn admit(
             return None;
         }
     };
+    let caller = admitted.caller;
     let ready = ready(&app, &caller, place.connection, &begin);
     match timeout(app.config.socket.handshake(), socket.send(Message::Text(ready))).await {
         Ok(Ok(())) => Some(Session::new(app, caller, socket, place, begin, options.echo)),
@@ -145,7 +147,7 @@ async fn authenticate(
     socket: &mut WebSocket,
     token: Option<String>,
     cursor: &mut Option<String>,
-) -> Result<Caller, Option<u16>> {
+) -> Result<Admitted, Option<u16>> {
     let within = app.config.socket.handshake();
     let (token, request) = match token {
         Some(token) => (token, None),
@@ -160,14 +162,20 @@ async fn authenticate(
             Err(_) => return Err(Some(close::TIMEOUT)),
         },
     };
-    match app.auth.authenticate(&token).await {
-        Ok(caller) => {
+    let authenticated = async {
+        let _turn = app.admissions.turn().await;
+        app.admissions.authenticate(app, &token).await
+    };
+    // A turn that does not come in time is the node's trouble, not the client's.
+    let authenticated = timeout(ADMISSION, authenticated).await;
+    match authenticated.unwrap_or_else(|_| Err(fault::unavailable("the node"))) {
+        Ok(admitted) => {
             if let Some(reply) = request {
-                let data = &Authenticated { expires_at: caller.expires_at };
+                let data = &Authenticated { expires_at: admitted.caller.expires_at };
                 let frame = frame(&Reply { reply, data });
                 socket.send(Message::Text(frame)).await.map_err(|_| None)?;
             }
-            Ok(caller)
+            Ok(admitted)
         }
         Err(error) => {
             let code = match error.code {
@@ -250,18 +258,16 @@ impl Place {
     async fn take(
         &mut self,
         app: &App,
-        caller: &Caller,
+        admitted: &Admitted,
         echo: bool,
     ) -> Result<(Cursor, Option<Followed>), WireError> {
-        let user = self.user;
+        let _turn = app.admissions.turn().await;
+        let (user, caller) = (self.user, &admitted.caller);
         let mut known = self.hub.registry().user(user).is_some();
         let begun = loop {
-            let snapshot = if known {
-                None
-            } else {
-                Some(app.store.followed(user).await.map_err(fault::store)?)
-            };
-            let (admitted, answer) = oneshot::channel();
+            let snapshot =
+                if known { None } else { Some(app.admissions.followed(app, admitted).await?) };
+            let (attached, answer) = oneshot::channel();
             self.taken = true;
             let attach = Attach {
                 user,
@@ -275,7 +281,7 @@ impl Place {
                     echo,
                 },
                 snapshot: snapshot.clone(),
-                admitted,
+                admitted: attached,
             };
             self.hub.tell(HubCommand::Attach(Box::new(attach))).await;
             match answer.await {
@@ -285,15 +291,7 @@ impl Place {
                 Err(_) => return Err(fault::unavailable("the node")),
             }
         };
-        // The device may have been revoked or signed out after the token was checked and before
-        // its user's feed was followed. Whatever is revoked from here on comes by the feed.
-        let state = app.store.device_state(user, caller.device_id).await.map_err(fault::store)?;
-        let sound = state.is_some_and(|state| {
-            !state.revoked && (caller.session.is_none() || caller.session == state.session)
-        });
-        if !sound {
-            self.outlet.close(close::DEVICE_REVOKED);
-        }
+        app.admissions.confirm(app, admitted).await?;
         Ok(begun)
     }
 }

@@ -23,6 +23,7 @@ use axum::{
     response::Response,
     routing::get,
 };
+use futures::{FutureExt, future::BoxFuture};
 use natter_protocol::{error::close, limits};
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -35,7 +36,7 @@ const PROTOCOL: &str = "natter.v1";
 const BEARER: &str = "bearer.";
 /// Most of what clients send is smaller, and the rest is read in several steps; the default of
 /// 128 KiB is what makes idle sockets dear.
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 512;
 /// Frames gathered before they are written.
 const WRITE_BUFFER: usize = 8 * 1024;
 /// More than any frame that the server makes: a page of history of the longest messages.
@@ -78,20 +79,36 @@ async fn upgrade(
         let mut tokens = offered.iter().filter_map(|protocol| protocol.to_str().ok());
         tokens.find_map(|protocol| protocol.strip_prefix(BEARER)).map(str::to_owned)
     });
+    let start = Start { app, token, options, place };
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(WRITE_BUFFER_MAX)
         .max_message_size(limits::FRAME_BYTES)
         .max_frame_size(limits::FRAME_BYTES)
-        .on_upgrade(move |socket| async move {
-            let _place = place;
-            // Boxed: the handshake's future is large, and would stay part of an idle connection.
-            let admitted = Box::pin(handshake::admit(app, socket, token, options)).await;
-            if let Some(session) = admitted {
-                session.run().await;
-            }
-        })
+        .on_upgrade(move |socket| serve(Box::new(start), socket))
+}
+
+/// What a connection starts with. Boxed: whatever an upgrade carries stays part of its task,
+/// several times over.
+struct Start {
+    app: App,
+    token: Option<String>,
+    options: ConnectOptions,
+    place: Option<Extension<crate::serve::Place>>,
+}
+
+fn serve(start: Box<Start>, socket: WebSocket) -> BoxFuture<'static, ()> {
+    let Start { app, token, options, place } = *start;
+    // Boxed again: the handshake's future is large, and would stay part of an idle connection.
+    let admitted = handshake::admit(app, socket, token, options).boxed();
+    async move {
+        let _place = place;
+        if let Some(session) = admitted.await {
+            session.run().await;
+        }
+    }
+    .boxed()
 }
 
 fn bearer(headers: &HeaderMap) -> Option<String> {

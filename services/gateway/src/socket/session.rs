@@ -95,6 +95,8 @@ pub struct Session {
     expires_at: OffsetDateTime,
     heard: Instant,
     pinged: Instant,
+    /// When it was last kept what lets the device in.
+    kept: Option<Instant>,
 }
 
 /// Why a session ends: a close code to say, or none when nobody listens.
@@ -140,6 +142,7 @@ impl Session {
             patience: Bucket::full(PATIENCE, now.into_std()),
             heard: now,
             pinged: now,
+            kept: None,
         })
     }
 
@@ -161,6 +164,7 @@ impl Session {
     // connection, several KiB of it.
     async fn exchange(&mut self) -> End {
         let outlet = Arc::clone(&self.place.outlet);
+        self.keep();
         if self.replaying.is_none()
             && let Err(end) = self.release()
         {
@@ -219,6 +223,15 @@ impl Session {
             && self.place.outlet.is_empty()
     }
 
+    /// Keeps, now and then, what lets the device in while Postgres is away.
+    fn keep(&mut self) {
+        let Some(every) = self.app.admissions.keep_every() else { return };
+        if self.kept.is_none_or(|kept| kept.elapsed() >= every) {
+            self.kept = Some(Instant::now());
+            self.app.admissions.keep(self.viewer());
+        }
+    }
+
     /// For whom replays are.
     pub(super) fn viewer(&self) -> Viewer {
         self.place.viewer(&self.who.caller, self.echo)
@@ -264,6 +277,7 @@ impl Session {
         }
         if self.pinged.elapsed() >= heartbeat {
             self.pinged = Instant::now();
+            self.keep();
             return self.flushed(Message::Ping(bytes::Bytes::new())).await;
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! | `circuit` | when to refuse without touching the network |
 //! | `node` | a node's liveness: its heartbeat |
 //! | `online` | devices and users: online, last seen |
+//! | `kept` | what lets a device in while Postgres is away |
 //! | `typing` | who types in a chat |
 //!
 //! | key | value | lives |
@@ -15,6 +16,7 @@
 //! | `node:<node>.<life>` | `1` | 10 s, beaten every 3 s |
 //! | `online:<user>` | zset of `device|node.life` by expiry in ms | 120 s, refreshed |
 //! | `last_seen:<user>` | ms since 1970 | 30 days |
+//! | `admission:<user>|<device>` | a gateway's JSON | as the gateway says: 1 h, refreshed |
 //! | `typing:<chat>` | zset of `user|device` by expiry in ms | as its latest entry |
 //!
 //! **A device is online while its entry has not expired and its node's key lives.** So a node
@@ -34,6 +36,7 @@ pub mod config;
 
 mod circuit;
 mod error;
+mod kept;
 mod node;
 mod online;
 mod typing;

@@ -1,0 +1,255 @@
+//! Letting connections in: at a bounded pace, and for a while also without Postgres.
+//!
+//! While a device is connected its node keeps in Redis what another needs to let it in: the login,
+//! the chats, and the place on the user's own feed up to which that is true. Whoever admits by it
+//! reads that feed on from there, as with facts from Postgres, so memberships and revocations
+//! since are applied. What has been committed and not been put on the feed yet is not.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use natter_protocol::{
+    error::{ErrorCode, WireError},
+    feed::{Entry, Event, Feed},
+    ids::{ChatId, DeviceId, Seq, Shard, UserId},
+};
+use natter_store::{Followed, FollowedChat};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
+    time::timeout,
+};
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    auth::{Caller, Verified, refused},
+    fault,
+    hub::Command,
+    replay::Viewer,
+};
+
+/// How long Postgres may take before it counts as away. A server that hangs says nothing.
+const POSTGRES: Duration = Duration::from_secs(4);
+/// Entries of a user's own feed that are read at once, and how often, before it is too much.
+const READ: usize = 256;
+const READS: usize = 8;
+
+/// Devices whose facts wait to be kept; more are passed over until their next turn.
+const QUEUE: usize = 16 * 1024;
+/// Facts on their way to Redis at once.
+const KEEPING: usize = 8;
+
+/// The admissions of a node. Cloning shares them.
+#[derive(Clone)]
+pub struct Admissions {
+    turn: Arc<Semaphore>,
+    keep: mpsc::Sender<Viewer>,
+    /// How old what is kept may be; zero for not keeping anything.
+    bound: Duration,
+}
+
+/// What is kept of a connected device.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    name: String,
+    shard: Shard,
+    session: Option<Uuid>,
+    /// True up to this place of the user's own feed.
+    own: Seq,
+    chats: Vec<(ChatId, Shard, Seq)>,
+}
+
+/// Somebody who may come in.
+pub struct Admitted {
+    /// Who.
+    pub caller: Caller,
+    /// What was kept, where Postgres was not asked.
+    kept: Option<Facts>,
+}
+
+impl Admissions {
+    /// So many at once, by what is kept for so long; and what is to be kept, for [`keep_all`].
+    #[must_use]
+    pub fn new(at_once: u32, bound: Duration) -> (Self, Keeping) {
+        let (keep, keeping) = mpsc::channel(QUEUE);
+        (Self { turn: Arc::new(Semaphore::new(at_once as usize)), keep, bound }, Keeping(keeping))
+    }
+
+    /// Waits for a turn. A storm of clients meets Postgres and the broker at this width.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turn.acquire().await.ok()
+    }
+
+    /// How often a connected device's facts are kept anew; `None` for never.
+    #[must_use]
+    pub fn keep_every(&self) -> Option<Duration> {
+        (!self.bound.is_zero()).then(|| self.bound / 3)
+    }
+
+    /// Who shows this token. While Postgres is away, by what was kept of the device.
+    ///
+    /// # Errors
+    /// As [`crate::auth::Auth::authenticate`].
+    pub async fn authenticate(&self, app: &App, token: &str) -> Result<Admitted, WireError> {
+        let verified = app.auth.verify(token).await?;
+        match within(app.auth.admit(verified.clone())).await {
+            Ok(caller) => Ok(Admitted { caller, kept: None }),
+            Err(error) if error.code == ErrorCode::Unavailable => {
+                self.by_what_is_kept(app, &verified).await.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn by_what_is_kept(&self, app: &App, verified: &Verified) -> Option<Admitted> {
+        let (user_id, device_id, session) = app.auth.known(verified)?;
+        let facts = self.kept(app, user_id, device_id).await?;
+        // One of another login may be newer than what was kept: Postgres would know.
+        (facts.session == session).then(|| {
+            metrics::counter!("natter_admissions_kept_total").increment(1);
+            let (name, user_shard) = (facts.name.clone(), facts.shard);
+            let expires_at = verified.expires_at();
+            let caller = Caller { user_id, device_id, name, user_shard, session, expires_at };
+            Admitted { caller, kept: Some(facts) }
+        })
+    }
+
+    async fn kept(&self, app: &App, user: UserId, device: DeviceId) -> Option<Facts> {
+        if self.bound.is_zero() {
+            return None;
+        }
+        match app.presence.kept_admission(user, device).await {
+            Ok(kept) => serde_json::from_slice(&kept?).ok(),
+            Err(error) => {
+                tracing::debug!(%error, "nothing is known of a device");
+                None
+            }
+        }
+    }
+
+    /// What the user follows.
+    ///
+    /// # Errors
+    /// `unavailable` when neither Postgres nor what was kept can tell.
+    pub async fn followed(&self, app: &App, admitted: &Admitted) -> Result<Followed, WireError> {
+        let user = admitted.caller.user_id;
+        let Some(kept) = &admitted.kept else {
+            return within(async { app.store.followed(user).await.map_err(fault::store) }).await;
+        };
+        let chat = |&(id, shard, from): &(ChatId, Shard, Seq)| FollowedChat {
+            id,
+            shard,
+            from_seq: Some(from),
+            last_seq: 0,
+        };
+        Ok(Followed {
+            user_shard: kept.shard,
+            name: kept.name.clone(),
+            chats: kept.chats.iter().map(chat).collect(),
+            user_last_seq: kept.own,
+            persisted: Vec::new(),
+        })
+    }
+
+    /// That the device is still what the token says, now that its user's feed is followed: it may
+    /// have been revoked or signed out between the look at it and that. Whatever is revoked from
+    /// here on comes by the feed.
+    ///
+    /// # Errors
+    /// `unauthenticated` when it is not; `unavailable` when nobody can tell.
+    pub async fn confirm(&self, app: &App, admitted: &Admitted) -> Result<(), WireError> {
+        let Caller { user_id, device_id, session, .. } = admitted.caller;
+        let sound = if let Some(kept) = &admitted.kept {
+            !revoked_since(app, &admitted.caller, kept).await?
+        } else {
+            let state = app.store.device_state(user_id, device_id);
+            let state = within(async { state.await.map_err(fault::store) }).await?;
+            state.is_some_and(|state| {
+                !state.revoked && (session.is_none() || session == state.session)
+            })
+        };
+        if sound { Ok(()) } else { Err(refused("the device was revoked")) }
+    }
+
+    /// Keeps, soon, what lets the device in elsewhere. It may fail: then what was kept before
+    /// stays, and the device may have to wait for Postgres.
+    pub fn keep(&self, viewer: Viewer) {
+        if self.keep.try_send(viewer).is_err() {
+            metrics::counter!("natter_admissions_not_kept_total").increment(1);
+        }
+    }
+}
+
+/// Devices whose facts are to be kept.
+pub struct Keeping(mpsc::Receiver<Viewer>);
+
+/// Keeps what is to be kept. Runs until dropped.
+pub async fn keep_all(app: App, keeping: Keeping) {
+    let viewers = stream::unfold(keeping, async |mut keeping| {
+        let viewer = keeping.0.recv().await?;
+        Some((viewer, keeping))
+    });
+    viewers.for_each_concurrent(KEEPING, |viewer| keep(&app, viewer)).await;
+}
+
+/// As this node knows it now.
+async fn keep(app: &App, viewer: Viewer) {
+    let (answer, position) = oneshot::channel();
+    app.hub.tell(Command::Position(viewer.user, answer)).await;
+    let Ok(position) = position.await else { return };
+    let facts = {
+        let registry = app.hub.registry();
+        let Some(user) = registry.user(viewer.user) else { return };
+        let chats = registry.chats_of(viewer.user);
+        Facts {
+            name: user.name.to_string(),
+            shard: viewer.feed.shard,
+            session: viewer.session,
+            own: position.position(viewer.feed),
+            chats: chats.map(|(chat, from)| (chat.id, chat.feed.shard, from)).collect(),
+        }
+    };
+    let Ok(facts) = serde_json::to_vec(&facts) else { return };
+    let bound = app.admissions.bound;
+    if let Err(error) = app.presence.keep_admission(viewer.user, viewer.device, &facts, bound).await
+    {
+        tracing::debug!(%error, "what lets a device in is not kept");
+    }
+}
+
+async fn within<T>(asking: impl Future<Output = Result<T, WireError>>) -> Result<T, WireError> {
+    timeout(POSTGRES, asking).await.unwrap_or_else(|_| Err(fault::unavailable("the database")))
+}
+
+/// Whether the user's feed tells, beyond what was kept, that the device was revoked. A node that
+/// follows the feed for another device has passed that by.
+async fn revoked_since(app: &App, caller: &Caller, kept: &Facts) -> Result<bool, WireError> {
+    let feed = Feed::user(kept.shard, caller.user_id);
+    let away = |error: natter_bus::BusError| {
+        tracing::debug!(%error, "what happened since a device was kept");
+        fault::unavailable("the log")
+    };
+    let mut after = kept.own;
+    for _ in 0..READS {
+        let entries = app.bus.read(feed, after, READ).await.map_err(away)?;
+        let more = entries.len() >= READ;
+        for stored in entries {
+            after = stored.seq;
+            if let Ok(Entry { event: Event::DeviceRevoked(revoked), .. }) = stored.entry()
+                && (revoked.device_id, revoked.session) == (caller.device_id, caller.session)
+            {
+                return Ok(true);
+            }
+        }
+        if !more {
+            // Looked at last: a cut may come while the log is read.
+            let log = app.bus.log_state(kept.shard).await.map_err(away)?;
+            return match log {
+                Some(log) if log.first_seq <= kept.own + 1 => Ok(false),
+                Some(_) | None => Err(fault::unavailable("the database")),
+            };
+        }
+    }
+    Err(fault::unavailable("the database"))
+}

@@ -1,0 +1,42 @@
+use std::time::Duration;
+
+use natter_protocol::ids::{DeviceId, UserId};
+
+use crate::{PresenceClient, PresenceError, node::millis};
+
+/// Bytes of what is kept for one device.
+const BYTES: usize = 1024 * 1024;
+
+impl PresenceClient {
+    /// Keeps, for `ttl`, what a node needs to let a device in: opaque here, at most 1 MiB, or else
+    /// nothing is kept.
+    pub async fn keep_admission(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        facts: &[u8],
+        ttl: Duration,
+    ) -> Result<(), PresenceError> {
+        if facts.len() > BYTES {
+            return Ok(());
+        }
+        let mut set = redis::cmd("SET");
+        set.arg(admission(user, device)).arg(facts).arg("PX").arg(millis(ttl));
+        self.command("keep_admission", &set).await
+    }
+
+    /// What was kept for a device, if it was.
+    pub async fn kept_admission(
+        &self,
+        user: UserId,
+        device: DeviceId,
+    ) -> Result<Option<Vec<u8>>, PresenceError> {
+        let mut get = redis::cmd("GET");
+        get.arg(admission(user, device));
+        self.command("kept_admission", &get).await
+    }
+}
+
+fn admission(user: UserId, device: DeviceId) -> String {
+    format!("admission:{user}|{device}")
+}
