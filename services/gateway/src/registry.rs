@@ -70,6 +70,9 @@ pub struct User {
     pub connections: Vec<Connection>,
     /// What the user takes part in, as far as the feeds have told.
     chats: Vec<Participation>,
+    /// Chats that ended for the user with this entry of theirs; the user's own feed has not told
+    /// so yet.
+    left: Vec<(Feed, Seq)>,
     reached: Reached,
 }
 
@@ -168,6 +171,7 @@ impl Registry {
                 feed,
                 connections: Vec::with_capacity(1),
                 chats: Vec::new(),
+                left: Vec::new(),
                 reached: Reached::default(),
             }) as u32
         });
@@ -258,8 +262,26 @@ impl Registry {
         let before = chats.len();
         chats.retain(|part| part.chat != chat_slot || part.from > at);
         let news = chats.len() < before;
+        if news {
+            let feed = self.chats[chat_slot as usize].feed;
+            self.users[user_slot as usize].left.push((feed, at));
+        }
         let orphan = if news { self.drop_member(chat_slot, user_slot) } else { None };
         (news, orphan)
+    }
+
+    /// Chats that the user has left, each with the entry that ended it, and that the user's own
+    /// feed has not told of yet.
+    pub fn left(&self, user: UserId) -> &[(Feed, Seq)] {
+        self.user(user).map(|user| &user.left[..]).unwrap_or_default()
+    }
+
+    /// The user's own feed has told that the chat ended with its entry `at`.
+    pub fn told_left(&mut self, user: UserId, chat: ChatId, at: Seq) {
+        if let Some(&slot) = self.users_by_id.get(&user) {
+            let left = &mut self.users[slot as usize].left;
+            left.retain(|(feed, until)| feed.chat_id() != Some(chat) || *until > at);
+        }
     }
 
     /// A connection by its user and id.
@@ -324,6 +346,9 @@ mod tests {
         // An older leaving, heard of late.
         assert_eq!(registry.leave(ben, chat, 3), (false, None));
         assert_eq!(registry.leave(ben, chat, 9), (true, Some(feed)));
+        assert_eq!(registry.left(ben), [(feed, 9)]);
+        registry.told_left(ben, chat, 9);
+        assert_eq!(registry.left(ben), []);
         assert_eq!(registry.leave(ben, chat, 9), (false, None));
         assert_eq!(registry.disconnect(ben, second_id), [Feed::user(0, ben)]);
         assert_eq!(registry.connections(), 0);

@@ -132,7 +132,7 @@ pub async fn everything(
     Ok(Replay { from, items, onto })
 }
 
-/// What lies on one chat's feed after `after`, for a connection that stands at `at`.
+/// What lies on one chat's feed after `after`, up to `until`, for a connection that stands at `at`.
 ///
 /// # Errors
 /// [`NoReplay`].
@@ -142,10 +142,11 @@ pub async fn chat(
     at: Cursor,
     chat: Feed,
     after: Seq,
+    until: Option<Seq>,
 ) -> Result<Replay, NoReplay> {
     let _turn = app.replays.turn.acquire().await;
     let mut reader = read::Reader::new(app, viewer, at.bases());
-    let part = reader.chat(chat, after, None).await?;
+    let part = reader.chat(chat, after, until).await?;
     reader.check().await?;
     let items = reader.items(part);
     Ok(Replay { from: at.clone(), items, onto: at })

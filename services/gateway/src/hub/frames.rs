@@ -32,14 +32,27 @@ pub struct Delivery {
     pub seq: Seq,
     /// What connections that have been sent it have been sent before.
     pub bases: Arc<Bases>,
-    /// A chat that the user takes part in from here on: what lies after this entry of its feed
-    /// has to be replayed.
-    pub added: Option<(Feed, Seq)>,
+    /// What the connection must have of a chat's feed besides.
+    pub part: Part,
     frame: Box<str>,
     /// For a message: who sent it.
     sender: Option<UserId>,
     /// The connection that sent it, which has the reply, at this place, instead of the event.
     origin: Option<(ConnectionId, Option<OpenReply>)>,
+}
+
+/// What of a chat's feed comes with an entry of a user's own feed: the two are independent, and
+/// this node may have heard of one long before the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing.
+    None,
+    /// The user takes part in the chat from here on: what lies after this entry of its feed has
+    /// to be replayed, after the event.
+    Begins(Feed, Seq),
+    /// The user's part ended with this entry: what is missing up to there has to be replayed,
+    /// before the event.
+    Ends(Feed, Seq),
 }
 
 /// A request's number, and the reply to it.
@@ -99,7 +112,7 @@ impl Delivery {
             | Event::DeviceRevoked(_)
             | Event::ProfileChanged(_) => return None,
         };
-        Some(Self { feed, seq, bases, added: None, frame, sender, origin })
+        Some(Self { feed, seq, bases, part: Part::None, frame, sender, origin })
     }
 
     /// Of a message as history shows it.
@@ -122,20 +135,20 @@ impl Delivery {
             }
         };
         let bases = Arc::clone(bases);
-        Self { feed, seq: message.seq, bases, added: None, frame, sender, origin: None }
+        Self { feed, seq: message.seq, bases, part: Part::None, frame, sender, origin: None }
     }
 
     /// Of an entry of a user's own feed, as `event` tells it.
     #[must_use]
     pub fn own(feed: Feed, seq: Seq, event: &ServerEvent<'_>, bases: &Arc<Bases>) -> Self {
         let (frame, bases) = (open(event, bases), Arc::clone(bases));
-        Self { feed, seq, bases, added: None, frame, sender: None, origin: None }
+        Self { feed, seq, bases, part: Part::None, frame, sender: None, origin: None }
     }
 
-    /// The same, of a chat that was added.
+    /// The same, with a part of a chat's feed.
     #[must_use]
-    pub fn adding(self, chat: Feed, after: Seq) -> Self {
-        Self { added: Some((chat, after)), ..self }
+    pub fn with(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     /// What it is for a connection of `user`: the event, the reply, or nothing.

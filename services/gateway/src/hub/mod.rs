@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use self::{
-    frames::{Delivery, frame},
+    frames::{Delivery, Part, frame},
     typing::Typing,
     watchers::Watchers,
 };
@@ -486,11 +486,18 @@ impl FanOut {
         match event {
             Event::ChatAdded(added) => self.chat_added(feed, seq, *added),
             Event::ChatRemoved(removed) => {
+                let chat = self.read().chat_feed(removed.chat_id);
                 self.leave(user, removed.chat_id, removed.until_seq);
+                self.write().told_left(user, removed.chat_id, removed.until_seq);
                 // Somebody who has joined again since is not told of the leaving before.
                 if self.read().membership(user, removed.chat_id).is_none() {
                     let event = ServerEvent::ChatRemoved(ChatRef { id: removed.chat_id });
-                    self.deliver_own(Delivery::own(feed, seq, &event, &self.bases));
+                    let delivery = Delivery::own(feed, seq, &event, &self.bases);
+                    let shard = removed.shard.or(chat.map(|chat| chat.shard));
+                    let part = shard.map_or(Part::None, |shard| {
+                        Part::Ends(Feed::chat(shard, removed.chat_id), removed.until_seq)
+                    });
+                    self.deliver_own(delivery.with(part));
                 }
             }
             Event::DeviceRevoked(revoked) => {
@@ -521,7 +528,7 @@ impl FanOut {
         self.follower.follow(feed, Start::After(from_seq.saturating_sub(1)));
         let delivery = Delivery::own(own, seq, &ServerEvent::ChatAdded(&chat), &self.bases);
         self.deliver_own(if news {
-            delivery.adding(feed, from_seq.saturating_sub(1))
+            delivery.with(Part::Begins(feed, from_seq.saturating_sub(1)))
         } else {
             // The snapshot knew it already.
             delivery

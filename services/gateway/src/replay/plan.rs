@@ -20,7 +20,10 @@ use super::{NoReplay, Viewer, read::Reader};
 use crate::{
     app::App,
     fault,
-    hub::{Ask, Command, frames::Delivery},
+    hub::{
+        Ask, Command,
+        frames::{self, Delivery},
+    },
     outlet::Outgoing,
 };
 
@@ -37,9 +40,10 @@ pub async fn everything(
     onto: &Cursor,
     snapshot: Option<&Followed>,
 ) -> Result<Vec<Outgoing>, NoReplay> {
-    let chats: Vec<(Feed, Seq)> = {
+    let (chats, left): (Vec<(Feed, Seq)>, Vec<(Feed, Seq)>) = {
         let registry = app.hub.registry();
-        registry.chats_of(viewer.user).map(|(chat, from)| (chat.feed, from)).collect()
+        let chats = registry.chats_of(viewer.user).map(|(chat, from)| (chat.feed, from));
+        (chats.collect(), registry.left(viewer.user).to_vec())
     };
     let asks = asks(viewer.feed, &chats, from, onto, snapshot);
     let moved = moved(app, asks).await?;
@@ -60,6 +64,12 @@ pub async fn everything(
         if moved.contains(&feed) && !plan.told.contains(&feed.id) {
             let after = from.position(feed).max(first.saturating_sub(1));
             parts.push(Step::Part(plan.reader.chat(feed, after, None).await?));
+        }
+    }
+    for (feed, until) in left {
+        let after = from.position(feed);
+        if after < until && plan.told.insert(feed.id) {
+            parts.push(Step::Part(plan.reader.chat(feed, after, Some(until)).await?));
         }
     }
     plan.reader.check().await?;
@@ -134,7 +144,7 @@ impl Plan<'_> {
         let (feed, after) = (Feed::chat(shard, chat.id), from_seq.saturating_sub(1));
         let event = ServerEvent::ChatAdded(&chat);
         let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
-        steps.push(Step::Own(delivery.adding(feed, after)));
+        steps.push(Step::Own(delivery.with(frames::Part::Begins(feed, after))));
         let until = removals.iter().find(|(other, until)| *other == chat.id && *until >= from_seq);
         let until = until.map(|(_, until)| *until);
         steps.push(Step::Part(self.reader.chat(feed, after, until).await?));

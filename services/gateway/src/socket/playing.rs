@@ -1,7 +1,7 @@
 //! The part of a session that replays: what was missed before it began, chats that were added,
 //! and what its queue could not hold while it did.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::Utf8Bytes;
 use futures::FutureExt;
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     app::App,
     fault,
-    hub::frames::frame,
+    hub::frames::{Part, frame},
     outlet::Outgoing,
     replay::{self, NoReplay, Replay, Viewer},
 };
@@ -44,54 +44,57 @@ pub enum Replayed {
 }
 
 /// What something queued is for the client.
-pub struct Rendered {
-    /// What to write.
-    pub frames: [Option<Utf8Bytes>; 2],
-    /// The request that it answers.
-    pub request: Option<u64>,
-    /// A chat that was added, and is to be replayed after this entry.
-    pub added: Option<(Feed, Seq)>,
+pub enum Rendered {
+    /// To be written, and what it answers; then, for a chat that was added, what lies on its feed
+    /// after an entry is to be replayed.
+    Frames([Option<Utf8Bytes>; 2], Option<u64>, Option<(Feed, Seq)>),
+    /// A chat's feed between two entries is to be replayed first.
+    After((Feed, Seq, Seq), Outgoing),
 }
 
 /// Moves a cursor on, and ends the frames with it. What the cursor covers has been written
 /// before, and is not written again.
 pub fn render(cursor: &mut Cursor, owner: UserId, outgoing: Outgoing) -> Rendered {
-    let (delivery, request, event) = match outgoing {
+    let (delivery, request, event) = match &outgoing {
         Outgoing::Plain(frame) => {
-            return Rendered { frames: [Some(frame), None], request: None, added: None };
+            return Rendered::Frames([Some(frame.clone()), None], None, None);
         }
-        Outgoing::Event(delivery) => (delivery, None, true),
-        Outgoing::Reply(request, delivery, echo) => (delivery, Some(request), echo),
+        Outgoing::Event(delivery) => (Arc::clone(delivery), None, true),
+        Outgoing::Reply(request, delivery, echo) => (Arc::clone(delivery), Some(*request), *echo),
     };
     let news = !cursor.covers(delivery.feed, delivery.seq);
+    let mut added = None;
     if news {
         cursor.rebase(&delivery.bases);
-        cursor.advance(delivery.feed, delivery.seq);
     }
-    let added = delivery.added.map(|(chat, after)| {
-        if news {
-            // Until it is replayed the chat stands behind what else the cursor says.
-            cursor.set(chat, after);
-            (chat, after)
-        } else {
-            (chat, after.max(cursor.position(chat)))
+    match delivery.part {
+        Part::Ends(chat, until) if news && !cursor.covers(chat, until) => {
+            return Rendered::After((chat, cursor.position(chat), until), outgoing);
         }
-    });
-    if !news {
-        return Rendered { frames: [None, None], request, added };
+        // Until it is replayed the chat stands behind what else the cursor says.
+        Part::Begins(chat, after) if news => {
+            cursor.set(chat, after);
+            added = Some((chat, after));
+        }
+        Part::Begins(chat, after) => added = Some((chat, after.max(cursor.position(chat)))),
+        Part::Ends(..) | Part::None => {}
     }
+    if !news {
+        return Rendered::Frames([None, None], request, added);
+    }
+    cursor.advance(delivery.feed, delivery.seq);
     let suffix = cursor.suffix(owner);
     let reply = request.and_then(|_| delivery.reply(&suffix));
     let event = event.then(|| delivery.event(&suffix));
-    Rendered { frames: [reply, event], request, added }
+    Rendered::Frames([reply, event], request, added)
 }
 
 impl Session {
-    /// Replays a chat that was added; the queue is held.
-    pub(super) fn replay_chat(&mut self, chat: Feed, after: Seq) {
+    /// Replays a part of a chat's feed; the queue is held.
+    pub(super) fn replay_chat(&mut self, chat: Feed, after: Seq, until: Option<Seq>) {
         let (app, viewer, at) = (self.app.clone(), self.viewer(), self.cursor.clone());
         let replay = async move {
-            let read = || replay::chat(&app, viewer, at.clone(), chat, after);
+            let read = || replay::chat(&app, viewer, at.clone(), chat, after, until);
             Replayed::Missing(patiently(read).await)
         };
         self.replaying = Some(replay.boxed());
@@ -161,6 +164,13 @@ impl Session {
             self.write_items(&mut at, batch).await?;
         }
         self.cursor = at.merged(&onto).merged(&self.cursor);
+        if let Some((chat, until, outgoing)) = self.postponed.take() {
+            // Whatever the log had of it has been written.
+            self.cursor.advance(chat, until);
+            let mut at = self.cursor.clone();
+            self.write_items(&mut at, vec![outgoing]).await?;
+            self.cursor = at;
+        }
         Ok(())
     }
 

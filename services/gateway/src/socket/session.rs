@@ -21,7 +21,7 @@ use natter_protocol::{
     cursor::Cursor,
     error::{ErrorCode, WireError, close},
     feed::{Feed, Signal},
-    ids::ChatId,
+    ids::{ChatId, Seq},
     server::{ErrorReply, Reply, Sent, ServerEvent},
 };
 use time::OffsetDateTime;
@@ -81,6 +81,8 @@ pub struct Session {
     /// Where it began, until something has been resumed.
     pub(super) began: Option<Box<Cursor>>,
     pub(super) replaying: Option<BoxFuture<'static, Replayed>>,
+    /// What is written after a replay that it needs, and up to which entry of which chat that is.
+    pub(super) postponed: Option<(Feed, Seq, Outgoing)>,
     /// Replays in a row because the queue did not hold what came meanwhile.
     pub(super) again: u32,
     running: Option<BoxFuture<'static, Done>>,
@@ -127,6 +129,7 @@ impl Session {
             cursor,
             began,
             replaying,
+            postponed: None,
             again: 0,
             bucket: Bucket::full(rate, now.into_std()),
             rate,
@@ -242,8 +245,10 @@ impl Session {
         if code == close::DEVICE_REVOKED {
             while let Some(outgoing) = self.place.outlet.take() {
                 let owner = self.who.caller.user_id;
-                for frame in render(&mut self.cursor, owner, outgoing).frames.into_iter().flatten()
-                {
+                let Rendered::Frames(frames, ..) = render(&mut self.cursor, owner, outgoing) else {
+                    continue;
+                };
+                for frame in frames.into_iter().flatten() {
                     let written =
                         timeout(super::GOODBYE, self.socket.send(Message::Text(frame))).await;
                     if !matches!(written, Ok(Ok(()))) {
@@ -300,37 +305,44 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what is queued, and flushes once; up to a chat that was added and is to be replayed.
+    /// Writes what is queued, and flushes once; up to where a part of a chat's feed is to be
+    /// replayed.
     async fn write_queued(&mut self) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
-        let mut added = None;
+        let mut missing = None;
         let write = async {
             for _ in 0..WRITE_BATCH {
                 let Some(outgoing) = outlet.take() else { break };
-                let rendered = render(&mut self.cursor, self.who.caller.user_id, outgoing);
-                let Rendered { frames, request, added: chat } = rendered;
-                // Also after an error whose outcome was unknown: the message has its place, and a
-                // client that follows the chain must see it there.
-                paid(&mut self.owed, request);
-                for frame in frames.into_iter().flatten() {
-                    self.socket.feed(Message::Text(frame)).await?;
+                match render(&mut self.cursor, self.who.caller.user_id, outgoing) {
+                    Rendered::Frames(frames, request, added) => {
+                        // Also after an error whose outcome was unknown: the message has its
+                        // place, and a client that follows the chain must see it there.
+                        paid(&mut self.owed, request);
+                        for frame in frames.into_iter().flatten() {
+                            self.socket.feed(Message::Text(frame)).await?;
+                        }
+                        missing = added.map(|(chat, after)| (chat, after, None));
+                    }
+                    Rendered::After((chat, after, until), outgoing) => {
+                        self.postponed = Some((chat, until, outgoing));
+                        missing = Some((chat, after, Some(until)));
+                    }
                 }
-                if chat.is_some() {
+                if missing.is_some() {
                     outlet.hold();
-                    added = chat;
                     break;
                 }
             }
             self.socket.flush().await
         };
         within(&outlet, write).await?;
-        if let Some((chat, after)) = added {
-            self.replay_chat(chat, after);
+        if let Some((chat, after, until)) = missing {
+            self.replay_chat(chat, after, until);
         }
         Ok(())
     }
 
-    /// Writes these in order and flushes once, `at` going along.
+    /// Writes these in order and flushes once, `at` going along. They need no replay themselves.
     pub(super) async fn write_items(
         &mut self,
         at: &mut Cursor,
@@ -340,9 +352,11 @@ impl Session {
         let owner = self.who.caller.user_id;
         let write = async {
             for outgoing in items {
-                let rendered = render(at, owner, outgoing);
-                paid(&mut self.owed, rendered.request);
-                for frame in rendered.frames.into_iter().flatten() {
+                let Rendered::Frames(frames, request, _) = render(at, owner, outgoing) else {
+                    continue;
+                };
+                paid(&mut self.owed, request);
+                for frame in frames.into_iter().flatten() {
                     self.socket.feed(Message::Text(frame)).await?;
                 }
             }

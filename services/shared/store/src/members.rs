@@ -237,8 +237,10 @@ impl Store {
     /// # Errors
     /// `NotFound` when there is no such user.
     pub async fn followed(&self, user: UserId) -> Result<Followed> {
-        // One statement is one snapshot: a membership without its place has not been put on the
-        // user's feed before, so the feed beyond `user_last_seq` tells it.
+        // One statement is one snapshot. A change whose relay is not finished has not surely been
+        // put on the user's feed, which will tell it: such a membership counts as before the first
+        // change that waits. So whoever reads the feed to its end knows that what the snapshot has
+        // was told, and misses nothing of a chat that the user has left a moment ago.
         let row: FollowedRow = sqlx::query_as(
             "SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
                     COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,
@@ -250,9 +252,20 @@ impl Store {
                  SELECT array_agg(id) AS ids, array_agg(shard) AS shards,
                         array_agg(from_seq) AS from_seqs, array_agg(last_seq) AS last_seqs
                  FROM (
-                     SELECT c.id, c.shard, m.from_seq, c.last_seq
+                     SELECT c.id, c.shard, c.last_seq,
+                            CASE waiting.removed
+                                WHEN true THEN COALESCE(m.from_seq, 0)
+                                WHEN false THEN NULL
+                                ELSE m.from_seq
+                            END AS from_seq
                      FROM chat_members m JOIN chats c ON c.id = m.chat_id
-                     WHERE m.user_id = u.id AND m.left_at IS NULL
+                     LEFT JOIN LATERAL (
+                         SELECT entry->>'change' = 'removed' AS removed
+                         FROM outbox o, jsonb_array_elements(o.payload->'users') AS entry
+                         WHERE o.lane = m.chat_id AND entry->>'userId' = m.user_id::text
+                         ORDER BY o.id LIMIT 1
+                     ) waiting ON true
+                     WHERE m.user_id = u.id AND (m.left_at IS NULL OR waiting.removed)
                      ORDER BY c.last_activity_at DESC, c.id DESC LIMIT $2
                  ) newest
              ) f

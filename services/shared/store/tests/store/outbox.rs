@@ -152,3 +152,42 @@ async fn a_new_name_is_told_on_the_users_feed() -> Result<()> {
     assert_eq!(changed.name, "Anna");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_membership_counts_as_before_its_first_change_that_waits() -> Result<()> {
+    let store = store().await?;
+    let (chat, _) = group(&store, 1).await?;
+    let broker = Broker::default();
+    relay(&store, &broker, chat.0).await?;
+    let ben = person(&store, "Ben").await?;
+    let seen = async || -> Result<Vec<Option<u64>>> {
+        Ok(store.followed(ben).await?.chats.iter().map(|chat| chat.from_seq).collect())
+    };
+    // The chat's entry gets out, the user's does not: the membership has its place, and Ben has
+    // not been told.
+    store.join(ben, chat).await?;
+    broker.fail_at(1);
+    assert!(relay(&store, &broker, chat.0).await.is_err());
+    assert_eq!(seen().await?, [None]);
+    relay(&store, &broker, chat.0).await?;
+    let joined = seen().await?;
+    assert!(joined[0].is_some());
+    // He leaves, and is let in again: until the leaving is told he is in it as before.
+    store.leave(ben, chat).await?;
+    assert_eq!(seen().await?, joined);
+    store.join(ben, chat).await?;
+    assert_eq!(seen().await?, [Some(0)], "from wherever it was");
+    relay(&store, &broker, chat.0).await?;
+    let again = seen().await?;
+    assert!(again > joined);
+    store.leave(ben, chat).await?;
+    relay(&store, &broker, chat.0).await?;
+    assert_eq!(seen().await?, []);
+    // A change that waits for somebody else is none of his.
+    store.join(ben, chat).await?;
+    relay(&store, &broker, chat.0).await?;
+    let cleo = person(&store, "Cleo").await?;
+    store.join(cleo, chat).await?;
+    assert!(seen().await?[0].is_some());
+    Ok(())
+}
