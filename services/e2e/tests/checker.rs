@@ -1,8 +1,10 @@
 //! The black-box checker against a cluster: green, and red for each fault of the observer.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use natter_check::{Plan, Run, SeededFault, seeded::spoil, verify};
-use natter_e2e::{Stage, soon};
+use natter_e2e::{Stage, soon::within};
 
 static STAGE: Stage = Stage::with(|builder| builder.shards(2));
 
@@ -12,7 +14,7 @@ async fn it_is_green_and_every_seeded_fault_turns_it_red() -> Result<()> {
     let gateways =
         cluster.gateways().iter().map(|node| format!("http://{}", node.address())).collect();
     let run = Run::start(Plan { gateways, rate: 150.0, seed: 7, ..Plan::default() }).await?;
-    soon("some of everything was done", async || {
+    within(Duration::from_mins(1), "some of everything was done", async || {
         let counts = run.counts();
         let enough = counts.acked > 200 && counts.duplicates > 5 && counts.resumed > 5;
         Ok((enough && counts.joins + counts.leaves > 3).then_some(()))

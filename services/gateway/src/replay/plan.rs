@@ -40,10 +40,10 @@ pub async fn everything(
     onto: &Cursor,
     snapshot: Option<&Followed>,
 ) -> Result<Vec<Outgoing>, NoReplay> {
-    let (chats, left): (Vec<(Feed, Seq)>, Vec<(Feed, Seq)>) = {
+    let (chats, left) = {
         let registry = app.hub.registry();
         let chats = registry.chats_of(viewer.user).map(|(chat, from)| (chat.feed, from));
-        (chats.collect(), registry.left(viewer.user).to_vec())
+        (chats.collect::<Vec<_>>(), registry.left(viewer.user).to_vec())
     };
     let asks = asks(viewer.feed, &chats, from, onto, snapshot);
     let moved = moved(app, asks).await?;
