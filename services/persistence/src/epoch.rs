@@ -8,8 +8,10 @@
 //! | starts after what is written | taken as it is, in a new epoch; what lies between is lost |
 //! | goes on where Postgres ends | read on |
 //!
-//! `start_epoch` comes before the stream is made, since it lets one worker through; one that dies
-//! between the two leaves a missing log, and so another epoch.
+//! `start_epoch` comes before the stream is made, since it lets one worker through, and only while
+//! it owns the shard; one that dies between the two leaves a log that is missing, or ends before
+//! the new epoch, and so another epoch. One that stands still in between finds the log of whoever
+//! went on, and leaves it alone.
 
 use natter_bus::{Bus, BusError, LogConfig, LogState, PublishError};
 use natter_protocol::ids::Seq;
@@ -82,7 +84,7 @@ pub(crate) async fn open_log(
     let unwritten = salvage::keep(bus, &row, &log).await?;
     let first_seq = first_of_next(&row).max(log.last_seq + EPOCH_GAP);
     let row = start(store, &row, first_seq).await?;
-    bus.replace_log(shard, config, first_seq).await?;
+    bus.replace_log(shard, config, first_seq, log.made_at).await?;
     salvage::publish_again(bus, unwritten).await?;
     Ok(row)
 }
@@ -105,7 +107,8 @@ fn first_of_next(row: &ShardRow) -> Seq {
 }
 
 async fn start(store: &Store, row: &ShardRow, first_seq: Seq) -> Result<ShardRow, EpochError> {
-    let started = store.start_epoch(row.shard, row.epoch + 1, first_seq).await?;
+    let owner = row.owner.as_deref();
+    let started = store.start_epoch(row.shard, row.epoch + 1, first_seq, owner).await?;
     tracing::warn!(shard = row.shard, epoch = started.epoch, first_seq, "a new epoch");
     metrics::counter!("natter_persistence_epochs_total").increment(1);
     Ok(started)

@@ -93,6 +93,7 @@ mod tests {
             first_seq: 1_001,
             last_seq: 1_000 + entries,
             last_at: None,
+            made_at: time::OffsetDateTime::UNIX_EPOCH,
             entries,
             bytes,
             max_bytes: 64_000,

@@ -8,7 +8,7 @@ use natter_runtime::{Health, shutdown};
 use natter_store::Store;
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +112,12 @@ impl Post {
 
     /// Takes the shard, if it is free, and works for as long as it is ours.
     async fn hold(&self, stop: &CancellationToken) -> Option<Ended> {
-        let owner = match Owner::take(&self.store, &self.bus, &self.config, self.shard).await {
+        // Opening a log that has lost its end takes its time, and the lease has to outlast it.
+        let taken = tokio::select! {
+            taken = Owner::take(&self.store, &self.bus, &self.config, self.shard) => taken,
+            () = self.until_lease_is_lost() => return None,
+        };
+        let owner = match taken {
             Ok(owner) => owner?,
             Err(error) => {
                 warn(self.shard, &error, "the shard cannot be taken");
@@ -168,7 +173,8 @@ impl Post {
     /// Renews the claim in time for two renewals to fail. While Postgres is away nobody else can
     /// claim either.
     async fn until_lease_is_lost(&self) {
-        let mut tick = interval(self.config.lease.mul_f64(0.3));
+        let period = self.config.lease.mul_f64(0.3);
+        let mut tick = interval_at((Instant::now() + period).into(), period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;

@@ -45,7 +45,8 @@ async fn a_log_that_lost_its_end_gives_over_what_it_took_since() -> Result<()> {
         // As a server that comes back with less than it had acked, and goes on: shorter than
         // what is written, or already longer again.
         let old = world.bus.entry(0, 1).await?.context("stored")?;
-        world.bus.replace_log(0, &log_config(), 1).await?;
+        let made_at = world.bus.log_state(0).await?.context("a log")?.made_at;
+        world.bus.replace_log(0, &log_config(), 1, made_at).await?;
         world.publish_raw(old.subject, old.body).await?;
         for n in 0..grown {
             world.send(&format!("since {n}")).await?;

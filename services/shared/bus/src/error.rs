@@ -20,6 +20,9 @@ pub enum BusError {
     /// Nobody serves the stream: it does not exist, or has no leader just now.
     #[error("nobody serves the stream")]
     NoStream,
+    /// The stream is not the one that was looked at: somebody has made it anew since.
+    #[error("the stream has been made anew")]
+    MadeAnew,
     /// The server said no.
     #[error("NATS refused it")]
     Refused(#[source] jetstream::Error),

@@ -73,6 +73,8 @@ pub struct LogState {
     pub bytes: u64,
     /// Bytes at which it refuses new entries.
     pub max_bytes: u64,
+    /// When it was made: one made anew is another log.
+    pub made_at: OffsetDateTime,
     /// This call has made it.
     pub created: bool,
 }
@@ -155,16 +157,26 @@ impl Bus {
         Ok(log_state(&info, false))
     }
 
-    /// Throws a shard's log away and makes it anew from `first_seq` on.
+    /// Throws a shard's log away and makes it anew from `first_seq` on; if it is still the one that
+    /// was made at `made_at`. (The server has no such condition: between the last look and the
+    /// deletion another could come. It takes two owners, one of whom has stood still for just as
+    /// long as its lease allows.)
     ///
     /// # Errors
-    /// When the server does not answer or refuses; the log may then be missing.
+    /// [`BusError::MadeAnew`] when it is another; when the server does not answer or refuses, and
+    /// then the log may be missing.
     pub async fn replace_log(
         &self,
         shard: Shard,
         config: &LogConfig,
         first_seq: Seq,
+        made_at: OffsetDateTime,
     ) -> Result<LogState, BusError> {
+        if let Some(log) = self.log_state(shard).await?
+            && log.made_at != made_at
+        {
+            return Err(BusError::MadeAnew);
+        }
         self.delete_stream(&subjects::log_stream(shard)).await?;
         self.ensure_log(shard, config, Some(first_seq)).await
     }
@@ -329,6 +341,7 @@ fn log_state(info: &Info, created: bool) -> LogState {
         entries: state.messages,
         bytes: state.bytes,
         max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
+        made_at: info.created,
         created,
     }
 }

@@ -147,7 +147,10 @@ async fn the_live_mirror_sends_on_with_the_logs_sequences_and_is_made_anew_when_
     assert_eq!(number(&heard, subjects::SEQUENCE)?, seq, "from the head on");
 
     // A log made anew: its mirror, ahead of it or not, must follow the new one.
-    bus.replace_log(3, &small(), 5).await?;
+    let stale = bus.replace_log(3, &small(), 5, time::OffsetDateTime::UNIX_EPOCH).await;
+    assert!(matches!(stale, Err(BusError::MadeAnew)), "{stale:?}");
+    let made_at = bus.log_state(3).await?.context("a log")?.made_at;
+    bus.replace_log(3, &small(), 5, made_at).await?;
     eventually(async || {
         let found = bus.ensure_live(3, &mut watch.clone()).await?;
         ensure!(matches!(found, Live::MadeAnew { after: 4 }), "{found:?}");

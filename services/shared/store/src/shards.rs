@@ -78,40 +78,34 @@ impl Store {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// Records that the shard's stream was made anew and starts with `first_seq`. Saying the same
-    /// again changes nothing.
+    /// Records that the shard's stream is made anew and starts with `first_seq`; by its owner, if
+    /// one is named, and only while its lease lasts.
     ///
     /// # Errors
-    /// `NotFound` for an unknown shard; `Fenced` unless `epoch` is the next one and `first_seq`
-    /// lies above all that is written.
-    pub async fn start_epoch(&self, shard: Shard, epoch: i32, first_seq: Seq) -> Result<ShardRow> {
+    /// `Fenced` unless `epoch` is the next one, `first_seq` lies above all that is written, and
+    /// the shard is the owner's; also for saying the same again.
+    pub async fn start_epoch(
+        &self,
+        shard: Shard,
+        epoch: i32,
+        first_seq: Seq,
+        owner: Option<&str>,
+    ) -> Result<ShardRow> {
         // Only one of two that start the same epoch finds the one before. An owner that still
         // writes the old epoch is fenced: its position is not there any more.
         let started: Option<SqlRow> = sqlx::query_as(
             "UPDATE shards SET epoch = $2, first_seq = $3, persisted_seq = $3 - 1
              WHERE shard = $1 AND epoch = $2 - 1 AND persisted_seq < $3
+               AND ($4::text IS NULL OR owner = $4 AND owner_until > now())
              RETURNING shard, epoch, first_seq, persisted_seq, persisted_at, owner, owner_until",
         )
         .bind(sql_shard(shard))
         .bind(epoch)
         .bind(sql_seq(first_seq))
+        .bind(owner)
         .fetch_optional(&self.pool)
         .await?;
-        if let Some(row) = started {
-            return Ok(row.into());
-        }
-        let row: SqlRow = sqlx::query_as(
-            "SELECT shard, epoch, first_seq, persisted_seq, persisted_at, owner, owner_until
-             FROM shards WHERE shard = $1",
-        )
-        .bind(sql_shard(shard))
-        .fetch_one(&self.pool)
-        .await?;
-        if row.epoch == epoch && row.first_seq == sql_seq(first_seq) {
-            Ok(row.into())
-        } else {
-            Err(StoreError::Fenced)
-        }
+        started.map(Into::into).ok_or(StoreError::Fenced)
     }
 
     /// Takes the shard when it is free, its lease has run out, or it is the owner's already (that

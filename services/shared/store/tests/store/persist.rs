@@ -119,7 +119,6 @@ async fn a_shard_has_one_owner_and_passes_on() -> Result<()> {
     assert!(matches!(late, Err(StoreError::Fenced)));
     store.persist(0, "other", 0, 1, at(1), &[]).await?;
 
-    store.release_shard(0, OWNER).await?;
     assert!(store.claim_shard(0, OWNER, LEASE).await?.is_none());
     store.release_shard(0, "other").await?;
     let (one, two) =
@@ -147,12 +146,18 @@ async fn a_new_epoch_starts_above_all_that_is_written() -> Result<()> {
     let store = store().await?;
     store.persist(0, OWNER, 0, 10, at(10), &[]).await?;
     for (epoch, first) in [(2, 10), (3, 1_000), (1, 2)] {
-        let refused = store.start_epoch(0, epoch, first).await;
+        let refused = store.start_epoch(0, epoch, first, None).await;
         assert!(matches!(refused, Err(StoreError::Fenced)));
     }
-    let row = store.start_epoch(0, 2, 1_000).await?;
+    let lease = Duration::from_mins(1);
+    assert!(store.claim_shard(0, OWNER, lease).await?.is_some());
+    let stranger = store.start_epoch(0, 2, 1_000, Some("nobody")).await;
+    assert!(matches!(stranger, Err(StoreError::Fenced)));
+    let row = store.start_epoch(0, 2, 1_000, Some(OWNER)).await?;
+    store.release_shard(0, "another").await?;
     assert_eq!((row.epoch, row.persisted_seq), (2, 999));
-    assert_eq!(store.start_epoch(0, 2, 1_000).await?, row);
+    let again = store.start_epoch(0, 2, 1_000, Some(OWNER)).await;
+    assert!(matches!(again, Err(StoreError::Fenced)));
     let old = store.persist(0, OWNER, 10, 11, at(11), &[]).await;
     assert!(matches!(old, Err(StoreError::Fenced)));
     store.persist(0, OWNER, 999, 1_000, at(11), &[]).await?;

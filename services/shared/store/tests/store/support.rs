@@ -29,7 +29,7 @@ pub async fn store() -> Result<Store> {
     })?;
     store.migrate().await?;
     store.ensure_shards(1).await?;
-    store.start_epoch(0, 1, 1).await?;
+    store.start_epoch(0, 1, 1, None).await?;
     store.claim_shard(0, OWNER, LEASE).await?.context("free")?;
     Ok(store)
 }
