@@ -324,8 +324,15 @@ impl Driver {
     fn on_frame(&mut self, frame: &Value, memory: &mut Memory, asked: &mut HashMap<u64, Asked>) {
         let data = &frame["data"];
         let cursor = frame["cursor"].as_str();
-        if let Some(asked) = frame["reply"].as_u64().and_then(|request| asked.remove(&request)) {
-            self.on_reply(frame, &asked, memory);
+        if let Some(request) = frame["reply"].as_u64()
+            && let Some(mut one) = asked.remove(&request)
+        {
+            self.on_reply(frame, &one, memory);
+            // A message of which the server did not know may still get its reply, at its place.
+            if frame["error"].is_object() && !not_sent(&frame["error"]) {
+                one.given_up = true;
+                asked.insert(request, one);
+            }
         }
         match frame["event"].as_str().unwrap_or_default() {
             "message" | "system" => {
@@ -374,11 +381,7 @@ impl Driver {
             return;
         }
         let error = &frame["error"];
-        let unknown = match error["code"].as_str().unwrap_or_default() {
-            "unavailable" => error["outcome"] != "not_sent",
-            "internal" => true,
-            _ => false,
-        };
+        let unknown = !not_sent(error);
         if unknown || error["code"] == "unavailable" {
             remember(draft, memory);
         }
@@ -432,6 +435,15 @@ impl Driver {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a refused message is certain not to be stored.
+fn not_sent(error: &Value) -> bool {
+    match error["code"].as_str().unwrap_or_default() {
+        "unavailable" => error["outcome"] == "not_sent",
+        "internal" => false,
+        _ => true,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use tokio::task;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     binaries::Binaries,
     install::{self, Server},
     nats,
+    node::joined,
     ports::Port,
     postgres::{Durability, Postgres},
     process::wait_for_strays,
@@ -33,6 +34,9 @@ use plan::Environment;
 /// How long a killed launcher's servers may take over ending, before the next may start.
 const STRAYS: Duration = Duration::from_secs(30);
 
+/// So many NATS servers hold each log, where there are enough.
+pub const REPLICATED: usize = 3;
+
 /// How long the migration may take.
 const MIGRATED: Duration = Duration::from_mins(5);
 
@@ -43,7 +47,7 @@ pub struct Cluster {
     workers: Vec<Node>,
     postgres: Postgres,
     redis: Node,
-    nats: Node,
+    brokers: Vec<Node>,
     jwt_secret: String,
     data: PathBuf,
     // Last: the data go, or are free for the next, once nothing uses them any more.
@@ -62,6 +66,7 @@ enum Hold {
 pub struct Builder {
     gateways: usize,
     workers: usize,
+    brokers: usize,
     shards: u16,
     first_port: Option<u16>,
     data_dir: Option<PathBuf>,
@@ -96,6 +101,14 @@ impl Builder {
     #[must_use]
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = count;
+        self
+    }
+
+    /// How many NATS servers, at least 1, the default. Several make one cluster, each with
+    /// streams of its own; from [`REPLICATED`] on, every log is held by that many of them.
+    #[must_use]
+    pub fn brokers(mut self, count: usize) -> Self {
+        self.brokers = count;
         self
     }
 
@@ -157,8 +170,8 @@ impl Builder {
         self
     }
 
-    /// Sends the gateways' connections to NATS by another address, which `detour` answers when
-    /// it is told NATS' own: for what loses or delays something in between.
+    /// Sends the gateways' connections to each NATS server by another address, which `detour`
+    /// answers when it is told the server's own: for what loses or delays something in between.
     #[must_use]
     pub fn detour(
         mut self,
@@ -195,12 +208,13 @@ impl Builder {
         let mut ports = self.gateway_ports()?;
         install::ensure(&Server::ALL, self.progress)?;
         let binaries = Binaries::ready(self.progress)?;
-        let (postgres, redis, nats) = self.start_servers(&data)?;
+        let (postgres, redis, brokers) = self.start_servers(&data)?;
         let environment = Environment {
             data: &data,
             database_url: postgres.url(),
             redis_url: redis::url(&redis, 0),
-            nats_url: nats::url(&nats),
+            nats_url: nats::urls(&brokers),
+            log_replicas: if brokers.len() >= REPLICATED { REPLICATED } else { 1 },
             jwt_secret: &jwt_secret,
             shards: self.shards,
             all: &self.env,
@@ -219,15 +233,18 @@ impl Builder {
         let ports: Vec<_> = ports.collect();
         let mut gateway_env = self.gateway_env.clone();
         if let Some(Detour(detour)) = &self.detour {
-            let url = format!("nats://{}", detour(nats.address())?);
-            gateway_env.insert(0, ("NATTER_NATS_URL".to_owned(), url));
+            let urls: Result<Vec<_>> = brokers
+                .iter()
+                .map(|broker| Ok(format!("nats://{}", detour(broker.address())?)))
+                .collect();
+            gateway_env.insert(0, ("NATTER_NATS_URL".to_owned(), urls?.join(",")));
         }
         let gateways = start_all(self.gateways, |index| {
             let claimed = ports[index].lock().ok().and_then(|mut port| port.take());
             let fixed = self.fixed_port(index)?;
             environment.start_gateway(&binaries, index, (claimed, fixed), &gateway_env)
         })?;
-        Ok(Cluster { gateways, workers, postgres, redis, nats, jwt_secret, data, _hold: hold })
+        Ok(Cluster { gateways, workers, postgres, redis, brokers, jwt_secret, data, _hold: hold })
     }
 
     fn hold_data(&self) -> Result<(PathBuf, Hold)> {
@@ -258,7 +275,8 @@ impl Builder {
             .collect()
     }
 
-    fn start_servers(&self, data: &Path) -> Result<(Postgres, Node, Node)> {
+    fn start_servers(&self, data: &Path) -> Result<(Postgres, Node, Vec<Node>)> {
+        ensure!(self.brokers > 0, "a cluster has at least one NATS server");
         let durability = if self.throwaway.unwrap_or(self.data_dir.is_none()) {
             Durability::Throwaway
         } else {
@@ -268,8 +286,12 @@ impl Builder {
         thread::scope(|scope| {
             let postgres = scope.spawn(|| Postgres::start(data, durability, self.progress));
             let redis = scope.spawn(|| redis::start(data));
-            let nats = nats::start(data, &self.nats_sync_interval);
-            Ok((joined(postgres)?, joined(redis)?, nats?))
+            let brokers = if self.brokers == 1 {
+                nats::start(data, &self.nats_sync_interval).map(|nats| vec![nats])
+            } else {
+                nats::start_cluster(data, &self.nats_sync_interval, self.brokers)
+            };
+            Ok((joined(postgres)?, joined(redis)?, brokers?))
         })
     }
 }
@@ -279,6 +301,7 @@ impl Default for Builder {
         Self {
             gateways: 1,
             workers: 1,
+            brokers: 1,
             shards: 1,
             first_port: None,
             data_dir: None,
@@ -335,14 +358,37 @@ impl Cluster {
         &self.redis
     }
 
-    /// The NATS server.
+    /// The NATS server; the first of several.
     pub fn nats(&self) -> &Node {
-        &self.nats
+        self.broker(0)
+    }
+
+    /// A NATS server, counted from 0.
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn broker(&self, index: usize) -> &Node {
+        &self.brokers[index]
+    }
+
+    /// All NATS servers.
+    pub fn brokers(&self) -> &[Node] {
+        &self.brokers
+    }
+
+    /// The NATS server that leads a stream such as `LOG_0` now, as far as the others know; none
+    /// while there is no such leader, or nobody says so within seconds.
+    pub async fn leader_of(&self, stream: &str) -> Option<&Node> {
+        let (brokers, stream) = (self.brokers.clone(), stream.to_owned());
+        let asking = task::spawn_blocking(move || nats::leader_of(&brokers, &stream));
+        let name = asking.await.ok().flatten()?;
+        self.brokers.iter().find(|broker| broker.name() == name)
     }
 
     /// Everything that runs: gateways, workers, then the servers.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.gateways.iter().chain(&self.workers).chain([self.postgres(), &self.redis, &self.nats])
+        let nodes = self.gateways.iter().chain(&self.workers);
+        nodes.chain([self.postgres(), &self.redis]).chain(&self.brokers)
     }
 
     /// Where Postgres is, with its password.
@@ -355,9 +401,9 @@ impl Cluster {
         redis::url(&self.redis, 0)
     }
 
-    /// Where NATS is.
+    /// Where NATS is: all its servers, separated by commas.
     pub fn nats_url(&self) -> String {
-        nats::url(&self.nats)
+        nats::urls(&self.brokers)
     }
 
     /// What the gateways sign tokens with.
@@ -376,11 +422,9 @@ impl Cluster {
     /// When a process had to be killed; the others are ended all the same.
     pub async fn stop(self) -> Result<()> {
         task::spawn_blocking(move || {
-            let ended = [
-                end_all(&self.gateways),
-                end_all(&self.workers),
-                end_all(&[self.nats.clone(), self.redis.clone(), self.postgres.node().clone()]),
-            ];
+            let mut servers = vec![self.redis.clone(), self.postgres.node().clone()];
+            servers.extend(self.brokers.iter().cloned());
+            let ended = [end_all(&self.gateways), end_all(&self.workers), end_all(&servers)];
             ended.into_iter().collect()
         })
         .await
@@ -414,11 +458,4 @@ fn end_all(nodes: &[Node]) -> Result<()> {
         let ended: Vec<_> = ending.into_iter().map(joined).collect();
         ended.into_iter().collect()
     })
-}
-
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    match thread.join() {
-        Ok(result) => result,
-        Err(_) => bail!("a thread of the launcher panicked"),
-    }
 }

@@ -9,7 +9,7 @@
 //! | [`binaries`] | the node binaries, built before they are run |
 //! | [`install`] | PostgreSQL, Redis and nats-server: found, or installed |
 //! | [`progress`] | what is said while slow things happen |
-//! | `postgres`, `redis`, `nats` | how one server of each kind is run |
+//! | `postgres`, `redis`, `nats` | how a server of each kind is run |
 //! | `process` | one child process that cannot outlive us, even when we are killed by `SIGKILL` |
 //! | `throwaway` | a directory that goes when we do |
 //! | `ports`, `secret` | loopback ports of one's own; passwords made once |

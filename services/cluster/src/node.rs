@@ -75,6 +75,7 @@ struct Inner {
     name: String,
     port: Port,
     admin: Option<Port>,
+    _more: Vec<Port>,
     launch: Launch,
     probe: Probe,
     process: Mutex<Option<Process>>,
@@ -86,29 +87,42 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) port: Port,
     pub(crate) admin: Option<Port>,
+    /// Further ports that it alone knows what to do with.
+    pub(crate) more: Vec<Port>,
     pub(crate) launch: Launch,
     pub(crate) probe: Probe,
 }
 
 impl Node {
     pub(crate) fn new(plan: Plan) -> Self {
-        let Plan { role, name, port, admin, launch, probe } = plan;
-        Self(Arc::new(Inner { role, name, port, admin, launch, probe, process: Mutex::new(None) }))
+        let Plan { role, name, port, admin, more, launch, probe } = plan;
+        let process = Mutex::new(None);
+        Self(Arc::new(Inner { role, name, port, admin, _more: more, launch, probe, process }))
     }
 
     /// Starts what `plan` describes, planned anew with other ports when a stranger took one
     /// between our look at it and the process's own.
     pub(crate) fn start_on_free_ports(mut plan: impl FnMut() -> Result<Plan>) -> Result<Self> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        on_free_ports(|| {
             let node = Self::new(plan()?);
-            match node.0.start() {
-                Ok(()) => return Ok(node),
-                Err(error) if tries < PORT_TRIES && address_in_use(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
+            node.0.start()?;
+            Ok(node)
+        })
+    }
+
+    /// As [`Node::start_on_free_ports`] for several that must know each other's ports, and are
+    /// ready only together.
+    pub(crate) fn start_together(mut plan: impl FnMut() -> Result<Vec<Plan>>) -> Result<Vec<Self>> {
+        on_free_ports(|| {
+            let nodes: Vec<_> = plan()?.into_iter().map(Self::new).collect();
+            thread::scope(|scope| {
+                let starting: Vec<_> =
+                    nodes.iter().map(|node| scope.spawn(|| node.0.start())).collect();
+                let started: Vec<_> = starting.into_iter().map(joined).collect();
+                started.into_iter().collect::<Result<()>>()
+            })?;
+            Ok(nodes)
+        })
     }
 
     /// What it is for.
@@ -279,7 +293,7 @@ impl Inner {
                 let error = anyhow::anyhow!("{} not ready in {seconds} s:\n{log}", self.name);
                 return Err(NotReady::Failed(error));
             }
-            thread::sleep(POLL);
+            thread::sleep(self.probe.pause());
         }
     }
 
@@ -294,15 +308,22 @@ impl Inner {
         self.end(self.launch.stop_signal)
     }
 
+    /// The process id, unless it is away.
+    fn ask_to_end(&self, signal: Signal) -> Result<Option<u32>> {
+        let mut slot = self.slot();
+        let Some(process) = slot.as_mut() else { return Ok(None) };
+        process.ask_to_end(signal)?;
+        Ok(Some(process.pid()))
+    }
+
     /// The lock is let go between two looks: a drain may take long, and others may watch it.
     fn end(&self, signal: Signal) -> Result<Option<ExitStatus>> {
-        if let Some(process) = self.slot().as_mut() {
-            process.ask_to_end(signal)?;
-        }
+        let Some(asked) = self.ask_to_end(signal)? else { return Ok(None) };
         let deadline = Instant::now() + ENDED;
         loop {
             let mut slot = self.slot();
-            let Some(process) = slot.as_mut() else {
+            // Somebody else may have started it again meanwhile: that one was not asked.
+            let Some(process) = slot.as_mut().filter(|process| process.pid() == asked) else {
                 return Ok(None);
             };
             if let Some(status) = process.exited()? {
@@ -330,6 +351,26 @@ enum NotReady {
 impl From<anyhow::Error> for NotReady {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+/// Tries again with other ports when a stranger took one.
+fn on_free_ports<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match start() {
+            Err(error) if tries < PORT_TRIES && address_in_use(&error) => {}
+            done => return done,
+        }
+    }
+}
+
+/// What a thread of the launcher came to.
+pub(crate) fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(_) => bail!("a thread of the launcher panicked"),
     }
 }
 

@@ -227,6 +227,7 @@ impl Home {
             name: "postgres".to_owned(),
             port,
             admin: None,
+            more: Vec::new(),
             launch,
             probe: Probe::Postgres { data: self.data() },
         })

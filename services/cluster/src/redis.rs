@@ -31,6 +31,7 @@ pub(crate) fn start(dir: &Path) -> Result<Node> {
             name: "redis".to_owned(),
             port,
             admin: None,
+            more: Vec::new(),
             launch,
             probe: Probe::Redis,
         })

@@ -4,16 +4,19 @@
 use std::{
     env,
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use jetstream::jetstream;
 use natter_cluster::{Node, install, testing};
 use support::{SOON, is_alive, soon};
 
+#[path = "support/jetstream.rs"]
+mod jetstream;
 mod support;
 
 /// Set for the test that plays a process to be killed.
@@ -60,7 +63,7 @@ async fn postgres_is_made_for_all_languages() -> Result<()> {
 async fn nats_keeps_its_streams_when_it_is_killed_or_restarted() -> Result<()> {
     let server = testing::nats_fresh().await?;
     let made = jetstream(
-        &server,
+        server.address(),
         "STREAM.CREATE.NOTES",
         r#"{"name":"NOTES","subjects":["notes"],"storage":"file"}"#,
     )?;
@@ -68,7 +71,7 @@ async fn nats_keeps_its_streams_when_it_is_killed_or_restarted() -> Result<()> {
     for _ in 0..2 {
         server.kill().await?;
         server.start().await?;
-        let found = jetstream(&server, "STREAM.INFO.NOTES", "")?;
+        let found = jetstream(server.address(), "STREAM.INFO.NOTES", "")?;
         assert!(found.contains(r#""subjects":["notes"]"#), "{found}");
         server.restart().await?;
     }
@@ -174,27 +177,4 @@ fn sql(url: &str, statement: &str) -> Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{statement}: {said}");
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-/// One request of JetStream's API, in NATS's own protocol.
-fn jetstream(server: &Node, call: &str, body: &str) -> Result<String> {
-    let mut stream = connect(server.address())?;
-    write!(
-        stream,
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.{call} answer {}\r\n{body}\r\n",
-        body.len()
-    )?;
-    let mut lines = BufReader::new(stream).lines();
-    loop {
-        let line = lines.next().context("no answer")??;
-        if line.starts_with("MSG answer") {
-            return Ok(lines.next().context("half an answer")??);
-        }
-    }
-}
-
-fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(SOON))?;
-    Ok(stream)
 }

@@ -9,6 +9,7 @@
 //! | [`api`] | REST as one device uses it |
 //! | [`socket`] | one WebSocket connection: requests, and what has come |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
+//! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
 //! | [`lossy`] | a way to the broker on which republished events get lost |
 //! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
 //! | [`soon`] | waiting for a thing itself instead of a while |
@@ -18,6 +19,7 @@
 
 pub mod api;
 pub mod lossy;
+pub mod nemesis;
 pub mod person;
 pub mod record;
 pub mod socket;

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use natter_cluster::{Builder, Cluster};
+use natter_cluster::{Builder, Cluster, Node};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A cluster of two gateways, started when the first story asks for it. It is never dropped, as
@@ -79,13 +79,18 @@ impl Stage {
     }
 }
 
-/// The servers first: what rests on them is ready only when they are.
-async fn put_in_order(cluster: &Cluster) -> Result<()> {
-    for server in [cluster.postgres(), cluster.redis(), cluster.nats()] {
-        server.resume().ok();
-        server.start().await?;
-    }
-    let nodes = cluster.workers().iter().chain(cluster.gateways());
+/// Wakes and starts everything, and waits until it is ready: the servers first, since what rests
+/// on them is ready only when they are.
+///
+/// # Errors
+/// When something is not ready in a minute.
+pub async fn put_in_order(cluster: &Cluster) -> Result<()> {
+    // Side by side, since several brokers are ready only together.
+    start_all([cluster.postgres(), cluster.redis()].into_iter().chain(cluster.brokers())).await?;
+    start_all(cluster.workers().iter().chain(cluster.gateways())).await
+}
+
+async fn start_all<'a>(nodes: impl Iterator<Item = &'a Node>) -> Result<()> {
     try_join_all(nodes.map(async |node| {
         node.resume().ok();
         node.start().await

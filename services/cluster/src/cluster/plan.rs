@@ -18,6 +18,8 @@ pub(super) struct Environment<'a> {
     pub(super) database_url: String,
     pub(super) redis_url: String,
     pub(super) nats_url: String,
+    /// NATS servers that hold each log.
+    pub(super) log_replicas: usize,
     pub(super) jwt_secret: &'a str,
     pub(super) shards: u16,
     /// Said last, so that it wins.
@@ -63,6 +65,7 @@ impl Environment<'_> {
                 name: name.clone(),
                 port,
                 admin: None,
+                more: Vec::new(),
                 launch,
                 probe: Probe::Http,
             })
@@ -96,6 +99,7 @@ impl Environment<'_> {
                 name: name.clone(),
                 port,
                 admin: Some(admin),
+                more: Vec::new(),
                 launch,
                 probe: Probe::Http,
             })
@@ -110,6 +114,8 @@ impl Environment<'_> {
             ("NATTER_JWT_SECRET", self.jwt_secret.to_owned()),
             ("NATTER_NODE_ID", node_id.to_owned()),
             ("NATTER_SHARDS", self.shards.to_string()),
+            // Read by those that make streams.
+            ("NATTER_LOG_REPLICAS", self.log_replicas.to_string()),
             ("NATTER_LOG", exported("NATTER_LOG", "info")),
             ("NATTER_LOG_FORMAT", exported("NATTER_LOG_FORMAT", "json")),
         ];

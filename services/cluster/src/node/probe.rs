@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use crate::process::POLL;
+
 /// Of one connection or answer: on loopback, more than this means that it is not ready.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -22,6 +24,9 @@ pub(crate) enum Probe {
     },
     Redis,
     Nats,
+    /// Of several that are one: `GET /healthz` of its monitoring answers 200, which it does once
+    /// it has met the leader of the cluster's streams, and has caught up with its own.
+    NatsCluster,
     /// `GET /ready` of the admin port answers 200.
     Http,
 }
@@ -41,11 +46,16 @@ impl Probe {
             Self::Nats => says(port, "CONNECT {\"verbose\":false}\r\nPING\r\n", |line| {
                 line.starts_with("PONG")
             }),
-            Self::Http => says(
-                admin,
-                "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-                |line| line.starts_with("HTTP/1.1 200"),
-            ),
+            Self::NatsCluster => is_ok(admin, "/healthz"),
+            Self::Http => is_ok(admin, "/ready"),
+        }
+    }
+
+    /// Between two looks: nats-server writes a line for every one that finds it unwell.
+    pub(super) fn pause(&self) -> Duration {
+        match self {
+            Self::NatsCluster => Duration::from_millis(100),
+            _ => POLL,
         }
     }
 
@@ -56,6 +66,11 @@ impl Probe {
         matches!(self, Self::Postgres { .. })
             && (log.contains("still in use") || log.contains("is another postmaster"))
     }
+}
+
+fn is_ok(address: SocketAddr, path: &str) -> bool {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    says(address, &request, |line| line.starts_with("HTTP/1.1 200"))
 }
 
 /// Whether one of the lines that come back, up to the end of what is asked, is the wanted one.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
@@ -13,9 +14,9 @@ use async_nats::{
     jetstream::{self, response::Response},
 };
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::{
     error::BusError,
@@ -24,6 +25,8 @@ use crate::{
 
 /// Bounds a request to the server.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a question that nobody has answered is asked again beside the first.
+const AGAIN: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection whose server is silent for about three of these is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -170,10 +173,20 @@ impl Bus {
         operation: String,
         body: &impl Serialize,
     ) -> Result<T, BusError> {
+        self.api_within(REQUEST_TIMEOUT, operation, body).await
+    }
+
+    /// As [`Bus::api`], in less time.
+    pub(crate) async fn api_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        operation: String,
+        body: &impl Serialize,
+    ) -> Result<T, BusError> {
         self.require_connection()?;
         let request = async_nats::Request::new()
             .payload(serde_json::to_vec(body)?.into())
-            .timeout(Some(REQUEST_TIMEOUT));
+            .timeout(Some(limit));
         let answer =
             self.inner.client.send_request(format!("$JS.API.{operation}"), request).await?;
         match serde_json::from_slice(&answer.payload) {
@@ -182,6 +195,25 @@ impl Bus {
             Err(error) => Err(BusError::Unreadable(error.to_string())),
         }
     }
+}
+
+/// Asks what changes nothing, and every second asks again beside that, for 5 s: what reached a
+/// cluster while it had no leader for a stream is never answered, not even once it has one.
+pub(crate) async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, BusError>
+where
+    F: Future<Output = Result<T, BusError>>,
+{
+    let mut asked = FuturesUnordered::new();
+    let mut again = interval(AGAIN);
+    let answered = async {
+        loop {
+            tokio::select! {
+                Some(answer) = asked.next() => return answer,
+                _ = again.tick() => asked.push(ask()),
+            }
+        }
+    };
+    timeout(REQUEST_TIMEOUT, answered).await.map_err(|_| BusError::Timeout)?
 }
 
 async fn options(

@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::{
-    client::Bus,
+    client::{Bus, insist},
     error::BusError,
     stored::{Raw, Stored},
     subjects,
@@ -107,7 +107,8 @@ impl Bus {
     /// # Errors
     /// When the log's leader does not answer, in 5 s.
     pub async fn entry(&self, shard: Shard, seq: Seq) -> Result<Option<Raw>, BusError> {
-        found(self.log(shard).await?.get_raw_message(seq).await)
+        let log = self.log(shard).await?;
+        insist(async || found(log.get_raw_message(seq).await)).await
     }
 
     /// When a shard's log stored what it holds at `seq`; `None` when it holds nothing there. Never
@@ -130,7 +131,8 @@ impl Bus {
         subject: &str,
         seq: Seq,
     ) -> Result<Option<Raw>, BusError> {
-        found(self.log(shard).await?.get_first_raw_message_by_subject(subject, seq).await)
+        let log = self.log(shard).await?;
+        insist(async || found(log.get_first_raw_message_by_subject(subject, seq).await)).await
     }
 
     /// The last sequence of each feed that the log still holds; 0 for a feed without entries
@@ -146,8 +148,9 @@ impl Bus {
 
     async fn head(&self, feed: Feed) -> Result<(Feed, Seq), BusError> {
         let log = self.log(feed.shard).await?;
-        let last = log.get_last_raw_message_by_subject(&subjects::stored(feed)).await;
-        Ok((feed, found(last)?.map_or(0, |raw| raw.seq)))
+        let subject = subjects::stored(feed);
+        let last = insist(async || found(log.get_last_raw_message_by_subject(&subject).await));
+        Ok((feed, last.await?.map_or(0, |raw| raw.seq)))
     }
 
     async fn log(&self, shard: Shard) -> Result<Stream<()>, BusError> {

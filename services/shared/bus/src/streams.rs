@@ -17,7 +17,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
-    client::Bus,
+    client::{Bus, REQUEST_TIMEOUT, insist},
     error::BusError,
     subjects::{self, DEAD_STREAM, DEAD_SUBJECTS},
 };
@@ -33,6 +33,11 @@ const DEAD_WINDOW: Duration = Duration::from_mins(5);
 const FAR_BEHIND: u64 = 20_000;
 /// A mirror that is behind and has not moved for so many looks is stuck.
 const STUCK_LOOKS: u32 = 4;
+/// How long the mirror's server may take over an answer.
+const LIVE_ANSWER: Duration = Duration::from_secs(1);
+/// A mirror for which nobody answers so many times, while the log's leader does, is on a server
+/// that is away.
+const SILENT_LOOKS: u32 = 2;
 
 /// How a shard's log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +97,7 @@ impl LogState {
 pub struct LiveWatch {
     last_seq: Seq,
     looks_without_progress: u32,
+    looks_without_answer: u32,
 }
 
 /// What [`Bus::ensure_live`] found.
@@ -102,7 +108,7 @@ pub enum Live {
         /// Entries.
         lag: u64,
     },
-    /// It was missing, stuck or far behind, and now starts after this sequence. What went by
+    /// It was missing, stuck, far behind or on a server that is away, and now starts after this sequence. What went by
     /// before was not sent on.
     MadeAnew {
         /// The log's last sequence when it was made.
@@ -182,18 +188,31 @@ impl Bus {
     }
 
     /// Makes sure that a shard's live mirror follows its log. One that is missing (memory goes
-    /// with its server), stuck or far behind is made anew from the log's head: what it skips,
-    /// gateways repair. Look about twice a second.
+    /// with its server), stuck, far behind or on a server that is away is made anew from the
+    /// log's head: what it skips, gateways repair. Look about twice a second.
     ///
     /// # Errors
-    /// When the log does not exist, or the server does not answer or refuses.
+    /// When the log does not exist, or the server does not answer or refuses; `Timeout` also when
+    /// the mirror is silent, but not yet for long enough to say that its server is away.
     pub async fn ensure_live(&self, shard: Shard, watch: &mut LiveWatch) -> Result<Live, BusError> {
         let name = subjects::live_stream(shard);
-        let mirror = self.stream_info(&name).await?;
+        let mirror = self.stream_info_within(LIVE_ANSWER, &name).await;
         // The log is asked second, so that entries stored in between count as lag, never as
         // being ahead.
         let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
-        if let Some(mirror) = mirror {
+        if matches!(mirror, Err(BusError::Timeout)) {
+            watch.looks_without_answer += 1;
+            if watch.looks_without_answer < SILENT_LOOKS {
+                return Err(BusError::Timeout);
+            }
+            // The deletion counts at once, though the one that would confirm it is away. When it
+            // comes back it learns of it, and what it still sends on is known already.
+            match self.delete_stream_within(LIVE_ANSWER, &name).await {
+                Ok(()) | Err(BusError::Timeout) => {}
+                Err(error) => return Err(error),
+            }
+        } else if let Some(mirror) = mirror? {
+            watch.looks_without_answer = 0;
             let position = mirror.state.last_sequence.max(live_start(&mirror).saturating_sub(1));
             let lag = log.last_seq.saturating_sub(position);
             let moved = position != watch.last_seq || lag == 0;
@@ -212,7 +231,7 @@ impl Bus {
         // Again: the older the head, the more the new mirror has to catch up on.
         let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
         self.create_stream(&live_config(shard, log.last_seq + 1)).await?;
-        *watch = LiveWatch { last_seq: log.last_seq, looks_without_progress: 0 };
+        *watch = LiveWatch { last_seq: log.last_seq, ..LiveWatch::default() };
         Ok(Live::MadeAnew { after: log.last_seq })
     }
 
@@ -238,7 +257,15 @@ impl Bus {
     }
 
     async fn stream_info(&self, name: &str) -> Result<Option<Info>, BusError> {
-        match self.api(format!("STREAM.INFO.{name}"), &Empty {}).await {
+        insist(|| self.stream_info_within(REQUEST_TIMEOUT, name)).await
+    }
+
+    async fn stream_info_within(
+        &self,
+        limit: Duration,
+        name: &str,
+    ) -> Result<Option<Info>, BusError> {
+        match self.api_within(limit, format!("STREAM.INFO.{name}"), &Empty {}).await {
             Ok(info) => Ok(Some(info)),
             Err(BusError::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 Ok(None)
@@ -252,8 +279,12 @@ impl Bus {
     }
 
     async fn delete_stream(&self, name: &str) -> Result<(), BusError> {
+        self.delete_stream_within(REQUEST_TIMEOUT, name).await
+    }
+
+    async fn delete_stream_within(&self, limit: Duration, name: &str) -> Result<(), BusError> {
         let deleted: Result<DeleteStatus, _> =
-            self.api(format!("STREAM.DELETE.{name}"), &Empty {}).await;
+            self.api_within(limit, format!("STREAM.DELETE.{name}"), &Empty {}).await;
         match deleted {
             Err(BusError::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 Ok(())

@@ -154,12 +154,16 @@ impl Link {
 }
 
 async fn run(config: BusConfig, ops: Arc<Ops>, sender: mpsc::Sender<Incoming>) {
+    // By chance, so that gateways spread over a cluster; then one after the other, since one that
+    // hangs takes a while to be found out.
+    let mut server: usize = rand::rng().random_range(0..1_000);
     let mut generation = 0;
     let mut wait = RETRY_MIN;
     loop {
         generation += 1;
+        server += 1;
         let connected = Instant::now();
-        let end = connect_and_serve(&config, &ops, &sender, generation).await;
+        let end = connect_and_serve(&config, server, &ops, &sender, generation).await;
         if sender.is_closed() {
             return;
         }
@@ -197,11 +201,12 @@ enum LinkEnd {
 
 async fn connect_and_serve(
     config: &BusConfig,
+    server: usize,
     ops: &Ops,
     sender: &mpsc::Sender<Incoming>,
     generation: u64,
 ) -> LinkEnd {
-    let address = match address(config) {
+    let address = match address(config, server) {
         Ok(address) => address,
         Err(end) => return end,
     };
@@ -228,10 +233,10 @@ async fn connect_and_serve(
     }
 }
 
-/// One of the configured servers, by chance, so that gateways spread over a cluster.
-fn address(config: &BusConfig) -> Result<ServerAddr, LinkEnd> {
+/// One of the configured servers, which go round.
+fn address(config: &BusConfig, server: usize) -> Result<ServerAddr, LinkEnd> {
     let urls: Vec<&str> = config.url.split(',').map(str::trim).collect();
-    let url = urls[rand::rng().random_range(0..urls.len())];
+    let url = urls[server % urls.len()];
     // The parser's own error may repeat the URL, which may hold a password.
     url.parse().map_err(|_| LinkEnd::Config("not a NATS URL".to_owned()))
 }
