@@ -180,6 +180,11 @@ impl Answer {
         serde_json::from_value(body.clone()).with_context(|| format!("{asked}: {body}"))
     }
 
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
     /// Makes sure that it is a refusal as RFC 9457 has it, with this status and code.
     ///
     /// # Errors

@@ -42,12 +42,15 @@ export class Connection {
   /** @type {Map<number, (error: ?NatterError, data?: any) => void>} */
   #pending = new Map();
   #nextId = 1;
+  /** Where this device stands on all its feeds: the next connection resumes from there. @type {?string} */
+  #cursor = null;
 
   /**
    * @param {object} options
    * @param {import('./session.js').Session} options.session
    * @param {() => void} options.onState
-   * @param {(signal: AbortSignal) => void} options.onReady connected; `signal` tells the end of it
+   * @param {(signal: AbortSignal, resumed: boolean) => void} options.onReady connected; `signal` tells
+   *   the end of it, `resumed` that whatever was missed comes as events
    * @param {() => void} options.onDown what only lives with a connection is gone
    * @param {(event: string, data: any) => void} options.onEvent
    * @param {() => Promise<unknown>} options.probe asks the server for anything
@@ -73,6 +76,7 @@ export class Connection {
   close() {
     this.#lifetime?.abort();
     this.#lifetime = null;
+    this.#cursor = null;
     this.#setState('offline');
   }
 
@@ -145,7 +149,8 @@ export class Connection {
     return new Promise((resolve) => {
       // A browser cannot set headers on a WebSocket, and URLs end up in logs: so the token travels
       // among the subprotocols.
-      const url = `${this.session.origin.replace(/^http/, 'ws')}/v1/ws`;
+      const resume = this.#cursor ? `?cursor=${this.#cursor}` : '';
+      const url = `${this.session.origin.replace(/^http/, 'ws')}/v1/ws${resume}`;
       const socket = new WebSocket(url, ['natter.v1', `bearer.${token}`]);
       const ended = new AbortController();
       const begun = Date.now();
@@ -173,15 +178,19 @@ export class Connection {
       socket.onmessage = ({ data: text }) => {
         if (ended.signal.aborted) return;
         this.#lastHeard = Date.now();
-        const { event, reply, data, error } = JSON.parse(text);
+        const { event, reply, data, error, cursor } = JSON.parse(text);
+        // A reply carries one too, when it stands at its message's place in the feed.
+        if (cursor) this.#cursor = cursor;
         if (reply !== undefined) return this.#onReply(reply, data, error);
         if (event === 'reconnect') afterMs = data.afterMs; // the close follows
+        if (event === 'resume_done') return void (this.#cursor = data.cursor);
         if (event !== 'ready') return this.onEvent(event, data);
+        this.#cursor = data.cursor;
         clearTimeout(deadline);
         this.#live = { socket, signal: ended.signal, abandon };
         prober = setInterval(() => this.#probe(2 * data.heartbeatMs), data.heartbeatMs);
         this.#setState('online');
-        this.onReady(ended.signal);
+        this.onReady(ended.signal, data.resumed);
       };
     });
   }

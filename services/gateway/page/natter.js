@@ -82,8 +82,10 @@ export class NatterClient extends EventTarget {
 
   /** @type {Connection} */
   #connection;
-  /** Open chats that this connection is catching up with. @type {Set<string>} */
+  /** Open chats that this connection is catching up with, or had not when it ended. @type {Set<string>} */
   #behind = new Set();
+  /** The list of chats has still to be fetched. */
+  #unlisted = true;
 
   /** Where the next page of chats starts; null at the end. @type {?string} */
   #chatsCursor = null;
@@ -114,7 +116,7 @@ export class NatterClient extends EventTarget {
     this.#connection = new Connection({
       session: this.#session,
       onState: () => this.#emit('state'),
-      onReady: (signal) => this.#onReady(signal),
+      onReady: (signal, resumed) => this.#onReady(signal, resumed),
       onDown: () => this.#onDown(),
       onEvent: (event, data) => this.#onEvent(event, data),
       probe: () => this.#askPresence(),
@@ -347,7 +349,7 @@ export class NatterClient extends EventTarget {
         this.#forget(chatId);
       }
     });
-    behind.delete(chatId);
+    if (!signal.aborted) behind.delete(chatId);
     this.#emit('timeline', { chatId });
     // Closed and opened again meanwhile: that one has still to be loaded.
     const current = this.timelines.get(chatId);
@@ -482,14 +484,19 @@ export class NatterClient extends EventTarget {
   // ---- What the connection brings ------------------------------------------------------------
 
   /**
-   * What was missed is fetched afresh; live events come meanwhile and are merged.
-   * @param {AbortSignal} signal
+   * What was missed comes as events when the server could resume; else it is fetched afresh, and
+   * live events, which come meanwhile, are merged. What was still being fetched goes on.
+   * @param {AbortSignal} signal @param {boolean} resumed
    */
-  #onReady(signal) {
+  #onReady(signal, resumed) {
+    const whole = resumed && !this.#behind.size && !this.#unlisted;
+    const behind = whole ? [] : [...this.timelines.keys()];
     this.#behind = new Set();
-    for (const chatId of this.timelines.keys()) this.#keepUp(chatId, signal);
+    for (const chatId of behind) this.#keepUp(chatId, signal);
+    this.#unlisted = !whole;
     this.#persist(signal, async () => {
-      await this.#refreshChats(signal);
+      if (this.#unlisted) await this.#refreshChats(signal);
+      this.#unlisted = false;
       // Only now: the list tells whether the user is still in them.
       for (const chatId of this.timelines.keys()) await this.#askWhoTypes(chatId);
     });

@@ -11,8 +11,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// How often the mirror is looked at: for so long nothing is sent on live when it is gone.
 const LOOK: Duration = Duration::from_millis(500);
-/// How often the log is cut.
-const PURGE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the log is to be cut: for so long a log that was full refuses
+/// messages although all of it is written.
+const PURGE: Duration = Duration::from_secs(3);
 /// Less than this share of the log's limit is not worth a cut.
 const WORTH: u64 = 64;
 
