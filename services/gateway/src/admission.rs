@@ -13,6 +13,7 @@ use natter_protocol::{
     feed::{Entry, Event, Feed},
     ids::{ChatId, DeviceId, Seq, Shard, UserId},
 };
+use natter_runtime::causes;
 use natter_store::{Followed, FollowedChat};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -122,7 +123,7 @@ impl Admissions {
         match app.presence.kept_admission(user, device).await {
             Ok(kept) => serde_json::from_slice(&kept?).ok(),
             Err(error) => {
-                tracing::debug!(%error, "nothing is known of a device");
+                tracing::debug!(error = %causes(&error), "nothing is known of a device");
                 None
             }
         }
@@ -214,7 +215,7 @@ async fn keep(app: &App, viewer: Viewer) {
     let bound = app.admissions.bound;
     if let Err(error) = app.presence.keep_admission(viewer.user, viewer.device, &facts, bound).await
     {
-        tracing::debug!(%error, "what lets a device in is not kept");
+        tracing::debug!(error = %causes(&error), "what lets a device in is not kept");
     }
 }
 
@@ -227,7 +228,7 @@ async fn within<T>(asking: impl Future<Output = Result<T, WireError>>) -> Result
 async fn revoked_since(app: &App, caller: &Caller, kept: &Facts) -> Result<bool, WireError> {
     let feed = Feed::user(kept.shard, caller.user_id);
     let away = |error: natter_bus::BusError| {
-        tracing::debug!(%error, "what happened since a device was kept");
+        tracing::debug!(error = %causes(&error), "what happened since a device was kept");
         fault::unavailable("the log")
     };
     let mut after = kept.own;

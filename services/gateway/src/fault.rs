@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use natter_protocol::error::{ErrorCode, WireError};
+use natter_runtime::causes;
 use natter_store::{Conflict, StoreError};
 
 /// How long a client should wait for a dependency that is down, in milliseconds.
@@ -10,7 +11,7 @@ const RETRY_MS: u64 = 1_000;
 
 /// A fault of the server: logged here with its causes, told to the client without any.
 pub fn internal(what: &str, error: &(dyn Error + 'static)) -> WireError {
-    tracing::error!(error, "{what}");
+    tracing::error!(error = %causes(error), "{what}");
     metrics::counter!("gateway_internal_errors_total").increment(1);
     WireError::new(ErrorCode::Internal, "a fault of the server")
 }
@@ -26,7 +27,7 @@ pub fn unavailable(what: &str) -> WireError {
 pub fn store(error: StoreError) -> WireError {
     match &error {
         StoreError::Unavailable(_) => {
-            tracing::warn!(error = &error as &dyn Error, "Postgres is unavailable");
+            tracing::warn!(error = %causes(&error), "Postgres is unavailable");
             unavailable("the database")
         }
         StoreError::Conflict(conflict) => conflicting(*conflict),

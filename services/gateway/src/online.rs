@@ -9,6 +9,7 @@ use natter_protocol::{
     feed::{Feed, Signal},
     ids::{DeviceId, Shard, UserId},
 };
+use natter_runtime::causes;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -114,7 +115,7 @@ async fn tell(app: &App, change: &Change) {
             let _ = app.bus.signal(Feed::user(shard, user), &signal);
         }
         Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "presence was not told"),
+        Err(error) => tracing::debug!(error = %causes(&error), "presence was not told"),
     }
 }
 
@@ -128,7 +129,7 @@ async fn refresh_all(app: &App) {
         registry.users().flat_map(devices).collect()
     };
     if let Err(error) = app.presence.refresh(&entries).await {
-        tracing::debug!(%error, "presence was not refreshed");
+        tracing::debug!(error = %causes(&error), "presence was not refreshed");
     }
 }
 
@@ -139,7 +140,9 @@ async fn look_after(app: &App) {
     for batch in users.chunks(natter_protocol::limits::PRESENCE_USERS) {
         match app.presence.presence(batch).await {
             Ok(found) => app.hub.tell(Command::Found(found)).await,
-            Err(error) => return tracing::debug!(%error, "presence was not looked up"),
+            Err(error) => {
+                return tracing::debug!(error = %causes(&error), "presence was not looked up");
+            }
         }
     }
 }
@@ -150,6 +153,6 @@ async fn write_seen(app: &App, seen: &mut HashMap<DeviceId, OffsetDateTime>) {
         return;
     }
     if let Err(error) = app.store.touch_devices(&devices).await {
-        tracing::debug!(%error, "last seen was not written");
+        tracing::debug!(error = %causes(&error), "last seen was not written");
     }
 }

@@ -21,6 +21,7 @@ use natter_protocol::{
     ids::{ConnectionId, DeviceId, Seq, UserId},
     server::ResumeRefusal,
 };
+use natter_runtime::causes;
 use natter_store::Followed;
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -105,7 +106,7 @@ impl From<WireError> for NoReplay {
 
 impl From<natter_bus::BusError> for NoReplay {
     fn from(error: natter_bus::BusError) -> Self {
-        tracing::debug!(%error, "reading what a connection missed");
+        tracing::debug!(error = %causes(&error), "reading what a connection missed");
         Self::Failed(fault::unavailable("the log"))
     }
 }

@@ -16,6 +16,7 @@ use natter_protocol::{
     server::{Sent, UserCard},
     timestamp,
 };
+use natter_runtime::causes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -315,7 +316,7 @@ fn not_sent(message: &str) -> WireError {
 
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
 fn not_stored(error: PublishError) -> WireError {
-    tracing::debug!(%error, "a publish failed");
+    tracing::debug!(error = %causes(&error), "a publish failed");
     let (message, outcome) = match error {
         PublishError::NotSent(_) => ("the log does not answer", Outcome::NotSent),
         PublishError::Full => ("the log is full", Outcome::NotSent),

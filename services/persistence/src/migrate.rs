@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use natter_bus::{Bus, BusError, LiveWatch, LogConfig};
 use natter_protocol::ids::Shard;
+use natter_runtime::causes;
 use natter_store::{Store, StoreError};
 use tokio::time::{Instant, sleep};
 
@@ -58,7 +59,7 @@ pub async fn migrate(
         if !error.may_pass() || Instant::now() >= deadline {
             return Err(error);
         }
-        tracing::info!(%error, "not yet; trying again");
+        tracing::info!(error = %causes(&error), "not yet; trying again");
         sleep(PAUSE).await;
     }
 }

@@ -8,6 +8,7 @@ use natter_protocol::{
     feed::{Entry, Feed},
     ids::Seq,
 };
+use natter_runtime::causes;
 use natter_store::{RelayError, Store};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,7 @@ pub async fn sweep(
     let lanes = match store.lanes_waiting(older_than, LANES).await {
         Ok(lanes) => lanes,
         Err(error) => {
-            tracing::warn!(%error, "the outbox cannot be read");
+            tracing::warn!(error = %causes(&error), "the outbox cannot be read");
             return 0;
         }
     };

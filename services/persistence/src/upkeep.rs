@@ -7,6 +7,7 @@ use std::{
 
 use natter_bus::{Bus, BusError, Live, LiveWatch, LogState};
 use natter_protocol::ids::{Seq, Shard};
+use natter_runtime::causes;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often the mirror is looked at: for so long nothing is sent on live when it is gone.
@@ -25,14 +26,14 @@ pub(crate) async fn keep_up(bus: &Bus, shard: Shard, persisted: &AtomicU64, reta
     loop {
         tick.tick().await;
         if let Err(error) = look(bus, shard, &mut watch).await {
-            tracing::warn!(shard, %error, "the live mirror cannot be looked after");
+            tracing::warn!(shard, error = %causes(&error), "the live mirror cannot be looked after");
             continue;
         }
         if purged.is_none_or(|last| last.elapsed() >= PURGE) {
             purged = Some(Instant::now());
             let persisted = persisted.load(Ordering::Acquire);
             if let Err(error) = purge(bus, shard, persisted, retain_bytes).await {
-                tracing::warn!(shard, %error, "the log cannot be cut");
+                tracing::warn!(shard, error = %causes(&error), "the log cannot be cut");
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use natter_bus::Bus;
 use natter_protocol::ids::Shard;
+use natter_runtime::causes;
 use natter_runtime::{Health, shutdown};
 use natter_store::Store;
 use tokio::{
@@ -203,9 +204,6 @@ impl Post {
     }
 }
 
-/// An error with all its causes, in one line.
-fn warn(shard: Shard, error: &dyn std::error::Error, what: &str) {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    tracing::warn!(shard, error = text, "{what}");
+fn warn(shard: Shard, error: &(dyn std::error::Error + 'static), what: &str) {
+    tracing::warn!(shard, error = %causes(error), "{what}");
 }

@@ -9,6 +9,7 @@ use natter_protocol::{
     limits,
     server::{Authenticated, Empty, Presence, PresenceList, Reply, Sent, ServerEvent, UserCard},
 };
+use natter_runtime::causes;
 use serde::Serialize;
 
 use crate::{
@@ -144,7 +145,7 @@ async fn typing(
         app.presence.typing_stop(chat, user_id, device_id).await
     };
     if let Err(error) = kept {
-        tracing::debug!(%error, "typing was not kept for those who come later");
+        tracing::debug!(error = %causes(&error), "typing was not kept for those who come later");
     }
     Ok(Outcome::Typing(chat, starts.then_some(feed)))
 }
@@ -197,7 +198,7 @@ async fn presence_subscribe(
     let items = match app.presence.presence(&users).await {
         Ok(items) => items,
         Err(error) => {
-            tracing::debug!(%error, "presence is blank");
+            tracing::debug!(error = %causes(&error), "presence is blank");
             let blank = |user_id| Presence { user_id, online: false, last_seen_at: None };
             users.into_iter().map(blank).collect()
         }

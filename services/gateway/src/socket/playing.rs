@@ -12,6 +12,7 @@ use natter_protocol::{
     ids::{Seq, UserId},
     server::{Resumed, ServerEvent},
 };
+use natter_runtime::causes;
 use tokio::time::sleep;
 
 use super::{
@@ -208,7 +209,7 @@ where
     loop {
         match read().await {
             Err(NoReplay::Failed(error)) if tries > 0 => {
-                tracing::debug!(%error, "what a connection missed is asked for again");
+                tracing::debug!(error = %causes(&error), "what a connection missed is asked for again");
                 tries -= 1;
                 sleep(RETRY).await;
             }

@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: the settings every service takes: the node's name and the admin address.
 //! - [`telemetry`]: logs to stderr, traces over OTLP when an endpoint is configured.
+//! - [`causes()`]: an error with what led to it, for logs.
 //! - [`context`]: the W3C trace context that a message carries from node to node.
 //! - [`metrics`]: the Prometheus recorder behind the `metrics` macros.
 //! - [`admin`]: `/live`, `/ready` and `/metrics` on a port of their own, and [`Health`].
@@ -42,6 +43,7 @@
 //! ```
 
 pub mod admin;
+mod causes;
 pub mod config;
 pub mod context;
 mod health;
@@ -49,6 +51,7 @@ pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
 
+pub use causes::{Causes, causes};
 pub use config::NodeArgs;
 pub use health::Health;
 pub use telemetry::{LogFormat, TelemetryArgs, TelemetryError, TelemetryGuard};
