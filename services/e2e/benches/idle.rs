@@ -22,32 +22,19 @@ use natter_cluster::{Cluster, Node, progress::Progress};
 use natter_e2e::{
     Api,
     api::client,
+    crowd::{AT_ONCE, Guest, introduce, invite, setting},
     socket::{Presenting, Unopened, open, request},
     soon::within,
     tokens,
 };
-use natter_protocol::{
-    ids::{ChatId, UserId},
-    rest::User,
-    server::Chat,
-};
-use rand::seq::SliceRandom;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
-
-/// Requests and handshakes under way at once.
-const AT_ONCE: usize = 32;
 
 /// Connections from one source address: it has 28,000 ports, and others want some.
 const PER_ADDRESS: usize = 1_000;
 
 /// How long the gateways are left alone before the last look.
 const SETTLED: Duration = Duration::from_secs(10);
-
-struct Guest {
-    id: UserId,
-    token: String,
-}
 
 /// What all connections have seen together.
 #[derive(Default)]
@@ -126,51 +113,6 @@ async fn main() -> Result<()> {
         println!("{name:20}{:>10} KiB{:>10} KiB{each:>12.2} KiB", now[0], now[1]);
     }
     cluster.stop().await
-}
-
-fn setting(name: &str, default: usize) -> Result<usize> {
-    match env::var(name) {
-        Ok(value) => value.parse().with_context(|| format!("{name} is no number")),
-        Err(_) => Ok(default),
-    }
-}
-
-/// Users of an outside issuer are made by their first request.
-async fn invite(apis: &[Api], count: usize) -> Result<Vec<Guest>> {
-    let guests = (0..count).map(async |n| {
-        let claims = tokens::outside_claims(&format!("guest {n}"), "phone");
-        let token =
-            tokens::outside(&tokens::altered(&claims, "name", json!(format!("Guest {n}"))))?;
-        let api = apis[n % apis.len()].with_token(&token);
-        let user: User = api.get("/users/me").await?.read(200)?;
-        anyhow::Ok(Guest { id: user.id, token })
-    });
-    stream::iter(guests).buffered(AT_ONCE).try_collect().await
-}
-
-/// Everybody gets into the same number of chats, with others each time. Tells the chats and who
-/// made them.
-async fn introduce(
-    apis: &[Api],
-    guests: &[Guest],
-    rounds: usize,
-    participants: usize,
-) -> Result<Vec<(ChatId, usize)>> {
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for _ in 0..rounds {
-        let mut order: Vec<usize> = (0..guests.len()).collect();
-        order.shuffle(&mut rand::rng());
-        groups.extend(order.chunks_exact(participants).map(<[usize]>::to_vec));
-    }
-    let made = groups.iter().enumerate().map(async |(n, group)| {
-        let (first, others) = group.split_first().context("nobody")?;
-        let ids: Vec<_> = others.iter().map(|other| guests[*other].id).collect();
-        let body = json!({"isGroup": true, "title": format!("Chat {n}"), "participantIds": ids});
-        let api = apis[n % apis.len()].with_token(&guests[*first].token);
-        let chat: Chat = api.post("/chats", body).await?.read(201)?;
-        anyhow::Ok((chat.id, *first))
-    });
-    stream::iter(made).buffered(AT_ONCE).try_collect().await
 }
 
 /// Connects the `n`th guest, and listens from then on.

@@ -10,6 +10,7 @@
 //! | [`socket`] | one WebSocket connection: requests, and what has come |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
 //! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
+//! | [`crowd`] | many people at once, for the benches |
 //! | [`lossy`] | a way to the broker on which republished events get lost |
 //! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
 //! | [`soon`] | waiting for a thing itself instead of a while |
@@ -18,6 +19,7 @@
 //! event that is certain to arrive later on the same path.
 
 pub mod api;
+pub mod crowd;
 pub mod lossy;
 pub mod nemesis;
 pub mod person;

@@ -20,7 +20,7 @@ static STAGE: Stage = Stage::with(|builder| builder.env("NATTER_DUPLICATE_WINDOW
 /// A UUIDv7 of a while ago.
 fn old_id() -> Result<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let then = now - Duration::from_mins(10);
+    let then = now.saturating_sub(Duration::from_mins(10));
     let stamp = Timestamp::from_unix(ContextV7::new(), then.as_secs(), then.subsec_nanos());
     Ok(Uuid::new_v7(stamp).to_string())
 }

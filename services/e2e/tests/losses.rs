@@ -111,3 +111,33 @@ async fn the_last_of_a_quiet_chat_is_found_without_anything_after_it() -> Result
     here.check_feeds()?;
     there.check_feeds()
 }
+
+#[tokio::test]
+async fn who_leaves_has_all_of_the_chat_before_they_are_told_that_it_is_gone() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).open_group("Left", &[&ben]).await?.id;
+    let here = ana.connect(0).await?;
+    let there = ben.connect(1).await?;
+    there.say(chat, "first").await?;
+    here.hears(chat, "first").await?;
+    // The nodes hear of the leaving on the user's feed long before they have the chat's.
+    LOSSY.lose_all_of(Some(format!("chat.{chat}")));
+    let mut posted = Vec::new();
+    for n in 0..5 {
+        let data = serde_json::json!({"chatId": chat, "content": format!("last {n}")});
+        posted.push(there.post("send_message", data).await?);
+    }
+    there.reply(posted[4]).await?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let path = format!("/chats/{chat}/leave");
+    ensure!(ana.api(1).post(&path, serde_json::json!({})).await?.status() < 300);
+    here.expect("chat_removed", |data| data["id"] == serde_json::json!(chat)).await?;
+    LOSSY.lose_all_of(None);
+    let got: Vec<Seq> = here.entries()?.into_iter().map(|got| got.seq).collect();
+    let page = ben.api(1).history(chat, "limit=50").await?;
+    let all: Vec<Seq> = page.messages.iter().map(|message| message.seq).collect();
+    ensure!(got.len() >= 7 && all.ends_with(&got), here.failure(&format!("of {all:?}")));
+    ensure!(here.events("system").last().is_some_and(|data| data["kind"] == "left"));
+    Ok(())
+}
