@@ -316,6 +316,101 @@ async fn a_broker_that_comes_back_is_followed_on() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn what_the_log_has_cut_off_is_told_as_lost_and_never_passed_over() -> Result<()> {
+    // Nothing comes live, and the follower does nothing while it is not asked for anything.
+    let mut world = World::new(false).await?;
+    let (feed, quiet, other) = (chat(), chat(), chat());
+    let told = world.publish(quiet).await?;
+    world.follow(feed, Start::Now).await?;
+    world.follow(quiet, Start::Now).await?;
+    while world.verified().await?.1 < told {}
+
+    let mut seqs = Vec::new();
+    for _ in 0..3 {
+        seqs.push(world.publish(feed).await?);
+    }
+    world.bus.purge(0, seqs[1]).await?;
+    world.follower.expect(feed, seqs[2]);
+    let mut lost = Vec::new();
+    let mut note = |event: FollowEvent| match event {
+        FollowEvent::Lost(feed) => {
+            lost.push(feed);
+            None
+        }
+        FollowEvent::Entry(on, arrival) => Some((on, arrival.seq)),
+        _ => None,
+    };
+    assert_eq!(world.wait(&mut note).await?, (feed, seqs[2]));
+    assert!(lost.contains(&feed), "{lost:?}");
+    // What nobody can tell of is lost too: all that the quiet one may have had was cut off.
+    world
+        .wait(|event| (matches!(event, FollowEvent::Lost(lost) if lost == quiet)).then_some(()))
+        .await?;
+
+    // What has been verified is not missed when it is cut off.
+    let last = world.publish(other).await?;
+    while world.verified().await?.1 < last {}
+    world.bus.purge(0, last - 1).await?;
+    let next = world.publish(feed).await?;
+    world.follower.expect(feed, next);
+    let mut lost = None;
+    world
+        .wait(|event| match event {
+            FollowEvent::Lost(feed) => {
+                lost = Some(feed);
+                None
+            }
+            FollowEvent::Verified(_, to) => (to >= next).then_some(()),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(lost, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_without_its_log_holds_up_no_other() -> Result<()> {
+    let mut world = World::new(false).await?;
+    let config = BusConfig::new(world.server.url(), "test");
+    world.follower = Follower::new(config, world.bus.clone(), 2);
+    world.wait(|event| (event == FollowEvent::Connected(true)).then_some(())).await?;
+    for _ in 0..50 {
+        world.follower.follow(Feed::chat(1, ChatId::generate()), Start::After(7));
+    }
+    let feed = chat();
+    let first = world.publish(feed).await?;
+    assert_eq!(world.follow(feed, Start::After(0)).await?, first);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_is_in_touch_again_once_its_heads_have_been_asked_for() -> Result<()> {
+    let mut world = World::new(true).await?;
+    let feed = chat();
+    world.follow(feed, Start::Now).await?;
+    world.wait(|event| (event == FollowEvent::InTouch(0)).then_some(())).await?;
+    world.server.restart().await?;
+    world.wait(|event| (event == FollowEvent::Connected(false)).then_some(())).await?;
+    let missed = eventually(async || world.publish(feed).await).await?;
+    let mut seen = None;
+    world
+        .wait(|event| match event {
+            FollowEvent::Entry(_, arrival) => {
+                seen = Some(arrival.seq);
+                None
+            }
+            FollowEvent::InTouch(0) => Some(()),
+            _ => None,
+        })
+        .await?;
+    if seen.is_none() {
+        seen = world.entries(feed, 1).await?.first().map(|(seq, _)| *seq);
+    }
+    assert_eq!(seen, Some(missed));
+    Ok(())
+}
+
 impl World {
     async fn delete_live(&self) -> Result<()> {
         let client = async_nats::connect(self.server.url()).await?;

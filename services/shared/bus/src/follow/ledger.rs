@@ -59,6 +59,12 @@ impl Ledger {
         true
     }
 
+    /// Everything up to here has been delivered; 0 until that is known.
+    #[must_use]
+    pub fn verified(&self) -> Seq {
+        self.verified
+    }
+
     /// Something may have happened that no digest told.
     pub fn shut(&mut self) {
         self.shut = true;

@@ -76,13 +76,20 @@ enum Op {
 
 /// What the follower wants of the connection. The queue is drained at the speed of the socket,
 /// and a socket that does not take it for 10 s is given up, together with the queue.
-#[derive(Default)]
 struct Ops {
+    /// The connection that takes them, and what waits for it.
     queue: Mutex<(u64, Vec<Op>)>,
     wake: Notify,
 }
 
 impl Ops {
+    /// No connection: what is asked for is forgotten, since the next one begins with everything.
+    const NOBODY: u64 = u64::MAX;
+
+    fn new() -> Self {
+        Self { queue: Mutex::new((Self::NOBODY, Vec::new())), wake: Notify::new() }
+    }
+
     fn push(&self, generation: u64, op: Op) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.0 == generation {
@@ -117,7 +124,7 @@ impl Drop for Link {
 impl Link {
     /// Starts connecting.
     pub fn open(config: BusConfig) -> Self {
-        let ops = Arc::new(Ops::default());
+        let ops = Arc::new(Ops::new());
         let (sender, incoming) = mpsc::channel(BATCHES);
         let task = tokio::spawn(run(config, Arc::clone(&ops), sender)).abort_handle();
         Self { incoming, ops, generation: 0, task }
@@ -306,6 +313,7 @@ where
         Ok(never) => match never {},
         Err(end) => end,
     };
+    ops.open(Ops::NOBODY);
     // The follower must hear of it even when its queue is full.
     if sender.send(Incoming::Down).await.is_err() { LinkEnd::Gone } else { end }
 }

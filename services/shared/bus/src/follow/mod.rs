@@ -9,18 +9,25 @@
 //! subscription is confirmed first (PING, PONG on the same connection), the log's end is looked up
 //! after, and what came in between is held by the chain.
 //!
+//! What the log has cut off cannot be repaired from it: then [`FollowEvent::Lost`] is told, and
+//! those who follow the feed have to begin anew, from a cursor, with what Postgres has.
+//!
 //! - `link`: the connection to the broker
 //! - `chain`: one feed's order, pure
+//! - `repair`: holes read from the log
+//! - `check`: the heads of all followed feeds looked at
 //! - `recents`: heads that cost no read of the log
 //! - `ledger`: up to where nothing is missing, pure
 
 mod chain;
+mod check;
 mod ledger;
 mod link;
 mod recents;
+mod repair;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     time::Duration,
 };
 
@@ -38,11 +45,13 @@ use tracing::{debug, warn};
 pub use self::chain::Arrival;
 use self::{
     chain::{Chain, Need},
+    check::Check,
     ledger::Ledger,
     link::{Incoming, Link, Message},
     recents::Recents,
+    repair::{Reading, Repairs},
 };
-use crate::{Bus, BusConfig, BusError, Stored, subjects};
+use crate::{Bus, BusConfig, BusError, LogState, Stored, subjects};
 
 /// How long a live entry may take to arrive after its ack or digest before the log is read.
 const GRACE: Duration = Duration::from_millis(150);
@@ -52,13 +61,7 @@ const DIGEST_SILENCE: Duration = Duration::from_secs(2);
 /// first one of each feed comes without, and digests must have told of what went by meanwhile.
 const DISTRUST: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
-/// Reads of the log under way at once; more wait.
-const REPAIRS: usize = 16;
-/// Entries of one feed read at once; the longest of them stay below what one read returns.
-const REPAIR_BATCH: usize = 64;
-/// Feeds whose heads are asked for at once.
-const HEADS_BATCH: usize = 256;
-/// Expected entries remembered until their grace is over; the digest finds those dropped.
+/// Expected entries remembered until their grace is over; for those dropped heads are checked.
 const SUSPECTS_MAX: usize = 100_000;
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -82,15 +85,21 @@ pub enum FollowEvent {
     Signal(Feed, Bytes),
     /// Everything up to here, on all feeds of the shard that are followed, has been delivered.
     Verified(Shard, Seq),
+    /// The log has cut off entries of the feed that may not have been delivered. What is told of
+    /// it from here on has a hole before it.
+    Lost(Feed),
     /// The receiving connection came (true) or went (false).
     Connected(bool),
+    /// Everything that the shard's feeds told while the connection was away has been asked for,
+    /// and is delivered as it is read.
+    InTouch(Shard),
 }
 
 impl FollowEvent {
     fn is_of(&self, feed: Feed) -> bool {
         match self {
-            Self::Following(other, _) | Self::Entry(other, _) => *other == feed,
-            Self::Signal(..) | Self::Verified(..) | Self::Connected(_) => false,
+            Self::Following(other, _) | Self::Entry(other, _) | Self::Lost(other) => *other == feed,
+            Self::Signal(..) | Self::Verified(..) | Self::Connected(_) | Self::InTouch(_) => false,
         }
     }
 }
@@ -112,6 +121,9 @@ struct ShardView {
     dense: bool,
     /// The live mirror is being made anew: until then nothing is dense.
     distrust: Option<Instant>,
+    /// The connection was away, and what went by has not been asked for yet.
+    out_of_touch: bool,
+    repairs: Repairs,
     check: Check,
 }
 
@@ -122,21 +134,6 @@ impl ShardView {
     }
 }
 
-/// The check of the heads of all followed feeds of a shard.
-#[derive(Default)]
-struct Check {
-    wanted: bool,
-    running: bool,
-    /// Where the log ended before the first head was asked for.
-    from: Option<Seq>,
-    left: Vec<Feed>,
-    /// Feeds found to have entries that are not delivered yet.
-    behind: Vec<(Feed, Seq)>,
-    /// Something happened while it ran: it proves nothing, and runs again.
-    stale: bool,
-    last: Option<Instant>,
-}
-
 /// A feed and its subscription, which tells following it from following it again later.
 type Life = (Feed, u64);
 
@@ -144,7 +141,9 @@ enum Done {
     End(Shard, Vec<Life>, Result<Seq, BusError>),
     CheckFrom(Shard, Result<Seq, BusError>),
     Checked(Shard, Result<Vec<(Feed, Seq)>, BusError>),
-    Read(Life, Seq, Result<Vec<Stored>, BusError>),
+    CheckEnd(Shard, Result<Seq, BusError>),
+    Read(Reading, Result<Vec<Stored>, BusError>),
+    Proof(Shard, Result<Seq, BusError>),
 }
 
 /// See the module. Owned by one task, which calls [`Follower::next`] in a loop.
@@ -162,8 +161,6 @@ pub struct Follower {
     fresh: Vec<Life>,
     confirming: VecDeque<(u64, Vec<Life>)>,
     suspects: VecDeque<(Instant, Feed, Seq)>,
-    repairs: VecDeque<Feed>,
-    repairing: HashSet<Feed>,
     tasks: JoinSet<Done>,
     ready: VecDeque<FollowEvent>,
     tick: Interval,
@@ -188,8 +185,6 @@ impl Follower {
             fresh: Vec::new(),
             confirming: VecDeque::new(),
             suspects: VecDeque::new(),
-            repairs: VecDeque::new(),
-            repairing: HashSet::new(),
             tasks: JoinSet::new(),
             ready: VecDeque::new(),
             tick,
@@ -208,7 +203,10 @@ impl Follower {
             feed,
             Followed { chain: Chain::starting(), subscription, start, unannounced: true },
         );
-        self.fresh.push((feed, subscription));
+        // While the connection is away nothing is asked of it; it begins with all of them.
+        if self.connected {
+            self.fresh.push((feed, subscription));
+        }
         self.shards.entry(feed.shard).or_default();
     }
 
@@ -270,9 +268,16 @@ impl Follower {
 
     /// The feed has an entry at `seq`, as an ack told: when it does not arrive, read it.
     pub fn expect(&mut self, feed: Feed, seq: Seq) {
-        let behind = self.feeds.get(&feed).is_some_and(|followed| followed.chain.last() < seq);
-        if behind && self.suspects.len() < SUSPECTS_MAX {
-            self.suspects.push_back((Instant::now() + GRACE, feed, seq));
+        if self.feeds.get(&feed).is_some_and(|followed| followed.chain.last() < seq) {
+            self.suspect(feed, seq, Instant::now() + GRACE);
+        }
+    }
+
+    fn suspect(&mut self, feed: Feed, seq: Seq, due: Instant) {
+        if self.suspects.len() < SUSPECTS_MAX {
+            self.suspects.push_back((due, feed, seq));
+        } else if let Some(view) = self.shards.get_mut(&feed.shard) {
+            view.check.wanted = true;
         }
     }
 
@@ -315,10 +320,7 @@ impl Follower {
             self.link.ping(number);
             self.confirming.push_back((number, std::mem::take(&mut self.fresh)));
         }
-        while self.repairing.len() < REPAIRS {
-            let Some(feed) = self.repairs.pop_front() else { return };
-            self.read(feed, Duration::ZERO);
-        }
+        self.start_repairs();
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
@@ -326,12 +328,12 @@ impl Follower {
             Incoming::Up(_) => self.on_up(),
             Incoming::Down => {
                 self.connected = false;
-                for (_, feeds) in self.confirming.drain(..) {
-                    self.fresh.extend(feeds);
-                }
+                self.confirming.clear();
+                self.fresh.clear();
                 for view in self.shards.values_mut() {
                     view.dense = false;
                     view.ledger.shut();
+                    view.out_of_touch = true;
                 }
                 self.ready.push_back(FollowEvent::Connected(false));
             }
@@ -357,12 +359,16 @@ impl Follower {
             self.next_id += 2;
             view.dense = false;
             view.ledger.shut();
+            view.out_of_touch = true;
             // What was published while the connection was away is missing.
             view.check.wanted = true;
             view.check.stale = true;
         }
         for (feed, followed) in &self.feeds {
             self.subscribe_feed(*feed, followed.subscription);
+            if !followed.chain.started() {
+                self.fresh.push((*feed, followed.subscription));
+            }
         }
         for (feed, id) in &self.watched {
             self.link.subscribe(*id, subjects::signal(*feed));
@@ -400,9 +406,7 @@ impl Follower {
         let bus = self.bus.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
-            let log = bus.log_state(shard).await;
-            let end = log.and_then(|log| log.ok_or(BusError::NoStream));
-            Done::End(shard, feeds, end.map(|log| log.last_seq))
+            Done::End(shard, feeds, log_of(&bus, shard).await.map(|log| log.last_seq))
         });
     }
 
@@ -453,9 +457,7 @@ impl Follower {
         let behind: Vec<_> =
             heads.filter(|(feed, seq)| !reached(&self.feeds, *feed, *seq)).collect();
         for &(feed, seq) in &behind {
-            if self.suspects.len() < SUSPECTS_MAX {
-                self.suspects.push_back((due, feed, seq));
-            }
+            self.suspect(feed, seq, due);
         }
         let view = self.shards.entry(shard).or_default();
         if *digest == Digest::MIRROR_ANEW {
@@ -487,28 +489,6 @@ impl Follower {
         }
     }
 
-    fn deliver(&mut self, feed: Feed, out: Vec<Arrival>, need: Need) {
-        self.ready.extend(out.into_iter().map(|arrival| FollowEvent::Entry(feed, arrival)));
-        if need == Need::Repair {
-            metrics::counter!("natter_follow_repairs_total").increment(1);
-            self.repairs.push_back(feed);
-        }
-    }
-
-    fn read(&mut self, feed: Feed, wait: Duration) {
-        let Some(followed) = self.feeds.get(&feed) else {
-            self.repairing.remove(&feed);
-            return;
-        };
-        let (after, life) = (followed.chain.last(), (feed, followed.subscription));
-        self.repairing.insert(feed);
-        let bus = self.bus.clone();
-        self.tasks.spawn(async move {
-            tokio::time::sleep(wait).await;
-            Done::Read(life, after, bus.read(feed, after, REPAIR_BATCH).await)
-        });
-    }
-
     fn on_done(&mut self, done: Done) {
         match done {
             Done::End(_, feeds, Ok(end)) => {
@@ -525,34 +505,15 @@ impl Follower {
                     self.ask_end(shard, feeds, RETRY);
                 }
             }
-            Done::Read(life, after, Ok(entries)) => self.on_read(life, after, entries),
-            Done::Read((feed, _), _, Err(error)) => {
+            Done::Read(reading, Ok(entries)) => self.on_read(reading, entries),
+            Done::Read(reading, Err(error)) => {
                 debug!(%error, "reading a feed's log");
-                self.read(feed, RETRY);
+                self.read(reading.life.0, RETRY);
             }
+            Done::Proof(shard, first) => self.on_proof(shard, first),
             Done::CheckFrom(shard, from) => self.on_check_from(shard, from),
             Done::Checked(shard, heads) => self.on_checked(shard, heads),
-        }
-    }
-
-    fn on_read(&mut self, (feed, subscription): Life, after: Seq, entries: Vec<Stored>) {
-        self.repairing.remove(&feed);
-        let Some(followed) = self.feeds.get_mut(&feed) else { return };
-        if (followed.subscription, followed.chain.last()) != (subscription, after) {
-            // Unfollowed and followed again meanwhile: that chain asks for itself.
-            return;
-        }
-        let complete = entries.len() < REPAIR_BATCH;
-        let entries = entries.into_iter().map(Arrival::from).collect();
-        let mut out = Vec::new();
-        let need = followed.chain.repaired(entries, complete, &mut out);
-        // A hole that the log does not fill may be a replica that lags: do not ask in a tight loop.
-        let stuck = need == Need::Repair && complete && out.is_empty();
-        self.deliver(feed, out, Need::Nothing);
-        match need {
-            Need::Repair if stuck => self.read(feed, RETRY),
-            Need::Repair => self.repairs.push_back(feed),
-            Need::Nothing => self.announce(feed),
+            Done::CheckEnd(shard, first) => self.on_check_end(shard, first),
         }
     }
 
@@ -580,104 +541,10 @@ impl Follower {
             self.deliver(feed, Vec::new(), need);
         }
     }
-
-    /// One batch of the check of heads at a time, so that it never crowds out the traffic.
-    fn check_step(&mut self, shard: Shard, now: Instant) {
-        let Some(view) = self.shards.get_mut(&shard) else { return };
-        let silent = !view.fresh();
-        if silent {
-            view.dense = false;
-        }
-        if view.check.running {
-            return;
-        }
-        let bus = self.bus.clone();
-        if view.check.from.is_none() {
-            let rested = view.check.last.is_none_or(|last| now - last > DIGEST_SILENCE);
-            let over = view.distrust.is_some_and(|until| until <= now);
-            if over {
-                view.distrust = None;
-            }
-            if !(view.check.wanted || over || silent && rested) {
-                return;
-            }
-            view.check.wanted = false;
-            view.check.stale = false;
-            view.check.running = true;
-            self.tasks.spawn(async move {
-                let log = bus.log_state(shard).await;
-                let end = log.and_then(|log| log.ok_or(BusError::NoStream));
-                Done::CheckFrom(shard, end.map(|log| log.last_seq))
-            });
-            return;
-        }
-        let at = view.check.left.len().saturating_sub(HEADS_BATCH);
-        let batch = view.check.left.split_off(at);
-        view.check.running = true;
-        self.tasks.spawn(async move {
-            let heads = if batch.is_empty() { Ok(Vec::new()) } else { bus.heads(&batch).await };
-            Done::Checked(shard, heads)
-        });
-    }
-
-    /// The feeds that are followed now are looked at; those followed later start beyond.
-    fn on_check_from(&mut self, shard: Shard, from: Result<Seq, BusError>) {
-        let Some(view) = self.shards.get_mut(&shard) else { return };
-        view.check.running = false;
-        match from {
-            Ok(from) => {
-                let feeds = self.feeds.keys().filter(|feed| feed.shard == shard);
-                view.check.left = feeds.copied().collect();
-                view.check.behind.clear();
-                view.check.from = Some(from);
-            }
-            Err(error) => {
-                debug!(%error, shard, "where the log ends");
-                view.check.failed();
-            }
-        }
-    }
-
-    fn on_checked(&mut self, shard: Shard, heads: Result<Vec<(Feed, Seq)>, BusError>) {
-        let Some(view) = self.shards.get_mut(&shard) else { return };
-        view.check.running = false;
-        let heads = match heads {
-            Ok(heads) => heads,
-            Err(error) => {
-                debug!(%error, shard, "checking heads");
-                view.check.failed();
-                return;
-            }
-        };
-        let behind = heads.iter().filter(|(feed, seq)| !reached(&self.feeds, *feed, *seq));
-        view.check.behind.extend(behind);
-        if view.check.left.is_empty() {
-            let from = view.check.from.take();
-            let behind = std::mem::take(&mut view.check.behind);
-            view.check.last = Some(Instant::now());
-            view.check.wanted |= view.check.stale;
-            // Heads found now are accounted for by the repairs that they start below.
-            let distrusted = view.distrust.is_some_and(|until| Instant::now() < until);
-            view.dense = view.fresh() && !view.check.stale && !distrusted;
-            if let (Some(from), false) = (from, view.check.stale) {
-                view.ledger.vouch(from, behind);
-            }
-        }
-        for (feed, head) in heads {
-            self.require(feed, head);
-        }
-        self.verify(shard);
-    }
 }
 
-impl Check {
-    /// Looks again later.
-    fn failed(&mut self) {
-        self.wanted = true;
-        self.from = None;
-        self.left.clear();
-        self.behind.clear();
-    }
+async fn log_of(bus: &Bus, shard: Shard) -> Result<LogState, BusError> {
+    bus.log_state(shard).await?.ok_or(BusError::NoStream)
 }
 
 /// Whether a feed, if it is followed, has come so far.
