@@ -198,14 +198,15 @@ impl Node {
         .await
     }
 
-    /// Stops it where it stands (`SIGSTOP`): its sockets stay open and nobody answers.
+    /// Stops it where it stands (`SIGSTOP`), all processes of a Postgres included: its sockets stay
+    /// open and nobody answers.
     pub fn pause(&self) -> Result<()> {
-        self.0.signal(Signal::SIGSTOP)
+        self.0.with_process(Process::pause)
     }
 
     /// Lets it go on after [`Node::pause`].
     pub fn resume(&self) -> Result<()> {
-        self.0.signal(Signal::SIGCONT)
+        self.0.with_process(Process::resume)
     }
 
     pub(crate) fn terminate_blocking(&self) -> Result<Option<ExitStatus>> {
@@ -297,9 +298,9 @@ impl Inner {
         }
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    fn with_process(&self, act: fn(&mut Process) -> Result<()>) -> Result<()> {
         match self.slot().as_mut() {
-            Some(process) => process.signal(signal),
+            Some(process) => act(process),
             None => bail!("{} is away", self.name),
         }
     }

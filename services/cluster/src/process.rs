@@ -34,7 +34,7 @@ const TAIL: u64 = 3_000;
 
 /// `$1` is the signal that ends the server, the rest its command. The pipe is moved to
 /// descriptor 3 first: a shell gives what runs in the background an empty stdin. A paused server
-/// is woken, since it could not end otherwise; one that does not end in 10 s is killed. Signals
+/// is woken, with its children, since it could not end otherwise; one that does not end in 10 s is killed. Signals
 /// to the process group are ignored: the kernel itself sends `SIGHUP` to one that is orphaned
 /// while a member is paused.
 const WATCHED: &str = r#"
@@ -44,7 +44,13 @@ exec 3<&0 </dev/null
   cat <&3 >/dev/null
   exec 3<&-
   ours() { read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = "$$" ]; }
-  ours && kill -s "$1" "$$" && kill -s CONT "$$"
+  wake() {
+    kill -s CONT "$$"
+    for stat in /proc/[0-9]*/stat; do
+      read -r pid _ _ parent _ <"$stat" && [ "$parent" = "$$" ] && kill -s CONT "$pid"
+    done
+  }
+  ours && kill -s "$1" "$$" && wake
   n=0
   while ours && [ "$n" -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
   ours && kill -s KILL "$$"
@@ -162,6 +168,12 @@ impl Launch {
     }
 }
 
+/// The parent of a process, by what stands behind its name, which may hold anything.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn signal_name(signal: Signal) -> &'static str {
     signal.as_str().trim_start_matches("SIG")
 }
@@ -182,8 +194,35 @@ impl Process {
         self.child.id()
     }
 
+    /// Stops it where it stands, and then its own children: a Postgres is many processes.
+    pub(crate) fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        self.signal_children(Signal::SIGSTOP);
+        Ok(())
+    }
+
+    /// Lets it go on after [`Process::pause`].
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        self.signal_children(Signal::SIGCONT);
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Those of the same program: the watcher is none of them. One that has just ended is no error.
+    fn signal_children(&self, signal: Signal) {
+        let parent = self.child.id();
+        let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let Some(own) = program(parent) else { return };
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        for pid in pids.filter(|pid| parent_of(*pid) == Some(parent)) {
+            if program(pid).as_ref() == Some(&own) {
+                signal::kill(Pid::from_raw(pid.cast_signed()), signal).ok();
+            }
+        }
+    }
+
     /// Does nothing to a process that has ended: its pid is only reused once we have asked.
-    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+    fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.exited()?.is_some() {
             return Ok(());
         }
@@ -216,10 +255,14 @@ impl Process {
         }
     }
 
-    /// Sends what shall end it, and wakes it if it is paused: it could not end otherwise.
+    /// Sends what shall end it, and wakes it if it is paused: it could not end otherwise. Its
+    /// children first: once it has ended nobody knows whose they were.
     pub(crate) fn ask_to_end(&mut self, signal: Signal) -> Result<()> {
+        if signal == Signal::SIGKILL {
+            self.signal_children(Signal::SIGCONT);
+        }
         self.signal(signal)?;
-        self.signal(Signal::SIGCONT)
+        self.resume()
     }
 
     fn end(&mut self) -> Result<()> {
