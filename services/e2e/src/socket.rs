@@ -227,7 +227,15 @@ impl Socket {
     /// # Errors
     /// When none comes.
     pub async fn reply(&self, id: u64) -> Result<Result<Value, WireError>> {
-        self.take(SOON, &format!("the reply {id}"), |content| content.reply(id).cloned()).await
+        self.reply_within(SOON, id).await
+    }
+
+    /// The same, which may take up to `limit`.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn reply_within(&self, limit: Duration, id: u64) -> Result<Result<Value, WireError>> {
+        self.take(limit, &format!("the reply {id}"), |content| content.reply(id).cloned()).await
     }
 
     /// Sends a message, with a client id of this moment.

@@ -17,7 +17,7 @@ use natter_runtime::causes;
 use natter_store::{Followed, FollowedChat};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
+    sync::{Semaphore, SemaphorePermit, mpsc},
     time::timeout,
 };
 use uuid::Uuid;
@@ -26,8 +26,7 @@ use crate::{
     app::App,
     auth::{Caller, Verified, refused},
     fault,
-    hub::Command,
-    replay::Viewer,
+    replay::{self, Viewer},
 };
 
 /// How long Postgres may take before it counts as away. A server that hangs says nothing.
@@ -35,6 +34,10 @@ const POSTGRES: Duration = Duration::from_secs(4);
 /// Entries of a user's own feed that are read at once, and how often, before it is too much.
 const READ: usize = 256;
 const READS: usize = 8;
+
+/// What is kept is renewed so often at least: whoever admits by it has to find in the log what the
+/// user's feed has told since.
+const KEEP_EVERY: Duration = Duration::from_mins(5);
 
 /// Devices whose facts wait to be kept; more are passed over until their next turn.
 const QUEUE: usize = 16 * 1024;
@@ -53,6 +56,8 @@ pub struct Admissions {
 /// What is kept of a connected device.
 #[derive(Debug, Serialize, Deserialize)]
 struct Facts {
+    user: UserId,
+    device: DeviceId,
     name: String,
     shard: Shard,
     session: Option<Uuid>,
@@ -85,7 +90,7 @@ impl Admissions {
     /// How often a connected device's facts are kept anew; `None` for never.
     #[must_use]
     pub fn keep_every(&self) -> Option<Duration> {
-        (!self.bound.is_zero()).then(|| self.bound / 3)
+        (!self.bound.is_zero()).then(|| (self.bound / 3).min(KEEP_EVERY))
     }
 
     /// Who shows this token. While Postgres is away, by what was kept of the device.
@@ -104,23 +109,23 @@ impl Admissions {
     }
 
     async fn by_what_is_kept(&self, app: &App, verified: &Verified) -> Option<Admitted> {
-        let (user_id, device_id, session) = app.auth.known(verified)?;
-        let facts = self.kept(app, user_id, device_id).await?;
+        let key = verified.device_key();
+        let facts = self.kept(app, key).await?;
+        let Facts { user: user_id, device: device_id, session, shard: user_shard, .. } = facts;
         // One of another login may be newer than what was kept: Postgres would know.
-        (facts.session == session).then(|| {
+        verified.may_be(user_id, device_id, session).then(|| {
             metrics::counter!("natter_admissions_kept_total").increment(1);
-            let (name, user_shard) = (facts.name.clone(), facts.shard);
-            let expires_at = verified.expires_at();
-            let caller = Caller { user_id, device_id, name, user_shard, session, expires_at };
+            let (name, expires_at) = (facts.name.clone(), verified.expires_at());
+            let caller = Caller { user_id, device_id, key, name, user_shard, session, expires_at };
             Admitted { caller, kept: Some(facts) }
         })
     }
 
-    async fn kept(&self, app: &App, user: UserId, device: DeviceId) -> Option<Facts> {
+    async fn kept(&self, app: &App, key: Uuid) -> Option<Facts> {
         if self.bound.is_zero() {
             return None;
         }
-        match app.presence.kept_admission(user, device).await {
+        match app.presence.kept_admission(key).await {
             Ok(kept) => serde_json::from_slice(&kept?).ok(),
             Err(error) => {
                 tracing::debug!(error = %causes(&error), "nothing is known of a device");
@@ -196,27 +201,34 @@ pub async fn keep_all(app: App, keeping: Keeping) {
 
 /// As this node knows it now.
 async fn keep(app: &App, viewer: Viewer) {
-    let (answer, position) = oneshot::channel();
-    app.hub.tell(Command::Position(viewer.user, answer)).await;
-    let Ok(position) = position.await else { return };
+    let Ok(standing) = replay::standing(app, viewer.user).await else { return };
     let facts = {
         let registry = app.hub.registry();
+        // One that has just been revoked, say, must not be let in by what is kept.
+        let here = registry.connection(viewer.user, viewer.connection);
         let Some(user) = registry.user(viewer.user) else { return };
-        let chats = registry.chats_of(viewer.user);
+        if here.is_none_or(|connection| connection.outlet.closed()) {
+            return;
+        }
         Facts {
+            user: viewer.user,
+            device: viewer.device,
             name: user.name.to_string(),
             shard: viewer.feed.shard,
             session: viewer.session,
-            own: position.position(viewer.feed),
-            chats: chats.map(|(chat, from)| (chat.id, chat.feed.shard, from)).collect(),
+            own: standing.at.position(viewer.feed),
+            chats: standing.chats.iter().filter_map(kept_chat).collect(),
         }
     };
     let Ok(facts) = serde_json::to_vec(&facts) else { return };
     let bound = app.admissions.bound;
-    if let Err(error) = app.presence.keep_admission(viewer.user, viewer.device, &facts, bound).await
-    {
+    if let Err(error) = app.presence.keep_admission(viewer.key, &facts, bound).await {
         tracing::debug!(error = %causes(&error), "what lets a device in is not kept");
     }
+}
+
+fn kept_chat(&(feed, from): &(Feed, Seq)) -> Option<(ChatId, Shard, Seq)> {
+    Some((feed.chat_id()?, feed.shard, from))
 }
 
 async fn within<T>(asking: impl Future<Output = Result<T, WireError>>) -> Result<T, WireError> {

@@ -9,7 +9,7 @@ use natter_store::Store;
 
 use crate::{
     admission::{Admissions, Keeping},
-    auth::{Auth, AuthConfigError},
+    auth::{Auth, AuthConfigError, seals::Seals},
     chats::Chats,
     config::Config,
     hub::Hub,
@@ -42,6 +42,8 @@ pub struct App {
     pub admissions: Admissions,
     /// What connections have missed, replayed.
     pub replays: Replays,
+    /// What makes cursors this deployment's own.
+    pub seals: Seals,
     /// How often one user may call.
     pub calls: CallLimit,
     /// The settings.
@@ -68,6 +70,7 @@ impl App {
         let app = Self {
             auth: Auth::new(store.clone(), &config.auth, config.shards)?,
             chats: Chats::new(store.clone(), relay.clone(), config.shards),
+            seals: Seals::new(&config.auth),
             calls: CallLimit::new(&config.rest),
             room: Room::new(config.shards),
             admissions,

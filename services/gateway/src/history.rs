@@ -53,7 +53,7 @@ pub async fn page(
     let page = Page { before, after, limit };
     let known = app.hub.registry().membership(caller.user_id, chat);
     // Out of touch, a removal may not have been heard of.
-    if known.is_none() || app.hub.out_of_touch() {
+    if known.is_none_or(|feed| app.hub.out_of_touch(feed.shard)) {
         let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
         member.ok_or_else(not_member)?;
     }

@@ -29,6 +29,17 @@ pub enum Outgoing {
     Reply(u64, Arc<Delivery>, bool),
 }
 
+impl Outgoing {
+    /// The entry of a feed, if it is one.
+    #[must_use]
+    pub fn delivery(&self) -> Option<&Arc<Delivery>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Event(delivery) | Self::Reply(_, delivery, _) => Some(delivery),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     queue: VecDeque<Outgoing>,

@@ -35,7 +35,8 @@ pub struct Connection {
     pub echo: bool,
 }
 
-/// Up to where a feed has been delivered here; not before it is followed.
+/// Up to where a feed has been delivered here; nothing until it is followed, since what lies before
+/// that is delivered piece by piece.
 #[derive(Debug)]
 struct Reached(AtomicU64);
 
@@ -73,6 +74,9 @@ pub struct User {
     /// Chats that ended for the user with this entry of theirs; the user's own feed has not told
     /// so yet.
     left: Vec<(Feed, Seq)>,
+    /// The user's own feed has not been read to its end yet: who takes part in what is as an
+    /// earlier moment had it, and nothing of a chat may be delivered.
+    arriving: bool,
     reached: Reached,
 }
 
@@ -122,11 +126,13 @@ impl Registry {
         Some(self.chat(chat)?.feed)
     }
 
-    /// The chat's feed, when the user is connected here and takes part in it.
+    /// The chat's feed, when the user is connected here and takes part in it; not while the user
+    /// arrives.
     #[must_use]
     pub fn membership(&self, user: UserId, chat: ChatId) -> Option<Feed> {
         let slot = *self.chats_by_id.get(&chat)?;
-        let takes_part = self.user(user)?.chats.iter().any(|part| part.chat == slot);
+        let user = self.user(user).filter(|user| !user.arriving)?;
+        let takes_part = user.chats.iter().any(|part| part.chat == slot);
         takes_part.then(|| self.chats[slot as usize].feed)
     }
 
@@ -147,10 +153,28 @@ impl Registry {
         self.users.iter().map(|(_, user)| user)
     }
 
-    /// Participants of the chat here, whom its events go to.
+    /// Participants of the chat here whom its events go to: all but those who arrive.
     pub fn members(&self, chat: ChatId) -> impl Iterator<Item = &User> {
+        self.participants(chat).filter(|user| !user.arriving)
+    }
+
+    /// All participants of the chat here.
+    pub fn participants(&self, chat: ChatId) -> impl Iterator<Item = &User> {
         let members = self.chat(chat).map(|chat| &chat.members[..]);
         members.unwrap_or_default().iter().filter_map(|user| self.users.get(*user as usize))
+    }
+
+    /// Whether the user's own feed is still being read to its end.
+    #[must_use]
+    pub fn arriving(&self, user: UserId) -> bool {
+        self.user(user).is_some_and(|user| user.arriving)
+    }
+
+    /// The user arrives, or has arrived.
+    pub fn set_arriving(&mut self, user: UserId, arriving: bool) {
+        if let Some(&slot) = self.users_by_id.get(&user) {
+            self.users[slot as usize].arriving = arriving;
+        }
     }
 
     /// The chats of a user connected here, each with the entry that made the user a participant.
@@ -172,6 +196,7 @@ impl Registry {
                 connections: Vec::with_capacity(1),
                 chats: Vec::new(),
                 left: Vec::new(),
+                arriving: false,
                 reached: Reached::default(),
             }) as u32
         });
@@ -225,15 +250,25 @@ impl Registry {
         }
     }
 
-    /// The feed has been delivered up to here.
+    /// The feed is followed, and has been delivered up to here.
+    pub fn followed(&self, feed: Feed, seq: Seq) {
+        if let Some(reached) = self.reached_of(feed) {
+            reached.set(seq);
+        }
+    }
+
+    /// A feed that is followed has been delivered up to here.
     pub fn reached(&self, feed: Feed, seq: Seq) {
-        let reached = match (feed.chat_id(), feed.user_id()) {
+        if let Some(reached) = self.reached_of(feed).filter(|reached| reached.get().is_some()) {
+            reached.set(seq);
+        }
+    }
+
+    fn reached_of(&self, feed: Feed) -> Option<&Reached> {
+        match (feed.chat_id(), feed.user_id()) {
             (Some(chat), _) => self.chat(chat).map(|chat| &chat.reached),
             (_, Some(user)) => self.user(user).map(|user| &user.reached),
             (None, None) => None,
-        };
-        if let Some(reached) = reached {
-            reached.set(seq);
         }
     }
 
@@ -335,8 +370,18 @@ mod tests {
         assert_eq!(registry.members(chat).count(), 2);
         assert_eq!(registry.membership(ben, chat), Some(feed));
         assert_eq!(registry.positions(ben).count(), 0);
+        registry.set_arriving(ben, true);
+        assert_eq!(registry.members(chat).map(|user| user.id).collect::<Vec<_>>(), [ana]);
+        assert_eq!(
+            (registry.participants(chat).count(), registry.membership(ben, chat)),
+            (2, None)
+        );
+        registry.set_arriving(ben, false);
+        registry.reached(feed, 6);
+        assert_eq!(registry.positions(ben).count(), 0, "not followed yet");
+        registry.followed(feed, 6);
         registry.reached(feed, 7);
-        registry.reached(Feed::user(0, ana), 3);
+        registry.followed(Feed::user(0, ana), 3);
         assert_eq!(
             registry.positions(ana).collect::<Vec<_>>(),
             [(Feed::user(0, ana), 3), (feed, 7)]

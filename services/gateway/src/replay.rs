@@ -23,19 +23,28 @@ use natter_protocol::{
 };
 use natter_runtime::causes;
 use natter_store::Followed;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
-use crate::{app::App, fault, hub::Command, outlet::Outgoing};
+use crate::{
+    app::App,
+    fault,
+    hub::{Command, Standing},
+    outlet::Outgoing,
+};
 
 /// Replays under way at once on this node; more wait. A storm of clients that come back meets the
 /// broker and Postgres at this width.
 const AT_ONCE: usize = 16;
 
+/// KiB that all replays of this node hold while they wait for their clients to take them.
+const HELD_KIB: usize = 512 * 1024;
+
 /// The replays of a node.
 #[derive(Clone)]
 pub struct Replays {
     turn: Arc<Semaphore>,
+    held: Arc<Semaphore>,
     /// Entries that one replay may hold.
     entries: usize,
 }
@@ -44,7 +53,14 @@ impl Replays {
     /// With this many entries in one of them at most.
     #[must_use]
     pub fn new(entries: u32) -> Self {
-        Self { turn: Arc::new(Semaphore::new(AT_ONCE)), entries: entries as usize }
+        let (turn, held) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(HELD_KIB)));
+        Self { turn, held, entries: entries as usize }
+    }
+
+    /// Room for a replay of so many bytes, until it is dropped.
+    async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        Arc::clone(&self.held).acquire_many_owned(kib).await.ok()
     }
 }
 
@@ -57,6 +73,8 @@ pub struct Viewer {
     pub feed: Feed,
     /// The device.
     pub device: DeviceId,
+    /// The device as its tokens name it.
+    pub key: Uuid,
     /// Its login.
     pub session: Option<Uuid>,
     /// The connection.
@@ -74,13 +92,15 @@ pub struct Replay {
     pub items: Vec<Outgoing>,
     /// Where the connection stands after it, at least.
     pub onto: Cursor,
+    /// Its part of what a node's replays may hold.
+    pub held: Option<OwnedSemaphorePermit>,
 }
 
 impl Replay {
     /// Nothing was missed.
     #[must_use]
     pub fn nothing(at: Cursor) -> Self {
-        Self { from: at.clone(), items: Vec::new(), onto: at }
+        Self { from: at.clone(), items: Vec::new(), onto: at, held: None }
     }
 }
 
@@ -117,7 +137,8 @@ impl From<natter_store::StoreError> for NoReplay {
     }
 }
 
-/// Everything that lies between `from` and `onto` on all of the viewer's feeds.
+/// Everything that lies between `from` and where the viewer stands on all of the viewer's feeds.
+/// What has come since is queued for the connection.
 ///
 /// # Errors
 /// [`NoReplay`].
@@ -125,12 +146,13 @@ pub async fn everything(
     app: &App,
     viewer: Viewer,
     from: Cursor,
-    onto: Cursor,
+    standing: Standing,
     snapshot: Option<&Followed>,
 ) -> Result<Replay, NoReplay> {
     let _turn = app.replays.turn.acquire().await;
-    let items = plan::everything(app, viewer, &from, &onto, snapshot).await?;
-    Ok(Replay { from, items, onto })
+    let (items, bytes) = plan::everything(app, viewer, &from, &standing, snapshot).await?;
+    let held = app.replays.hold(bytes).await;
+    Ok(Replay { from, items, onto: standing.at, held })
 }
 
 /// What lies on one chat's feed after `after`, up to `until`, for a connection that stands at `at`.
@@ -150,15 +172,16 @@ pub async fn chat(
     let part = reader.chat(chat, after, until).await?;
     reader.check().await?;
     let items = reader.items(part);
-    Ok(Replay { from: at.clone(), items, onto: at })
+    let held = app.replays.hold(reader.bytes()).await;
+    Ok(Replay { from: at.clone(), items, onto: at, held })
 }
 
-/// Where a user's connections stand on this node now.
+/// How a user stands on this node now.
 ///
 /// # Errors
 /// When the node is going down.
-pub async fn position(app: &App, user: UserId) -> Result<Cursor, NoReplay> {
-    let (answer, position) = oneshot::channel();
-    app.hub.tell(Command::Position(user, answer)).await;
-    position.await.map_err(|_| NoReplay::Failed(fault::unavailable("the node")))
+pub async fn standing(app: &App, user: UserId) -> Result<Standing, NoReplay> {
+    let (answer, standing) = oneshot::channel();
+    app.hub.tell(Command::Standing(user, answer)).await;
+    standing.await.map_err(|_| NoReplay::Failed(fault::unavailable("the node")))
 }

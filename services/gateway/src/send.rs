@@ -233,7 +233,7 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, bool), WireError
 async fn writable_feed(app: &App, user: UserId, chat: ChatId) -> Result<Feed, WireError> {
     let known = app.hub.registry().membership(user, chat);
     if let Some(feed) = known {
-        if app.hub.out_of_touch() {
+        if app.hub.out_of_touch(feed.shard) {
             return Err(not_sent("the chat's feed is out of reach"));
         }
         return Ok(feed);

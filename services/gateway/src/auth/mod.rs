@@ -7,6 +7,7 @@
 //! | [`jwks`] | an outside issuer's published keys, cached |
 //! | [`refresh`] | refresh tokens: random, stored hashed |
 //! | [`password`] | argon2, bounded in work |
+//! | [`seals`] | what makes cursors this deployment's own |
 //! | [`attempts`] | how often one may try a password |
 //!
 //! A token's `iss` is read before anything is verified, only to choose who verifies it; that
@@ -17,6 +18,7 @@ pub mod jwks;
 pub mod outside;
 pub mod password;
 pub mod refresh;
+pub mod seals;
 pub mod token;
 
 #[cfg(test)]
@@ -60,6 +62,8 @@ pub struct Caller {
     pub user_id: UserId,
     /// The device.
     pub device_id: DeviceId,
+    /// The device as its tokens name it: see [`Verified::device_key`].
+    pub key: Uuid,
     /// The user's name.
     pub name: String,
     /// The shard of the user's feed.
@@ -86,6 +90,30 @@ impl Verified {
         match self {
             Self::Own(token) => token.user_id.0,
             Self::Outside(identity) => digest(&[&identity.subject]),
+        }
+    }
+
+    /// The same for all tokens of a device, and practically never for two: known without Postgres,
+    /// also where the token names user and device as the outside issuer calls them.
+    #[must_use]
+    pub fn device_key(&self) -> Uuid {
+        match self {
+            Self::Own(token) => {
+                let (user, device) = (token.user_id.to_string(), token.device_id.to_string());
+                digest(&["own", &user, &device])
+            }
+            Self::Outside(identity) => digest(&["outside", &identity.subject, &identity.device]),
+        }
+    }
+
+    /// Whether this user, device and login may be whom the token names.
+    #[must_use]
+    pub fn may_be(&self, user: UserId, device: DeviceId, session: Option<Uuid>) -> bool {
+        match self {
+            Self::Own(token) => {
+                (token.user_id, token.device_id, Some(token.session)) == (user, device, session)
+            }
+            Self::Outside(_) => session.is_none(),
         }
     }
 
@@ -190,7 +218,7 @@ impl Auth {
     /// # Errors
     /// As there.
     pub async fn admit(&self, verified: Verified) -> Result<Caller, WireError> {
-        let expires_at = verified.expires_at();
+        let (key, expires_at) = (verified.device_key(), verified.expires_at());
         let (user_id, device_id, session) = match &verified {
             Verified::Own(token) => (token.user_id, token.device_id, Some(token.session)),
             Verified::Outside(identity) => {
@@ -208,20 +236,7 @@ impl Auth {
             return Err(refused("the device is signed out"));
         }
         let (name, user_shard) = (state.user_name, state.user_shard);
-        Ok(Caller { user_id, device_id, name, user_shard, session, expires_at })
-    }
-
-    /// The user, device and login of a token, as far as that is known without Postgres.
-    #[must_use]
-    pub fn known(&self, verified: &Verified) -> Option<(UserId, DeviceId, Option<Uuid>)> {
-        match verified {
-            Verified::Own(token) => Some((token.user_id, token.device_id, Some(token.session))),
-            Verified::Outside(who) => {
-                let key = digest(&[&who.subject, &who.device]);
-                let (user, device) = *self.identities().get(&key)?;
-                Some((user, device, None))
-            }
-        }
+        Ok(Caller { user_id, device_id, key, name, user_shard, session, expires_at })
     }
 
     /// The user and device of an outside identity, made on first sight.

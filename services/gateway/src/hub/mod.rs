@@ -13,7 +13,10 @@ mod watchers;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -73,7 +76,20 @@ pub struct Attach {
     pub snapshot: Option<Followed>,
     /// Answered once everything is followed, with where the connection begins; with nothing when
     /// a snapshot is needed after all.
-    pub admitted: oneshot::Sender<Option<Cursor>>,
+    pub admitted: oneshot::Sender<Option<Standing>>,
+}
+
+/// How a user stands on this node, all of one moment: what is queued for the user's connections
+/// later than this lies beyond.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// How far the user's feeds have been delivered.
+    pub at: Cursor,
+    /// The user's chats, each with the entry of its feed that made the user a participant.
+    pub chats: Vec<(Feed, Seq)>,
+    /// Chats that have ended for the user with this entry of theirs, of which the user's own feed
+    /// has not told yet.
+    pub left: Vec<(Feed, Seq)>,
 }
 
 /// Whether a feed has entries in (`since`, `until`].
@@ -107,8 +123,8 @@ pub enum Command {
     Found(Vec<Presence>),
     /// For each of these, whether it is quiet, as far as digests have told.
     Quiet(Vec<Ask>, oneshot::Sender<Vec<Option<bool>>>),
-    /// How far a user's feeds have been delivered.
-    Position(UserId, oneshot::Sender<Cursor>),
+    /// How a user stands.
+    Standing(UserId, oneshot::Sender<Standing>),
     /// Tell all connections to go elsewhere within this time.
     Drain(Duration),
 }
@@ -118,7 +134,46 @@ pub enum Command {
 pub struct Hub {
     commands: mpsc::Sender<Command>,
     registry: Arc<RwLock<Registry>>,
-    touch: Arc<RwLock<Option<Instant>>>,
+    touch: Arc<Touch>,
+}
+
+/// Whether this node hears of everything.
+#[derive(Debug)]
+struct Touch {
+    /// The receiving connection is up.
+    up: AtomicBool,
+    /// Since when a shard's feeds are out of touch, for those that are.
+    lost: RwLock<Box<[Option<Instant>]>>,
+}
+
+impl Touch {
+    fn new(shards: Shard) -> Self {
+        let lost = vec![Some(Instant::now()); usize::from(shards)];
+        Self { up: AtomicBool::new(false), lost: RwLock::new(lost.into()) }
+    }
+
+    fn connected(&self, up: bool) {
+        self.up.store(up, Ordering::Release);
+        if !up {
+            let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
+            for since in lost.iter_mut() {
+                since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    fn back(&self, shard: Shard) {
+        let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = lost.get_mut(usize::from(shard)) {
+            *since = None;
+        }
+    }
+
+    fn lost(&self, shard: Shard) -> bool {
+        let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
+        let since = lost.get(usize::from(shard)).copied().flatten();
+        since.is_some_and(|since| since.elapsed() > TOUCH)
+    }
 }
 
 impl Hub {
@@ -127,7 +182,7 @@ impl Hub {
     pub fn start(follower: Follower, shards: Shard, online: Online, settings: HubSettings) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let registry = Arc::<RwLock<Registry>>::default();
-        let touch = Arc::new(RwLock::new(Some(Instant::now())));
+        let touch = Arc::new(Touch::new(shards));
         let fan_out = FanOut {
             follower,
             settings,
@@ -161,15 +216,15 @@ impl Hub {
     /// Whether feeds are followed at this moment.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.touch.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.touch.up.load(Ordering::Acquire)
     }
 
-    /// Whether feeds have been out of touch for more than 2 s: membership may have changed
-    /// without this node knowing, so sends are refused.
+    /// Whether the shard's feeds have been out of touch for more than 2 s, until all that they
+    /// told meanwhile has been asked for: membership may have changed without this node knowing,
+    /// so sends are refused.
     #[must_use]
-    pub fn out_of_touch(&self) -> bool {
-        let lost = *self.touch.read().unwrap_or_else(PoisonError::into_inner);
-        lost.is_some_and(|since| since.elapsed() > TOUCH)
+    pub fn out_of_touch(&self, shard: Shard) -> bool {
+        self.touch.lost(shard)
     }
 }
 
@@ -177,14 +232,14 @@ impl Hub {
 struct Admission {
     user: UserId,
     left: usize,
-    waiting: Vec<oneshot::Sender<Option<Cursor>>>,
+    waiting: Vec<oneshot::Sender<Option<Standing>>>,
 }
 
 struct FanOut {
     follower: Follower,
     settings: HubSettings,
     registry: Arc<RwLock<Registry>>,
-    touch: Arc<RwLock<Option<Instant>>>,
+    touch: Arc<Touch>,
     typing: Typing,
     watchers: Watchers,
     /// Up to where everything on the followed feeds has been delivered.
@@ -260,8 +315,8 @@ impl FanOut {
                     |ask: &Ask| self.follower.quiet(ask.feed, ask.since, ask.until, ask.known);
                 let _ = answer.send(asks.iter().map(quiet).collect());
             }
-            Command::Position(user, answer) => {
-                let _ = answer.send(self.position(user));
+            Command::Standing(user, answer) => {
+                let _ = answer.send(self.standing(user));
             }
             Command::Drain(spread) => self.drain(spread),
         }
@@ -288,7 +343,7 @@ impl FanOut {
         }
         match self.admitting.get(&user).and_then(|id| self.admissions.get_mut(id)) {
             Some(admission) => admission.waiting.push(admitted),
-            None => drop(admitted.send(Some(self.position(user)))),
+            None => drop(admitted.send(Some(self.standing(user)))),
         }
     }
 
@@ -311,8 +366,14 @@ impl FanOut {
     /// what the user's feed told in between is delivered after it, and is idempotent. It is read
     /// to its end, so that a chat that the snapshot has is one that the user has been told of: on
     /// this a cursor relies. A chat is followed from the log's end: its past is history.
+    ///
+    /// Until then the user arrives: somebody who has been removed from a chat since the snapshot
+    /// gets nothing of it, and what the others get lies before where the connection begins.
     fn admit(&mut self, user: UserId, feed: Feed, snapshot: &Followed) {
-        let mut follow = vec![(feed, Start::After(snapshot.user_last_seq))];
+        // Nothing of it lies between its last entry and the end of what Postgres has.
+        let persisted = snapshot.persisted.iter().find(|(shard, _)| *shard == feed.shard);
+        let own = snapshot.user_last_seq.max(persisted.map_or(0, |(_, seq)| *seq));
+        let mut follow = vec![(feed, Start::After(own))];
         {
             let mut registry = self.write();
             registry.expect_chats(user, snapshot.chats.len());
@@ -335,33 +396,26 @@ impl FanOut {
             }
         }
         if left > 0 {
+            self.write().set_arriving(user, true);
             self.admissions.insert(id, Admission { user, left, waiting: Vec::new() });
             self.admitting.insert(user, id);
         }
     }
 
     fn on_following(&mut self, feed: Feed, at: Seq) {
-        self.read().reached(feed, at);
+        self.read().followed(feed, at);
         self.admitted_to(feed);
     }
 
-    /// How far the user's feeds have been delivered: what is queued for the user's connections
-    /// later than this lies beyond.
-    fn position(&self, user: UserId) -> Cursor {
-        let mut cursor = Cursor::at(Arc::clone(&self.bases));
-        let positions: Vec<_> = self.read().positions(user).collect();
-        let mut floors: HashMap<Shard, Seq> = HashMap::new();
-        for (feed, at) in &positions {
-            let floor = floors.entry(feed.shard).or_insert(*at);
-            *floor = (*floor).min(*at);
+    fn standing(&self, user: UserId) -> Standing {
+        let registry = self.read();
+        let places: Vec<_> = registry.positions(user).collect();
+        let chats = registry.chats_of(user).map(|(chat, from)| (chat.feed, from));
+        Standing {
+            at: Cursor::standing(&self.bases, &places),
+            chats: chats.collect(),
+            left: registry.left(user).to_vec(),
         }
-        for (shard, floor) in floors {
-            cursor.raise(shard, floor);
-        }
-        for (feed, at) in positions {
-            cursor.advance(feed, at);
-        }
-        cursor
     }
 
     /// Admissions that wait for the feed wait for one less.
@@ -373,9 +427,10 @@ impl FanOut {
                 && let Some(admission) = self.admissions.remove(&id)
             {
                 self.admitting.remove(&admission.user);
-                let position = self.position(admission.user);
+                self.write().set_arriving(admission.user, false);
+                let standing = self.standing(admission.user);
                 for admitted in admission.waiting {
-                    let _ = admitted.send(Some(position.clone()));
+                    let _ = admitted.send(Some(standing.clone()));
                 }
             }
         }
@@ -437,9 +492,35 @@ impl FanOut {
                     self.bases = Arc::new(Bases::new(seqs.into()));
                 }
             }
-            FollowEvent::Connected(up) => {
-                let mut lost = self.touch.write().unwrap_or_else(PoisonError::into_inner);
-                *lost = (!up).then(Instant::now);
+            FollowEvent::Connected(up) => self.touch.connected(up),
+            FollowEvent::InTouch(shard) => self.touch.back(shard),
+            FollowEvent::Lost(feed) => self.lost(feed),
+        }
+    }
+
+    /// This node cannot deliver the feed without a hole. Its users begin anew, here or elsewhere,
+    /// and get from Postgres what the log has cut off.
+    fn lost(&mut self, feed: Feed) {
+        let users: Vec<UserId> = match feed.chat_id() {
+            Some(chat) => self.read().participants(chat).map(|user| user.id).collect(),
+            None => feed.user_id().into_iter().collect(),
+        };
+        tracing::warn!(
+            shard = feed.shard,
+            users = users.len(),
+            "the log was cut before it was read"
+        );
+        for user in users {
+            let connections: Vec<_> = {
+                let registry = self.read();
+                let connections = registry.user(user).map(|user| &user.connections[..]);
+                let connections = connections.unwrap_or_default().iter();
+                connections.map(|c| (c.id, Arc::clone(&c.outlet))).collect()
+            };
+            for (id, outlet) in connections {
+                outlet.close(close::SLOW_CONSUMER);
+                // At once: whoever comes back must not find what this node believed before.
+                self.detach(user, id);
             }
         }
     }
@@ -506,6 +587,12 @@ impl FanOut {
                 let registry = self.read();
                 let connections = registry.user(user).map(|u| &u.connections[..]);
                 for connection in connections.unwrap_or_default() {
+                    // An outside issuer's device has no logins to tell apart. One that comes back
+                    // after it has logged out is not meant, and whether it is good is asked of
+                    // Postgres once it has arrived.
+                    if connection.session.is_none() && registry.arriving(user) {
+                        continue;
+                    }
                     // A later login of the device is another one.
                     if (connection.device, connection.session) == (device_id, revoked.session) {
                         connection.outlet.send(frame.clone());

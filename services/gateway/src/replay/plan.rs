@@ -21,7 +21,7 @@ use crate::{
     app::App,
     fault,
     hub::{
-        Ask, Command,
+        Ask, Command, Standing,
         frames::{self, Delivery},
     },
     outlet::Outgoing,
@@ -32,20 +32,19 @@ use crate::{
 const LOOKS: u32 = 5;
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The items of a replay.
+/// The items of a replay, and about how many bytes they hold.
+///
+/// All of it follows from one moment, the standing: what the user's own feed has told since is
+/// queued, and brings with it what it needs of a chat.
 pub async fn everything(
     app: &App,
     viewer: Viewer,
     from: &Cursor,
-    onto: &Cursor,
+    standing: &Standing,
     snapshot: Option<&Followed>,
-) -> Result<Vec<Outgoing>, NoReplay> {
-    let (chats, left) = {
-        let registry = app.hub.registry();
-        let chats = registry.chats_of(viewer.user).map(|(chat, from)| (chat.feed, from));
-        (chats.collect::<Vec<_>>(), registry.left(viewer.user).to_vec())
-    };
-    let asks = asks(viewer.feed, &chats, from, onto, snapshot);
+) -> Result<(Vec<Outgoing>, usize), NoReplay> {
+    let Standing { at: onto, chats, left } = standing;
+    let asks = asks(viewer.feed, chats, from, onto, snapshot);
     let moved = moved(app, asks).await?;
     let mut plan = Plan {
         reader: Reader::new(app, viewer, from.bases()),
@@ -57,16 +56,17 @@ pub async fn everything(
     plan.reader.refuse_ahead(from, onto).await?;
     let mut parts = Vec::new();
     if moved.contains(&viewer.feed) {
-        let own = plan.reader.own(from.position(viewer.feed)).await?;
+        let (after, until) = (from.position(viewer.feed), onto.position(viewer.feed));
+        let own = plan.reader.own(after, until).await?;
         plan.own(own, &mut parts).await?;
     }
-    for (feed, first) in chats {
+    for &(feed, first) in chats {
         if moved.contains(&feed) && !plan.told.contains(&feed.id) {
             let after = from.position(feed).max(first.saturating_sub(1));
             parts.push(Step::Part(plan.reader.chat(feed, after, None).await?));
         }
     }
-    for (feed, until) in left {
+    for &(feed, until) in left {
         let after = from.position(feed);
         if after < until && plan.told.insert(feed.id) {
             parts.push(Step::Part(plan.reader.chat(feed, after, Some(until)).await?));
@@ -79,7 +79,7 @@ pub async fn everything(
             Step::Own(delivery) => plan.items.push(Outgoing::Event(Arc::new(delivery))),
         }
     }
-    Ok(plan.items)
+    Ok((plan.items, plan.reader.bytes()))
 }
 
 enum Step {
@@ -118,9 +118,12 @@ impl Plan<'_> {
             match event {
                 Event::ChatAdded(added) => self.added(seq, *added, &removals, steps).await?,
                 Event::ChatRemoved(removed) => self.removed(seq, &removed, steps).await?,
+                // Of a login. An outside issuer's device has none, and may well have come back
+                // since it logged out: Postgres has been asked about it.
                 Event::DeviceRevoked(revoked)
-                    if (revoked.device_id, revoked.session)
-                        == (self.viewer.device, self.viewer.session) =>
+                    if revoked.session.is_some()
+                        && (revoked.device_id, revoked.session)
+                            == (self.viewer.device, self.viewer.session) =>
                 {
                     return Err(NoReplay::Revoked);
                 }

@@ -23,6 +23,8 @@ use crate::{
 const BATCH: usize = 256;
 /// Bytes of entries that one replay may hold.
 const BYTES: usize = 8 * 1024 * 1024;
+/// Bytes that an entry takes besides its own, about.
+const ENTRY: usize = 512;
 
 /// A part of a chat's feed as it was read, by its place among those of its reader.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +69,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The user's own feed after `after`.
+    /// About how many bytes have been read.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.entries * ENTRY
+    }
+
+    /// The user's own feed after `after`, up to `until`.
     ///
     /// # Errors
     /// When it is too much, or the log cannot be read.
-    pub async fn own(&mut self, after: Seq) -> Result<Vec<(Seq, Event)>, NoReplay> {
+    pub async fn own(&mut self, after: Seq, until: Seq) -> Result<Vec<(Seq, Event)>, NoReplay> {
         self.own_after = Some(after);
-        let stored = self.log(self.viewer.feed, after, None).await?;
+        let stored = self.log(self.viewer.feed, after, Some(until)).await?;
         let entries = stored.into_iter().filter_map(|stored| {
             let arrival = Arrival::from(stored);
             Some((arrival.seq, frames::parse(&arrival)?.event))

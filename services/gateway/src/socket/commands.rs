@@ -1,9 +1,11 @@
 //! What a client asks for over the socket, and the frames that answer it.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
     client::{ChatTarget, Command, History, JoinChat, PresenceSubscribe, SendMessage},
-    error::{ErrorCode, WireError},
+    error::{self as wire, ErrorCode, WireError},
     feed::{Feed, Origin, Signal},
     ids::{ChatId, ConnectionId, UserId},
     limits,
@@ -11,6 +13,7 @@ use natter_protocol::{
 };
 use natter_runtime::causes;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::{
     app::App,
@@ -22,6 +25,8 @@ use crate::{
     text,
 };
 
+/// How long a request may take; the same as a call's over REST.
+const LONGEST: Duration = Duration::from_secs(10);
 /// Typing ends by itself after this long, in milliseconds (`wire`: 5 s).
 const TYPING_MS: u32 = 5_000;
 
@@ -56,13 +61,20 @@ pub enum Outcome {
     Renewed(Authenticated),
 }
 
-/// Does what a client asks for.
-pub async fn run(
-    app: App,
-    who: std::sync::Arc<Who>,
-    request: Option<u64>,
-    command: Command,
-) -> Done {
+/// Does what a client asks for, or gives it up: a Postgres that hangs says nothing, and until a
+/// request is done the connection is not read.
+pub async fn run_in_time(app: App, who: Arc<Who>, request: Option<u64>, command: Command) -> Done {
+    // What is given up has not been handed to the broker: that does not wait.
+    let sending = matches!(command, Command::SendMessage(_));
+    let done = timeout(LONGEST, run(app, who, request, command)).await;
+    done.unwrap_or_else(|_| {
+        let error = fault::unavailable("what this needs");
+        let error = if sending { error.outcome(wire::Outcome::NotSent) } else { error };
+        Done { request, result: Err(error) }
+    })
+}
+
+async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) -> Done {
     let result = match command {
         Command::SendMessage(message) => send_message(&app, &who, request, message).await,
         Command::TypingStart(target) => typing(&app, &who.caller, target, true).await,
@@ -119,8 +131,8 @@ async fn send_message(
     }
 }
 
-/// Tells everybody by a signal, and Redis for those who come later. Neither is waited for longer
-/// than it takes to hand it over: typing may be lost.
+/// Tells everybody by a signal, and Redis for those who come later: typing may be lost. Redis is
+/// waited for, a second at most, so that a start and a stop get there in their order.
 async fn typing(
     app: &App,
     caller: &Caller,

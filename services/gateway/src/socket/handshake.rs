@@ -24,7 +24,7 @@ use crate::{
     app::App,
     auth::Caller,
     fault,
-    hub::{Attach, Command as HubCommand, Hub, frames::frame},
+    hub::{Attach, Command as HubCommand, Hub, Standing, frames::frame},
     outlet::Outlet,
     registry::Connection,
     replay::{self, NoReplay, Replay, Viewer},
@@ -51,9 +51,9 @@ pub async fn admit(
     };
     let mut place = Place::new(&app, &admitted.caller);
     let begun = async {
-        let (at, snapshot) = place.take(&app, &admitted, options.echo).await?;
+        let (standing, snapshot) = place.take(&app, &admitted, options.echo).await?;
         let viewer = place.viewer(&admitted.caller, options.echo);
-        resume(&app, viewer, options.cursor.as_deref(), at, snapshot.as_ref()).await
+        resume(&app, viewer, options.cursor.as_deref(), standing, snapshot.as_ref()).await
     };
     let begin = match timeout(ADMISSION, begun).await {
         Ok(Ok(begin)) => begin,
@@ -91,15 +91,16 @@ async fn resume(
     app: &App,
     viewer: Viewer,
     cursor: Option<&str>,
-    at: Cursor,
+    standing: Standing,
     snapshot: Option<&Followed>,
 ) -> Result<Begin, WireError> {
+    let at = standing.at.clone();
     let Some(text) = cursor else { return Ok(Begin::Afresh(at, None)) };
-    let from = match parse_cursor(text, viewer) {
+    let from = match parse_cursor(app, text, viewer) {
         Ok(from) => from,
         Err(refusal) => return Ok(Begin::Afresh(at, Some(refusal))),
     };
-    match replay::everything(app, viewer, from, at.clone(), snapshot).await {
+    match replay::everything(app, viewer, from, standing, snapshot).await {
         Ok(replay) => Ok(Begin::Resumed(Box::new(replay))),
         Err(NoReplay::Refused(refusal)) => Ok(Begin::Afresh(at, Some(refusal))),
         Err(NoReplay::Revoked) => {
@@ -110,8 +111,8 @@ async fn resume(
 }
 
 /// A client's cursor, or why it is none.
-pub fn parse_cursor(text: &str, viewer: Viewer) -> Result<Cursor, ResumeRefusal> {
-    Cursor::parse(text, viewer.user).map_err(|error| match error {
+pub fn parse_cursor(app: &App, text: &str, viewer: Viewer) -> Result<Cursor, ResumeRefusal> {
+    Cursor::parse(text, viewer.user, app.seals.all()).map_err(|error| match error {
         CursorError::Malformed => ResumeRefusal::Malformed,
         CursorError::Foreign => ResumeRefusal::Foreign,
     })
@@ -128,7 +129,7 @@ fn ready(app: &App, caller: &Caller, connection: ConnectionId, begin: &Begin) ->
         device_id: caller.device_id,
         connection_id: connection,
         heartbeat_ms: settings.heartbeat_seconds * 1000,
-        cursor: at.text(caller.user_id),
+        cursor: at.text(caller.user_id, app.seals.current()),
         resumed,
         resume_reason,
         limits: Limits {
@@ -247,6 +248,7 @@ impl Place {
             user: caller.user_id,
             feed: Feed::user(caller.user_shard, caller.user_id),
             device: caller.device_id,
+            key: caller.key,
             session: caller.session,
             connection: self.connection,
             echo,
@@ -260,7 +262,7 @@ impl Place {
         app: &App,
         admitted: &Admitted,
         echo: bool,
-    ) -> Result<(Cursor, Option<Followed>), WireError> {
+    ) -> Result<(Standing, Option<Followed>), WireError> {
         let _turn = app.admissions.turn().await;
         let (user, caller) = (self.user, &admitted.caller);
         let mut known = self.hub.registry().user(user).is_some();
@@ -285,7 +287,7 @@ impl Place {
             };
             self.hub.tell(HubCommand::Attach(Box::new(attach))).await;
             match answer.await {
-                Ok(Some(at)) => break (at, snapshot),
+                Ok(Some(standing)) => break (standing, snapshot),
                 // The user's other connection has gone in between.
                 Ok(None) => known = false,
                 Err(_) => return Err(fault::unavailable("the node")),

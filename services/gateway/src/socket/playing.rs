@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::ws::Utf8Bytes;
 use futures::FutureExt;
 use natter_protocol::{
-    cursor::Cursor,
+    cursor::{Cursor, Seal},
     error::{ErrorCode, WireError, close},
     feed::Feed,
     ids::{Seq, UserId},
@@ -53,9 +53,12 @@ pub enum Rendered {
     After((Feed, Seq, Seq), Outgoing),
 }
 
+/// Whose cursors, and under which seal.
+pub type Owner = (UserId, Seal);
+
 /// Moves a cursor on, and ends the frames with it. What the cursor covers has been written
 /// before, and is not written again.
-pub fn render(cursor: &mut Cursor, owner: UserId, outgoing: Outgoing) -> Rendered {
+pub fn render(cursor: &mut Cursor, owner: Owner, outgoing: Outgoing) -> Rendered {
     let (delivery, request, event) = match &outgoing {
         Outgoing::Plain(frame) => {
             return Rendered::Frames([Some(frame.clone()), None], None, None);
@@ -84,7 +87,7 @@ pub fn render(cursor: &mut Cursor, owner: UserId, outgoing: Outgoing) -> Rendere
         return Rendered::Frames([None, None], request, added);
     }
     cursor.advance(delivery.feed, delivery.seq);
-    let suffix = cursor.suffix(owner);
+    let suffix = cursor.suffix(owner.0, owner.1);
     let reply = request.and_then(|_| delivery.reply(&suffix));
     let event = event.then(|| delivery.event(&suffix));
     Rendered::Frames([reply, event], request, added)
@@ -106,11 +109,11 @@ impl Session {
         if self.replaying.is_some() {
             return self.refuse(request, &fault::unavailable("resuming")).await;
         }
-        let Some(began) = self.began.as_deref().cloned() else {
+        if self.began.is_none() {
             let error = WireError::new(ErrorCode::Conflict, "resumed already");
             return self.refuse(request, &error).await;
-        };
-        let from = match parse_cursor(text, self.viewer()) {
+        }
+        let from = match parse_cursor(&self.app, text, self.viewer()) {
             Ok(from) => from,
             Err(reason) => {
                 return self
@@ -120,9 +123,7 @@ impl Session {
         };
         self.place.outlet.hold();
         let (app, viewer) = (self.app.clone(), self.viewer());
-        let replay = async move {
-            Replayed::Resumed(request, replay::everything(&app, viewer, from, began, None).await)
-        };
+        let replay = async move { Replayed::Resumed(request, since(&app, viewer, &from).await) };
         self.replaying = Some(replay.boxed());
         Ok(())
     }
@@ -131,10 +132,11 @@ impl Session {
     pub(super) async fn on_replayed(&mut self, replayed: Replayed) -> Result<(), End> {
         match replayed {
             Replayed::Resumed(request, Ok(replay)) => {
-                self.began = None;
+                let began = self.began.take();
                 self.reply(request, &Resumed { resumed: true, reason: None }).await?;
-                self.play(replay).await?;
-                let cursor = self.cursor.text(self.viewer().user);
+                self.play(replay, began.as_deref()).await?;
+                let (user, seal) = self.owner();
+                let cursor = self.cursor.text(user, seal);
                 self.write(frame(&ServerEvent::ResumeDone { cursor })).await?;
             }
             Replayed::Resumed(request, Err(NoReplay::Refused(reason))) => {
@@ -143,7 +145,7 @@ impl Session {
             Replayed::Resumed(request, Err(NoReplay::Failed(error))) => {
                 self.refuse(request, &error).await?;
             }
-            Replayed::Missing(Ok(replay)) => self.play(replay).await?,
+            Replayed::Missing(Ok(replay)) => self.play(replay, None).await?,
             Replayed::Resumed(_, Err(NoReplay::Revoked))
             | Replayed::Missing(Err(NoReplay::Revoked)) => {
                 return Err(Some(close::DEVICE_REVOKED));
@@ -157,19 +159,21 @@ impl Session {
         self.release()
     }
 
-    async fn play(&mut self, replay: Replay) -> Result<(), End> {
-        let Replay { from: mut at, items, onto } = replay;
+    /// What was written live since the connection `began`, if it resumes only now, is not written
+    /// again.
+    async fn play(&mut self, replay: Replay, began: Option<&Cursor>) -> Result<(), End> {
+        let Replay { from: mut at, items, onto, held: _held } = replay;
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let batch = items.by_ref().take(WRITE_BATCH).collect();
-            self.write_items(&mut at, batch).await?;
+            self.write_items(&mut at, began, batch).await?;
         }
         self.cursor = at.merged(&onto).merged(&self.cursor);
         if let Some((chat, until, outgoing)) = self.postponed.take() {
             // Whatever the log had of it has been written.
             self.cursor.advance(chat, until);
             let mut at = self.cursor.clone();
-            self.write_items(&mut at, vec![outgoing]).await?;
+            self.write_items(&mut at, None, vec![outgoing]).await?;
             self.cursor = at;
         }
         Ok(())
@@ -196,8 +200,8 @@ impl Session {
 }
 
 async fn since(app: &App, viewer: Viewer, from: &Cursor) -> Result<Replay, NoReplay> {
-    let onto = replay::position(app, viewer.user).await?;
-    replay::everything(app, viewer, from.clone(), onto, None).await
+    let standing = replay::standing(app, viewer.user).await?;
+    replay::everything(app, viewer, from.clone(), standing, None).await
 }
 
 /// Tries again while what it needs is away: a connection outlives that.

@@ -32,12 +32,15 @@ use super::{
     commands::{self, Done, Who},
     goodbye,
     handshake::{Begin, Place},
-    playing::{Rendered, Replayed, render},
+    playing::{Owner, Rendered, Replayed, render},
 };
 use crate::{
     app::App,
     auth::Caller,
-    hub::{Command as HubCommand, frames::frame},
+    hub::{
+        Command as HubCommand,
+        frames::{Part, frame},
+    },
     outlet::{Outgoing, Outlet},
     rate::{Bucket, Rate},
     replay::Viewer,
@@ -235,6 +238,11 @@ impl Session {
         }
     }
 
+    /// Whose cursors it writes.
+    pub(super) fn owner(&self) -> Owner {
+        (self.who.caller.user_id, self.app.seals.current())
+    }
+
     /// For whom replays are.
     pub(super) fn viewer(&self) -> Viewer {
         self.place.viewer(&self.who.caller, self.echo)
@@ -244,7 +252,7 @@ impl Session {
     async fn last_words(&mut self, code: u16) -> End {
         if code == close::DEVICE_REVOKED {
             while let Some(outgoing) = self.place.outlet.take() {
-                let owner = self.who.caller.user_id;
+                let owner = self.owner();
                 let Rendered::Frames(frames, ..) = render(&mut self.cursor, owner, outgoing) else {
                     continue;
                 };
@@ -309,11 +317,15 @@ impl Session {
     /// replayed.
     async fn write_queued(&mut self) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
+        let owner = self.owner();
         let mut missing = None;
         let write = async {
             for _ in 0..WRITE_BATCH {
                 let Some(outgoing) = outlet.take() else { break };
-                match render(&mut self.cursor, self.who.caller.user_id, outgoing) {
+                if let Some(began) = &mut self.began {
+                    begin_anew(began, &self.cursor, &outgoing);
+                }
+                match render(&mut self.cursor, owner, outgoing) {
                     Rendered::Frames(frames, request, added) => {
                         // Also after an error whose outcome was unknown: the message has its
                         // place, and a client that follows the chain must see it there.
@@ -342,20 +354,26 @@ impl Session {
         Ok(())
     }
 
-    /// Writes these in order and flushes once, `at` going along. They need no replay themselves.
+    /// Writes these in order and flushes once, `at` going along; all but those that were written
+    /// live since the connection `began`. They need no replay themselves.
     pub(super) async fn write_items(
         &mut self,
         at: &mut Cursor,
+        began: Option<&Cursor>,
         items: Vec<Outgoing>,
     ) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
-        let owner = self.who.caller.user_id;
+        let owner = self.owner();
         let write = async {
             for outgoing in items {
+                let live = began.is_some_and(|began| since(began, &self.cursor, &outgoing));
                 let Rendered::Frames(frames, request, _) = render(at, owner, outgoing) else {
                     continue;
                 };
                 paid(&mut self.owed, request);
+                if live {
+                    continue;
+                }
                 for frame in frames.into_iter().flatten() {
                     self.socket.feed(Message::Text(frame)).await?;
                 }
@@ -409,7 +427,8 @@ impl Session {
                 self.reply(frame.id, &natter_protocol::server::Empty {}).await
             }
             Ok(command) => {
-                let run = commands::run(self.app.clone(), Arc::clone(&self.who), frame.id, command);
+                let who = Arc::clone(&self.who);
+                let run = commands::run_in_time(self.app.clone(), who, frame.id, command);
                 let mut run = run.boxed();
                 // Most need nothing that is not at hand.
                 if let Some(done) = (&mut run).now_or_never() {
@@ -521,6 +540,23 @@ impl Session {
                 let _ = presence.typing_stop(chat, user_id, device_id).await;
             });
         }
+    }
+}
+
+/// Whether this was written by a connection that stands at `now`, since it stood at `began`.
+fn since(began: &Cursor, now: &Cursor, outgoing: &Outgoing) -> bool {
+    let Some(delivery) = outgoing.delivery() else { return false };
+    now.covers(delivery.feed, delivery.seq) && !began.covers(delivery.feed, delivery.seq)
+}
+
+/// A chat that is added begins anew: nothing of it after its beginning was written before, however
+/// far the connection had begun in its shard.
+fn begin_anew(began: &mut Cursor, now: &Cursor, outgoing: &Outgoing) {
+    if let Some(delivery) = outgoing.delivery()
+        && let Part::Begins(chat, after) = delivery.part
+        && !now.covers(delivery.feed, delivery.seq)
+    {
+        began.set(chat, after);
     }
 }
 

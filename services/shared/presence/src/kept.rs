@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use natter_protocol::ids::{DeviceId, UserId};
+use uuid::Uuid;
 
 use crate::{PresenceClient, PresenceError, node::millis};
 
@@ -8,12 +8,11 @@ use crate::{PresenceClient, PresenceError, node::millis};
 const BYTES: usize = 1024 * 1024;
 
 impl PresenceClient {
-    /// Keeps, for `ttl`, what a node needs to let a device in: opaque here, at most 1 MiB, or else
-    /// nothing is kept.
+    /// Keeps, for `ttl`, what a node needs to let the device of this key in: opaque here, at most
+    /// 1 MiB, or else nothing is kept.
     pub async fn keep_admission(
         &self,
-        user: UserId,
-        device: DeviceId,
+        device: Uuid,
         facts: &[u8],
         ttl: Duration,
     ) -> Result<(), PresenceError> {
@@ -21,22 +20,18 @@ impl PresenceClient {
             return Ok(());
         }
         let mut set = redis::cmd("SET");
-        set.arg(admission(user, device)).arg(facts).arg("PX").arg(millis(ttl));
+        set.arg(admission(device)).arg(facts).arg("PX").arg(millis(ttl));
         self.command("keep_admission", &set).await
     }
 
     /// What was kept for a device, if it was.
-    pub async fn kept_admission(
-        &self,
-        user: UserId,
-        device: DeviceId,
-    ) -> Result<Option<Vec<u8>>, PresenceError> {
+    pub async fn kept_admission(&self, device: Uuid) -> Result<Option<Vec<u8>>, PresenceError> {
         let mut get = redis::cmd("GET");
-        get.arg(admission(user, device));
+        get.arg(admission(device));
         self.command("kept_admission", &get).await
     }
 }
 
-fn admission(user: UserId, device: DeviceId) -> String {
-    format!("admission:{user}|{device}")
+fn admission(device: Uuid) -> String {
+    format!("admission:{device}")
 }

@@ -8,21 +8,27 @@
 //! anew, so no epoch is needed beside them.
 //!
 //! As text: the bases, a dot, the rest, each base64url without padding; numbers are LEB128. The
-//! first part is rendered once for all connections, the second for each.
+//! first part is rendered once for all connections, the second for each. The rest begins with a
+//! [`Seal`]: a cursor says what its user has been given already, so one that could be made up
+//! would get what was said in a chat before the user's part in it, or after it had ended.
 
-use std::sync::Arc;
+use std::{collections::HashMap, hash::Hasher as _, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use siphasher::sip::SipHasher24;
 
 use crate::{
     feed::{Feed, FeedKind},
     ids::{Seq, Shard, UserId},
 };
 
-/// Bytes of a cursor's text at most; longer ones are refused.
-pub const CURSOR_BYTES: usize = 16 * 1024;
+/// Bytes of a cursor's text at most; longer ones are refused. A feed that is ahead of the base takes
+/// about 18 of them.
+pub const CURSOR_BYTES: usize = 32 * 1024;
 /// The text's first byte; another one is another format.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const SEAL_BYTES: usize = 8;
 const SHARDS_MAX: usize = 1024;
 
 /// Up to where everything has been delivered, for each shard from 0 on.
@@ -64,6 +70,36 @@ impl Bases {
     }
 }
 
+/// Makes cursors that nobody else can make: SipHash-2-4 under a secret key, 64 bits, of the whole
+/// text and its owner.
+#[derive(Clone, Copy)]
+pub struct Seal([u8; 16]);
+
+impl Seal {
+    /// By a key, the same on every node.
+    #[must_use]
+    pub fn new(key: [u8; 16]) -> Self {
+        Self(key)
+    }
+
+    fn of(self, bases: &str, owner: UserId, rest: &[u8]) -> [u8; SEAL_BYTES] {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        // The text of bases cannot hold a dot, so no two cursors are hashed alike.
+        hasher.write(bases.as_bytes());
+        hasher.write(b".");
+        hasher.write(owner.0.as_bytes());
+        hasher.write(rest);
+        hasher.finish().to_le_bytes()
+    }
+}
+
+/// Without the key.
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seal").finish_non_exhaustive()
+    }
+}
+
 /// A feed as cursors name it: half of its id, which is random, tells a user's feeds apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -83,7 +119,7 @@ pub struct Cursor {
 /// A text that is no cursor of this user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// It was not made by a server of this version or an earlier one.
+    /// It was not made by a server of this deployment and version.
     #[error("not a cursor")]
     Malformed,
     /// It is another user's.
@@ -96,6 +132,33 @@ impl Cursor {
     #[must_use]
     pub fn at(bases: Arc<Bases>) -> Self {
         Self { bases, floors: Vec::new(), feeds: Vec::new() }
+    }
+
+    /// With each of these feeds, which are all that there are, at its place, or at the base where
+    /// that is further. As short as it can be: where most feeds of a shard stand is its floor.
+    #[must_use]
+    pub fn standing(bases: &Arc<Bases>, places: &[(Feed, Seq)]) -> Self {
+        let place = |&(feed, seq): &(Feed, Seq)| (feed, seq.max(bases.of(feed.shard)));
+        let mut counts: HashMap<(Shard, Seq), usize> = HashMap::new();
+        for (feed, seq) in places.iter().map(place) {
+            *counts.entry((feed.shard, seq)).or_default() += 1;
+        }
+        let mut floors: HashMap<Shard, (usize, Seq)> = HashMap::new();
+        for ((shard, seq), count) in counts {
+            let most = floors.entry(shard).or_default();
+            *most = (*most).max((count, seq));
+        }
+        let mut cursor = Self::at(Arc::clone(bases));
+        for (feed, seq) in places.iter().map(place) {
+            let floor = floors.get(&feed.shard).map_or(0, |(_, seq)| *seq);
+            if seq != floor {
+                cursor.feeds.push(Place { shard: feed.shard, tag: tag(feed), seq });
+            }
+        }
+        for (shard, (_, floor)) in floors {
+            cursor.raise(shard, floor);
+        }
+        cursor
     }
 
     /// The bases that it stands on.
@@ -156,8 +219,17 @@ impl Cursor {
         }
         self.bases = Arc::clone(bases);
         let bases = &self.bases;
-        self.feeds.retain(|place| place.seq > bases.of(place.shard));
         self.floors.retain(|(shard, seq)| *seq > bases.of(*shard));
+        let floors = &self.floors;
+        self.feeds.retain_mut(|place| {
+            let base = bases.of(place.shard);
+            if place.seq > base {
+                return true;
+            }
+            // One behind the floor is not where the floor is only because it is named no more.
+            place.seq = base;
+            floors.iter().any(|(shard, _)| *shard == place.shard)
+        });
         // Most connections are quiet most of the time, and then hold nothing.
         if self.feeds.is_empty() {
             self.feeds = Vec::new();
@@ -177,22 +249,30 @@ impl Cursor {
         for (shard, seq) in shards.chain(self.floors.iter().copied()) {
             merged.raise(shard, seq);
         }
-        for &place in self.feeds.iter().chain(&other.feeds) {
-            let level = merged.level(place.shard);
-            match merged.feeds.iter_mut().find(|known| known.tag == place.tag) {
-                Some(known) => known.seq = known.seq.max(place.seq),
-                None if place.seq > level => merged.feeds.push(place),
-                None => {}
+        for place in self.feeds.iter().chain(&other.feeds) {
+            let seq = self.place(place).max(other.place(place));
+            let known = merged.feeds.iter().any(|known| known.tag == place.tag);
+            if !known && seq != merged.level(place.shard) {
+                merged.feeds.push(Place { seq, ..*place });
             }
         }
         merged
     }
 
+    /// Where the feed stands here that another cursor may name.
+    fn place(&self, other: &Place) -> Seq {
+        let place = self.feeds.iter().find(|place| place.tag == other.tag);
+        place.map_or_else(|| self.level(other.shard), |place| place.seq)
+    }
+
     /// The second part of the text, for a user's own connection.
     #[must_use]
-    pub fn suffix(&self, owner: UserId) -> String {
-        let mut bytes = Vec::with_capacity(8 + 8 * self.floors.len() + 16 * self.feeds.len());
+    pub fn suffix(&self, owner: UserId, seal: Seal) -> String {
+        let head = 4 + SEAL_BYTES;
+        let mut bytes =
+            Vec::with_capacity(head + 8 + 8 * self.floors.len() + 16 * self.feeds.len());
         bytes.extend(owner_tag(owner));
+        bytes.extend([0; SEAL_BYTES]);
         put(&mut bytes, self.floors.len() as u64);
         for (shard, seq) in &self.floors {
             put(&mut bytes, u64::from(*shard));
@@ -203,27 +283,36 @@ impl Cursor {
             bytes.extend(tag.to_le_bytes());
             put(&mut bytes, *seq);
         }
+        let sealed = seal.of(self.bases.text(), owner, &bytes[head..]);
+        bytes[4..head].copy_from_slice(&sealed);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// The whole text.
     #[must_use]
-    pub fn text(&self, owner: UserId) -> String {
-        format!("{}.{}", self.bases.text(), self.suffix(owner))
+    pub fn text(&self, owner: UserId, seal: Seal) -> String {
+        format!("{}.{}", self.bases.text(), self.suffix(owner, seal))
     }
 
-    /// Reads a text.
+    /// Reads a text that was made under one of these seals.
     ///
     /// # Errors
     /// [`CursorError`] when it is none, or another user's.
-    pub fn parse(text: &str, owner: UserId) -> Result<Self, CursorError> {
-        let (bases, rest) = split(text).ok_or(CursorError::Malformed)?;
+    pub fn parse(text: &str, owner: UserId, seals: &[Seal]) -> Result<Self, CursorError> {
+        let (head, bases, rest) = split(text).ok_or(CursorError::Malformed)?;
         let seqs = read_bases(&bases).ok_or(CursorError::Malformed)?;
-        if rest.get(..4) != Some(&owner_tag(owner)) {
+        let (tag, rest) = rest.split_first_chunk().ok_or(CursorError::Malformed)?;
+        if *tag != owner_tag(owner) {
             return Err(CursorError::Foreign);
         }
+        let (sealed, rest) = rest.split_first_chunk().ok_or(CursorError::Malformed)?;
+        // Not in constant time: a guess that is right in part makes the next one no easier to
+        // tell, over a network, from 8 bytes compared at once.
+        if !seals.iter().any(|seal| seal.of(head, owner, rest) == *sealed) {
+            return Err(CursorError::Malformed);
+        }
         let mut cursor = Self::at(Arc::new(Bases::new(seqs)));
-        cursor.read_rest(&rest[4..]).ok_or(CursorError::Malformed)?;
+        cursor.read_rest(rest).ok_or(CursorError::Malformed)?;
         Ok(cursor)
     }
 
@@ -269,12 +358,13 @@ fn owner_tag(owner: UserId) -> [u8; 4] {
     (low as u32).to_le_bytes()
 }
 
-fn split(text: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+/// The bases as text and as bytes, and the rest.
+fn split(text: &str) -> Option<(&str, Vec<u8>, Vec<u8>)> {
     if text.len() > CURSOR_BYTES {
         return None;
     }
     let (bases, rest) = text.split_once('.')?;
-    Some((URL_SAFE_NO_PAD.decode(bases).ok()?, URL_SAFE_NO_PAD.decode(rest).ok()?))
+    Some((bases, URL_SAFE_NO_PAD.decode(bases).ok()?, URL_SAFE_NO_PAD.decode(rest).ok()?))
 }
 
 fn read_bases(bytes: &[u8]) -> Option<Box<[Seq]>> {
@@ -318,6 +408,8 @@ mod tests {
     use super::*;
     use crate::ids::ChatId;
 
+    const SEAL: Seal = Seal([7; 16]);
+
     fn bases(seqs: &[Seq]) -> Arc<Bases> {
         Arc::new(Bases::new(seqs.into()))
     }
@@ -342,6 +434,18 @@ mod tests {
     }
 
     #[test]
+    fn one_behind_the_floor_stays_behind_it() {
+        let [chats, own] = [0, 0].map(|shard| Feed::chat(shard, ChatId::generate()));
+        let mut cursor = Cursor::at(bases(&[10]));
+        cursor.raise(0, 100);
+        cursor.set(own, 20);
+        cursor.rebase(&bases(&[60]));
+        assert_eq!((cursor.position(own), cursor.position(chats)), (60, 100));
+        cursor.rebase(&bases(&[100]));
+        assert_eq!(cursor, Cursor::at(bases(&[100])));
+    }
+
+    #[test]
     fn two_are_merged_to_the_further_one_of_each_feed() {
         let [a, b, c] = [0, 0, 1].map(|shard| Feed::chat(shard, ChatId::generate()));
         // From a node that knew more of shard 0 and less of shard 1.
@@ -361,12 +465,54 @@ mod tests {
     #[test]
     fn others_cursors_are_refused() {
         let (ana, ben) = (UserId::generate(), UserId::generate());
-        let text = Cursor::at(bases(&[1])).text(ana);
-        assert_eq!(Cursor::parse(&text, ben), Err(CursorError::Foreign));
+        let text = Cursor::at(bases(&[1])).text(ana, SEAL);
+        assert_eq!(Cursor::parse(&text, ben, &[SEAL]), Err(CursorError::Foreign));
         for text in ["", ".", "AQ", "AQA.", &text[1..], &format!("{text}AAAA"), &"A".repeat(99_999)]
         {
-            assert!(Cursor::parse(text, ana).is_err(), "{text:.40}");
+            assert!(Cursor::parse(text, ana, &[SEAL]).is_err(), "{text:.40}");
         }
+    }
+
+    #[test]
+    fn a_standing_names_only_what_is_elsewhere() {
+        let feeds: Vec<Feed> = (0..100).map(|_| Feed::chat(0, ChatId::generate())).collect();
+        let mut places: Vec<_> = feeds.iter().map(|feed| (*feed, 50)).collect();
+        places[3].1 = 7;
+        places[4].1 = 80;
+        places[5].1 = 20;
+        let cursor = Cursor::standing(&bases(&[20]), &places);
+        for (feed, seq) in &places {
+            assert_eq!(cursor.position(*feed), (*seq).max(20));
+        }
+        assert_eq!((cursor.feeds.len(), cursor.floors.len()), (3, 1));
+        // Everybody at the base, but one.
+        let cursor = Cursor::standing(&bases(&[60]), &places);
+        assert_eq!((cursor.feeds.len(), cursor.floors.len()), (1, 0));
+        assert_eq!((cursor.position(feeds[4]), cursor.position(feeds[3])), (80, 60));
+    }
+
+    #[test]
+    fn nobody_else_makes_a_cursor() {
+        let ana = UserId::generate();
+        let (chat, other) = (Feed::chat(0, ChatId::generate()), Seal([8; 16]));
+        let mut cursor = Cursor::at(bases(&[100]));
+        let before = cursor.text(ana, SEAL);
+        cursor.set(chat, 120);
+        let text = cursor.text(ana, SEAL);
+        assert!(Cursor::parse(&text, ana, &[other, SEAL]).is_ok());
+        assert_eq!(Cursor::parse(&text, ana, &[other]), Err(CursorError::Malformed));
+        // Neither half counts with another half, nor with a byte changed.
+        let (bases, rest) = text.split_once('.').unwrap_or_default();
+        let earlier = Bases::new([0].into());
+        assert!(Cursor::parse(&format!("{}.{rest}", earlier.text()), ana, &[SEAL]).is_err());
+        let rest = URL_SAFE_NO_PAD.decode(rest).unwrap_or_default();
+        for place in 4..rest.len() {
+            let mut forged = rest.clone();
+            forged[place] ^= 1;
+            let forged = format!("{bases}.{}", URL_SAFE_NO_PAD.encode(forged));
+            assert!(Cursor::parse(&forged, ana, &[SEAL]).is_err(), "{place}");
+        }
+        assert!(Cursor::parse(&before, ana, &[SEAL]).is_ok());
     }
 
     proptest! {
@@ -381,18 +527,53 @@ mod tests {
             let mut cursor = Cursor::at(bases(&seqs));
             for (shard, seq) in floors { cursor.raise(shard, seq); }
             for (shard, id, seq) in feeds { cursor.set(Feed::chat(shard, uuid::Uuid::from_u128(id).into()), seq); }
-            let text = cursor.text(owner);
+            let text = cursor.text(owner, SEAL);
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)));
-            prop_assert_eq!(Cursor::parse(&text, owner), Ok(cursor));
+            prop_assert_eq!(Cursor::parse(&text, owner, &[SEAL]), Ok(cursor));
+        }
+
+        /// Whatever is named and whatever is behind: on every feed the merged one stands where the
+        /// further of the two stands, and going on to new bases never passes by an entry.
+        #[test]
+        fn merging_and_going_on_keep_every_place(
+            levels in prop::array::uniform4(0..50_u64),
+            places in prop::collection::vec((any::<bool>(), 0..6_usize, 0..100_u64), 0..12),
+            next in 0..80_u64,
+        ) {
+            let feeds: Vec<Feed> =
+                (0..7).map(|n| Feed::chat(0, uuid::Uuid::from_u128(n + 1).into())).collect();
+            let [mut one, mut two] = [(levels[0], levels[1]), (levels[2], levels[3])]
+                .map(|(base, floor)| {
+                    let mut cursor = Cursor::at(bases(&[base]));
+                    cursor.raise(0, floor);
+                    cursor
+                });
+            for (first, feed, seq) in places {
+                let cursor = if first { &mut one } else { &mut two };
+                cursor.set(feeds[feed], seq);
+            }
+            let mut merged = one.merged(&two);
+            for feed in &feeds {
+                prop_assert_eq!(merged.position(*feed), one.position(*feed).max(two.position(*feed)));
+            }
+            let before: Vec<Seq> = feeds.iter().map(|feed| merged.position(*feed)).collect();
+            merged.rebase(&bases(&[next.max(merged.bases().of(0))]));
+            for (feed, before) in feeds.iter().zip(before) {
+                prop_assert_eq!(merged.position(*feed), before.max(merged.bases().of(0)));
+            }
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "[A-Za-z0-9_.-]{0,80}", bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let owner = UserId(uuid::Uuid::nil());
-            let _ = Cursor::parse(&text, owner);
-            let made = URL_SAFE_NO_PAD.encode([&[0, 0, 0, 0][..], &bytes].concat());
-            let _ = Cursor::parse(&format!("{}.{made}", URL_SAFE_NO_PAD.encode(&bytes)), owner);
-            let _ = Cursor::parse(&format!("AQEF.{made}"), owner);
+            let _ = Cursor::parse(&text, owner, &[SEAL]);
+            // Sealed, so that what is behind the seal is read too.
+            for head in [URL_SAFE_NO_PAD.encode(&bytes), "AgEF".to_owned()] {
+                let sealed = SEAL.of(&head, owner, &bytes);
+                let rest = URL_SAFE_NO_PAD.encode([&[0; 4], &sealed[..], &bytes].concat());
+                let _ = Cursor::parse(&format!("{head}.{rest}"), owner, &[SEAL]);
+            }
+            prop_assert!(read_bases(&[2, 1, 5]).is_some(), "the second head is one");
         }
     }
 }
