@@ -72,6 +72,26 @@ impl BusConfig {
     }
 }
 
+/// What a URL logs in with.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Login {
+    Nobody,
+    Token(String),
+    User(String, String),
+}
+
+impl Login {
+    /// The first one among the servers counts for all.
+    pub(crate) fn of(servers: &[ServerAddr]) -> Self {
+        let named = servers.iter().find_map(|server| Some((server.username()?, server.password())));
+        match named {
+            Some((user, Some(password))) => Self::User(user.to_owned(), password.to_owned()),
+            Some((token, None)) => Self::Token(token.to_owned()),
+            None => Self::Nobody,
+        }
+    }
+}
+
 /// Without the URL, which may hold a password.
 impl fmt::Debug for BusConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,13 +253,10 @@ async fn options(
             let acks = acks.clone();
             async move { on_event(&event, &acks) }
         });
-    let login = servers.iter().find_map(|server| Some((server.username()?, server.password())));
-    options = match login {
-        Some((user, Some(password))) => {
-            options.user_and_password(user.to_owned(), password.to_owned())
-        }
-        Some((token, None)) => options.token(token.to_owned()),
-        None => options,
+    options = match Login::of(servers) {
+        Login::User(user, password) => options.user_and_password(user, password),
+        Login::Token(token) => options.token(token),
+        Login::Nobody => options,
     };
     if let Some(path) = &config.credentials {
         let text = tokio::fs::read_to_string(path).await.map_err(|error| {

@@ -317,6 +317,30 @@ async fn a_broker_that_comes_back_is_followed_on() -> Result<()> {
 }
 
 #[tokio::test]
+async fn both_connections_log_in_with_what_the_url_says() -> Result<()> {
+    let server = testing::nats_fresh().await?;
+    let conf = server.log().ancestors().nth(2).context("no folder")?.join("nats/nats.conf");
+    let open = std::fs::read_to_string(&conf)?;
+    for (lock, login) in [
+        ("authorization { token: \"a-token\" }", "a-token"),
+        ("authorization { user: ada, password: \"a-password\" }", "ada:a-password"),
+    ] {
+        std::fs::write(&conf, format!("{open}\n{lock}\n"))?;
+        server.terminate().await?;
+        server.launch().await?;
+        let config = BusConfig::new(server.url().replace("://", &format!("://{login}@")), "test");
+        let bus = Bus::connect(&config).await?;
+        eventually(async || Ok(bus.ping().await?)).await?;
+        let mut follower = Follower::new(config, bus, 1);
+        let up = async { while follower.next().await != FollowEvent::Connected(true) {} };
+        timeout(PATIENCE, up).await.with_context(|| format!("not let in by {lock}"))?;
+        let stranger = Bus::connect(&BusConfig::new(server.url(), "test")).await?;
+        assert!(stranger.ping().await.is_err());
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_the_log_has_cut_off_is_told_as_lost_and_never_passed_over() -> Result<()> {
     // Nothing comes live, and the follower does nothing while it is not asked for anything.
     let mut world = World::new(false).await?;

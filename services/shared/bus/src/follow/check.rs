@@ -2,8 +2,8 @@
 //! every followed feed of a shard is looked at.
 
 use super::{
-    Bus, BusError, DIGEST_SILENCE, Done, Feed, FollowEvent, Follower, Instant, LogState, Seq, Shard,
-    debug, log_of, reached,
+    Bus, BusError, DIGEST_SILENCE, Done, Feed, FollowEvent, Follower, Instant, LogState, Seq,
+    Shard, debug, log_of, reached,
 };
 
 /// Feeds whose heads are asked for at once.

@@ -28,7 +28,7 @@ use watermelon_proto::{
 };
 
 use super::chain::Arrival;
-use crate::{BusConfig, subjects};
+use crate::{BusConfig, client::Login, subjects};
 
 /// Batches waiting for the follower. When it is full the socket is not read, and a broker that
 /// cannot write for long drops us: the follower then repairs.
@@ -213,12 +213,12 @@ async fn connect_and_serve(
     sender: &mpsc::Sender<Incoming>,
     generation: u64,
 ) -> LinkEnd {
-    let address = match address(config, server) {
-        Ok(address) => address,
+    let (address, login) = match address(config, server) {
+        Ok(found) => found,
         Err(end) => return end,
     };
     if address.protocol() == Protocol::TLS || config.credentials.is_some() {
-        let login = match credentials(config).await {
+        let login = match credentials(config, login).await {
             Ok(login) => login,
             Err(end) => return end,
         };
@@ -232,7 +232,7 @@ async fn connect_and_serve(
         }
     } else {
         // `easy_connect` wants the system's certificates even where no TLS is spoken.
-        match timeout(CONNECT_TIMEOUT, connect_plain(config, &address)).await {
+        match timeout(CONNECT_TIMEOUT, connect_plain(config, &address, login)).await {
             Ok(Ok(connection)) => serve(connection, ops, sender, generation).await,
             Ok(Err(end)) => end,
             Err(_) => LinkEnd::ConnectTimeout,
@@ -240,16 +240,32 @@ async fn connect_and_serve(
     }
 }
 
-/// One of the configured servers, which go round.
-fn address(config: &BusConfig, server: usize) -> Result<ServerAddr, LinkEnd> {
+/// One of the configured servers, which go round, and what all of them are logged in to with.
+fn address(config: &BusConfig, server: usize) -> Result<(ServerAddr, Login), LinkEnd> {
+    let servers = config.servers().map_err(|error| LinkEnd::Config(error.to_string()))?;
     let urls: Vec<&str> = config.url.split(',').map(str::trim).collect();
     let url = urls[server % urls.len()];
     // The parser's own error may repeat the URL, which may hold a password.
-    url.parse().map_err(|_| LinkEnd::Config("not a NATS URL".to_owned()))
+    let address = url.parse().map_err(|_| LinkEnd::Config("not a NATS URL".to_owned()))?;
+    Ok((address, Login::of(&servers)))
 }
 
-async fn credentials(config: &BusConfig) -> Result<Option<AuthenticationMethod>, LinkEnd> {
-    let Some(path) = &config.credentials else { return Ok(None) };
+/// What TLS connections log in with: they know no tokens.
+async fn credentials(
+    config: &BusConfig,
+    login: Login,
+) -> Result<Option<AuthenticationMethod>, LinkEnd> {
+    let Some(path) = &config.credentials else {
+        return match login {
+            Login::Nobody => Ok(None),
+            Login::User(username, password) => {
+                Ok(Some(AuthenticationMethod::UserAndPassword { username, password }))
+            }
+            Login::Token(_) => Err(LinkEnd::Config(
+                "over TLS a token does not do: user and password, or a credentials file".to_owned(),
+            )),
+        };
+    };
     let text = tokio::fs::read_to_string(path)
         .await
         .map_err(|error| LinkEnd::Config(format!("credentials file: {error}")))?;
@@ -261,6 +277,7 @@ async fn credentials(config: &BusConfig) -> Result<Option<AuthenticationMethod>,
 async fn connect_plain(
     config: &BusConfig,
     address: &ServerAddr,
+    login: Login,
 ) -> Result<Connection<TcpStream, TcpStream>, LinkEnd> {
     let connecting = |error: &dyn std::fmt::Display| LinkEnd::Connect(error.to_string());
     let socket = connect_tcp(address).await.map_err(|e| connecting(&e))?;
@@ -271,13 +288,19 @@ async fn connect_plain(
         Ok(_) => return Err(LinkEnd::Connect("no INFO".to_owned())),
         Err(error) => return Err(connecting(&error)),
     }
+    let (auth_token, user) = match login {
+        Login::Nobody => (None, None),
+        Login::Token(token) => (Some(token), None),
+        Login::User(user, password) => (None, Some((user, password))),
+    };
+    let (username, password) = user.unzip();
     let connect = Connect {
         verbose: false,
         pedantic: false,
         require_tls: false,
-        auth_token: None,
-        username: address.username().map(str::to_owned),
-        password: address.password().map(str::to_owned),
+        auth_token,
+        username,
+        password,
         client_name: Some(format!("{} follow", config.name)),
         client_lang: "rust-natter",
         client_version: env!("CARGO_PKG_VERSION"),
