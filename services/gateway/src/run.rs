@@ -70,6 +70,7 @@ pub async fn run(
     let limits = Limits {
         connections: app.config.socket.connections_max as usize,
         head: app.config.socket.handshake(),
+        drain: app.config.drain(),
     };
     let served = serve(listener, router(app.clone()), limits, closing);
     let life = async {

@@ -92,10 +92,15 @@ pub async fn prepare(
     chat: ChatId,
     draft: Draft,
 ) -> Result<Preparation, WireError> {
-    let (client_msg_id, known_fresh) = check(&draft, OffsetDateTime::now_utc())?;
+    let (client_msg_id, age) = check(&draft, OffsetDateTime::now_utc())?;
     let feed = writable_feed(app, sender.card.id, chat).await?;
     let id = MessageId::derive(chat, sender.card.id, &client_msg_id);
-    if !known_fresh
+    let unheard = match age {
+        Age::New => true,
+        Age::Young => app.room.remembers(feed.shard),
+        Age::Unknown => false,
+    };
+    if !unheard
         && let Some(sent) = sent_before(app, feed, chat, sender.card.id, &client_msg_id).await?
     {
         return Ok(Preparation::Duplicate(sent));
@@ -199,8 +204,19 @@ pub async fn send_from_rest(
     sent(app, &prepared, published.seq, published.duplicate).await
 }
 
-/// The client's id for the message, and whether it is certainly younger than the broker's window.
-fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, bool), WireError> {
+/// What is known of a client id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// Made here just now: nobody can have sent it before.
+    New,
+    /// Certainly younger than the broker's window.
+    Young,
+    /// Nothing.
+    Unknown,
+}
+
+/// The client's id for the message, and how old it is.
+fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError> {
     let bad = |what: &str| WireError::new(ErrorCode::BadRequest, what);
     if draft.content.is_empty() {
         return Err(bad("content: is empty"));
@@ -213,7 +229,9 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, bool), WireError
     if draft.content.contains('\0') {
         return Err(bad("content: has a NUL character"));
     }
-    let Some(id) = &draft.client_msg_id else { return Ok((Uuid::now_v7().to_string(), true)) };
+    let Some(id) = &draft.client_msg_id else {
+        return Ok((Uuid::now_v7().to_string(), Age::New));
+    };
     if id.is_empty() || id.chars().count() > limits::CLIENT_MSG_ID_CHARS {
         return Err(bad("clientMsgId: not 1 to 64 characters"));
     }
@@ -225,8 +243,8 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, bool), WireError
     if made.is_some_and(|made| made > now_ms + FUTURE.as_millis() as u64) {
         return Err(bad("clientMsgId: made more than 3 minutes in the future"));
     }
-    let fresh = made.is_some_and(|made| made + FRESH.as_millis() as u64 >= now_ms);
-    Ok((id.clone(), fresh))
+    let young = made.is_some_and(|made| made + FRESH.as_millis() as u64 >= now_ms);
+    Ok((id.clone(), if young { Age::Young } else { Age::Unknown }))
 }
 
 /// The feed of a chat that the user may write to.
@@ -342,15 +360,15 @@ mod tests {
     #[test]
     fn only_ids_that_cannot_be_older_than_the_window_skip_the_look_up() {
         let now = OffsetDateTime::now_utc();
-        let fresh = |id: &str| check(&draft("x", Some(id)), now).map(|(_, fresh)| fresh);
-        assert_eq!(fresh(&uuid_v7_at(now)), Ok(true));
-        assert_eq!(fresh(&uuid_v7_at(now - Duration::from_secs(59))), Ok(true));
-        assert_eq!(fresh(&uuid_v7_at(now - Duration::from_secs(61))), Ok(false));
-        assert_eq!(fresh(&uuid_v7_at(now + Duration::from_secs(170))), Ok(true));
-        assert_eq!(fresh("my own"), Ok(false));
-        let future = fresh(&uuid_v7_at(now + Duration::from_mins(5)));
+        let age = |id: &str| check(&draft("x", Some(id)), now).map(|(_, age)| age);
+        assert_eq!(age(&uuid_v7_at(now)), Ok(Age::Young));
+        assert_eq!(age(&uuid_v7_at(now - Duration::from_secs(59))), Ok(Age::Young));
+        assert_eq!(age(&uuid_v7_at(now - Duration::from_secs(61))), Ok(Age::Unknown));
+        assert_eq!(age(&uuid_v7_at(now + Duration::from_secs(170))), Ok(Age::Young));
+        assert_eq!(age("my own"), Ok(Age::Unknown));
+        let future = age(&uuid_v7_at(now + Duration::from_mins(5)));
         assert_eq!(future.map_err(|error| error.code), Err(ErrorCode::BadRequest));
-        assert_eq!(check(&draft("x", None), now).map(|(_, fresh)| fresh), Ok(true));
+        assert_eq!(check(&draft("x", None), now).map(|(_, age)| age), Ok(Age::New));
     }
 
     #[test]

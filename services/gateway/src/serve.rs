@@ -13,7 +13,7 @@ use hyper_util::{
 use tokio::{
     net::TcpListener,
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, util::MapRequestLayer};
@@ -22,6 +22,8 @@ use tower::{Layer, util::MapRequestLayer};
 const NO_FILES: Duration = Duration::from_millis(100);
 /// How long answers in flight may take once the port closes.
 const CLOSING: Duration = Duration::from_secs(5);
+/// How long sockets may take over saying goodbye beyond the time that they have for draining.
+const GOODBYES: Duration = Duration::from_secs(2);
 
 /// What a connection may cost.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,8 @@ pub struct Limits {
     pub connections: usize,
     /// For the head of a request.
     pub head: Duration,
+    /// For sockets to end by themselves once the port closes.
+    pub drain: Duration,
 }
 
 /// A connection's place among those that may be open. Requests carry it, because an upgraded
@@ -37,8 +41,9 @@ pub struct Limits {
 #[derive(Clone, Debug)]
 pub struct Place(#[expect(dead_code, reason = "held, not looked at")] Arc<OwnedSemaphorePermit>);
 
-/// Accepts connections until `closing`, then lets calls in flight end. Sockets are upgraded
-/// connections and end by themselves.
+/// Accepts connections until `closing`, then lets calls in flight end, and waits for sockets, which
+/// are upgraded connections and end by themselves: one whose process ends while it says goodbye is
+/// reset, and its client does not learn why.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -100,5 +105,8 @@ pub async fn serve(
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(CLOSING, calls.shutdown()).await;
+    let calls = timeout(CLOSING, calls.shutdown());
+    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    let sockets = timeout(limits.drain + GOODBYES, places.acquire_many(all));
+    let _ = tokio::join!(calls, sockets);
 }
