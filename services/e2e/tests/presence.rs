@@ -94,6 +94,35 @@ async fn only_people_one_shares_a_chat_with() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_shares_no_chat_any_more_is_watched_no_more() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let group = ana.api(0).group("Three", &[&ben, &cleo]).await?.id;
+    let anas = ana.connect(0).await?;
+    assert_eq!(subscribe(&anas, &[ben.id, cleo.id]).await?.len(), 2);
+    let told = |of: UserId| -> Vec<serde_json::Value> {
+        anas.events("presence").into_iter().filter(|p| p["userId"] == json!(of)).collect()
+    };
+    // Told of both, she has heard all that there was of him before that of her.
+    let come_and_go =
+        async |person: &Person| -> Result<()> { person.connect(1).await?.close().await };
+    come_and_go(&ben).await?;
+    turns(&anas, ben.id, true).await?;
+    ben.api(1).post(&format!("/chats/{group}/leave"), json!({})).await?.expect(200)?;
+    soon("she hears no more of him", async || {
+        let (his, hers) = (told(ben.id).len(), told(cleo.id).len());
+        come_and_go(&ben).await?;
+        come_and_go(&cleo).await?;
+        soon("she has come and gone", async || Ok((told(cleo.id).len() >= hers + 2).then_some(())))
+            .await?;
+        Ok((told(ben.id).len() == his).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
 async fn devices_are_listed_as_they_are() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;

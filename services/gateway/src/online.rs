@@ -24,7 +24,14 @@ const SEEN_EVERY: Duration = Duration::from_secs(2);
 /// Devices whose "last seen" waits to be written.
 const SEEN_MAX: usize = 10_000;
 
-struct Change {
+enum Change {
+    Device(DeviceChange),
+    /// The user has left a chat, and may share none any more with those who watch them or whom
+    /// they watch.
+    Parted(UserId),
+}
+
+struct DeviceChange {
     user: UserId,
     device: DeviceId,
     shard: Shard,
@@ -48,12 +55,17 @@ impl Online {
 
     /// The device's first connection here has come. `shard` is that of its user's feed.
     pub fn connected(&self, user: UserId, device: DeviceId, shard: Shard) {
-        self.tell(Change { user, device, shard, online: true });
+        self.tell(Change::Device(DeviceChange { user, device, shard, online: true }));
     }
 
     /// The device's last connection here has gone.
     pub fn disconnected(&self, user: UserId, device: DeviceId, shard: Shard) {
-        self.tell(Change { user, device, shard, online: false });
+        self.tell(Change::Device(DeviceChange { user, device, shard, online: false }));
+    }
+
+    /// The user has left a chat.
+    pub fn parted(&self, user: UserId) {
+        self.tell(Change::Parted(user));
     }
 
     fn tell(&self, change: Change) {
@@ -84,7 +96,8 @@ pub async fn run(app: App, mut changes: Changes) {
             _ = look.tick() => look_after(&app).await,
             _ = write.tick() => write_seen(&app, &mut seen).await,
             change = changes.0.recv() => match change {
-                Some(change) => {
+                Some(Change::Parted(user)) => part(&app, user).await,
+                Some(Change::Device(change)) => {
                     if seen.len() < SEEN_MAX {
                         seen.insert(change.device, OffsetDateTime::now_utc());
                     }
@@ -101,8 +114,25 @@ pub async fn leave(app: &App) {
     let _ = app.presence.leave().await;
 }
 
-async fn tell(app: &App, change: &Change) {
-    let &Change { user, device, shard, online } = change;
+/// Those around the user who share no chat with each other any more hear no more of each other.
+/// When nobody can tell, they do not either: it may be asked for again.
+async fn part(app: &App, user: UserId) {
+    let (answer, around) = oneshot::channel();
+    app.hub.tell(Command::WatchedAround(user, answer)).await;
+    for (watcher, mut watched) in around.await.unwrap_or_default() {
+        let shared = app.store.shares_chat(watcher, &watched).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %causes(&error), "who shares a chat");
+            Vec::new()
+        });
+        watched.retain(|user| !shared.iter().any(|(other, _)| other == user));
+        if !watched.is_empty() {
+            app.hub.tell(Command::Unwatch(watcher, watched)).await;
+        }
+    }
+}
+
+async fn tell(app: &App, change: &DeviceChange) {
+    let &DeviceChange { user, device, shard, online } = change;
     let changed = if online {
         app.presence.connected(user, device).await
     } else {

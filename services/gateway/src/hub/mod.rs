@@ -121,6 +121,10 @@ pub enum Command {
     Watched(oneshot::Sender<Vec<UserId>>),
     /// What Redis knows of watched users.
     Found(Vec<Presence>),
+    /// Who watches a user's presence or is watched by them: each watcher with the watched.
+    WatchedAround(UserId, oneshot::Sender<Vec<(UserId, Vec<UserId>)>>),
+    /// The user shares no chat any more with these, and hears no more of their presence.
+    Unwatch(UserId, Vec<UserId>),
     /// For each of these, whether it is quiet, as far as digests have told.
     Quiet(Vec<Ask>, oneshot::Sender<Vec<Option<bool>>>),
     /// How a user stands.
@@ -309,6 +313,16 @@ impl FanOut {
                 for presence in presences {
                     self.show_presence(&presence);
                 }
+            }
+            Command::WatchedAround(user, answer) => {
+                let registry = self.read();
+                let connections = registry.user(user).map(|user| &user.connections[..]);
+                let connections = connections.unwrap_or_default().iter().map(|c| c.id);
+                let _ = answer.send(self.watchers.around(user, connections));
+            }
+            Command::Unwatch(watcher, users) => {
+                let change = self.watchers.forget(watcher, &users);
+                self.watch(change);
             }
             Command::Quiet(asks, answer) => {
                 let quiet =
@@ -549,6 +563,7 @@ impl FanOut {
             && kind.ends_membership()
         {
             self.leave(user, chat, arrival.seq);
+            self.online.parted(user);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which connections want to hear of whose presence. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use natter_protocol::{
     feed::Feed,
@@ -64,6 +64,41 @@ impl Watchers {
         self.subscribe(watcher, &[])
     }
 
+    /// Who watches the user, who has these connections, or is watched by the user: each watcher
+    /// with those that they watch.
+    #[must_use]
+    pub fn around(
+        &self,
+        user: UserId,
+        connections: impl Iterator<Item = ConnectionId>,
+    ) -> Vec<(UserId, Vec<UserId>)> {
+        let watched = self.watched.get(&user).map(|watched| &watched.watchers[..]);
+        let watchers = watched.unwrap_or_default().iter().map(|(other, _)| (*other, user));
+        let watching = connections.filter_map(|connection| self.by_connection.get(&connection));
+        let watching = watching.flatten().map(|other| (user, *other));
+        let mut around: HashMap<UserId, HashSet<UserId>> = HashMap::new();
+        for (watcher, other) in watchers.chain(watching) {
+            around.entry(watcher).or_default().insert(other);
+        }
+        around.into_iter().map(|(watcher, users)| (watcher, users.into_iter().collect())).collect()
+    }
+
+    /// None of the user's connections hears of these any more.
+    pub fn forget(&mut self, watcher: UserId, users: &[UserId]) -> Change {
+        let mut change = Change::default();
+        for user in users {
+            let watched = self.watched.get(user).map(|watched| &watched.watchers[..]);
+            let of = watched.unwrap_or_default().iter().filter(|(other, _)| *other == watcher);
+            for connection in of.copied().collect::<Vec<_>>() {
+                if let Some(watching) = self.by_connection.get_mut(&connection.1) {
+                    watching.retain(|other| other != user);
+                }
+                change.unwatch.extend(self.remove(connection, *user));
+            }
+        }
+        change
+    }
+
     /// Takes in that the user is online, or is not. Answers who must be told.
     pub fn changed(&mut self, user: UserId, online: bool) -> Vec<Watcher> {
         match self.watched.get_mut(&user) {
@@ -110,5 +145,25 @@ mod tests {
         assert_eq!(watchers.unsubscribe(one), Change::default());
         assert_eq!(watchers.unsubscribe(two).unwatch, [feed]);
         assert!(watchers.users().is_empty());
+    }
+
+    #[test]
+    fn whoever_shares_nothing_any_more_hears_nothing_any_more() {
+        let mut watchers = Watchers::default();
+        let [ana, ben, cleo] = [0; 3].map(|_| UserId::generate());
+        let of = |user| (user, Feed::user(0, user));
+        let (phone, tablet) = ((ana, ConnectionId::generate()), (ana, ConnectionId::generate()));
+        watchers.subscribe(phone, &[of(ben), of(cleo)]);
+        watchers.subscribe(tablet, &[of(ben)]);
+        let bens = (ben, ConnectionId::generate());
+        watchers.subscribe(bens, &[of(ana)]);
+        let mut around = watchers.around(ben, [bens.1].into_iter());
+        around.sort_by_key(|(watcher, _)| *watcher != ana);
+        assert_eq!(around, [(ana, vec![ben]), (ben, vec![ana])]);
+        assert_eq!(watchers.forget(ana, &[ben]).unwatch, [Feed::user(0, ben)]);
+        assert!(watchers.changed(ben, true).is_empty());
+        assert_eq!(watchers.changed(cleo, true), [phone]);
+        assert_eq!(watchers.unsubscribe(phone).unwatch, [Feed::user(0, cleo)]);
+        assert_eq!(watchers.unsubscribe(tablet), Change::default());
     }
 }
