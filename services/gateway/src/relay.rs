@@ -7,6 +7,7 @@ use natter_protocol::{
     feed::{Entry, Feed},
     ids::Seq,
 };
+use natter_runtime::causes;
 use natter_store::Store;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -37,8 +38,7 @@ impl Relay {
         match timeout(LIMIT, self.store.relay(lane, publish)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, %lane, "not relayed, left to the worker");
+                tracing::warn!(error = %causes(&error), %lane, "not relayed, left to the worker");
             }
             Err(_) => tracing::warn!(%lane, "not relayed in time, left to the worker"),
         }
