@@ -1,11 +1,14 @@
 //! REST, and the frames of the socket, as any client would read them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{StreamExt, future::try_join_all};
 use natter_protocol::ids::{ChatId, Seq, UserId};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{client::IntoClientRequest, http::HeaderValue},
@@ -20,6 +23,10 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How long one answer may take.
 pub const ANSWER: Duration = Duration::from_secs(10);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often something is tried: for 2 minutes, when nobody answers.
+const TRIES: usize = 240;
 /// Entries of a page of history.
 const PAGE: usize = 200;
 /// Pages of one chat's history.
@@ -76,6 +83,22 @@ impl Rest {
         }
     }
 
+    /// That there is a gateway at each address: whoever mistyped one is not to wait for minutes.
+    pub async fn greet(&self) -> Result<(), CheckError> {
+        let greet = self.gateways.iter().map(async |gateway| {
+            let path = format!("{gateway}/v1/openapi.json");
+            let began = Instant::now();
+            while self.http.get(&path).send().await.is_err() {
+                if began.elapsed() > ANSWER {
+                    return Err(CheckError::NoAnswer { path });
+                }
+                sleep(AGAIN).await;
+            }
+            Ok(())
+        });
+        try_join_all(greet).await.map(drop)
+    }
+
     /// Again and again until it is answered, on one gateway after the other; for about 2 minutes.
     pub async fn insist(
         &self,
@@ -84,14 +107,15 @@ impl Rest {
         token: Option<&str>,
         body: Option<Value>,
     ) -> Result<Value, CheckError> {
-        for attempt in 0..240 {
+        for attempt in 0..TRIES {
             match self.call(attempt, method.clone(), path, token, body.clone()).await {
                 Answer::Ok(value) => return Ok(value),
                 Answer::Refused(status, problem) => {
                     let code = problem["code"].as_str().unwrap_or_default().to_owned();
-                    return Err(CheckError::Refused { path: path.to_owned(), status, code });
+                    let (path, unsure) = (path.to_owned(), attempt > 0);
+                    return Err(CheckError::Refused { path, status, code, unsure });
                 }
-                Answer::None => tokio::time::sleep(Duration::from_millis(500)).await,
+                Answer::None => sleep(AGAIN).await,
             }
         }
         Err(CheckError::NoAnswer { path: path.to_owned() })
@@ -107,7 +131,7 @@ impl Rest {
         mut after: Seq,
     ) -> Result<Vec<Entry>, CheckError> {
         let mut entries = Vec::new();
-        let mut patience = 240;
+        let mut patience = TRIES;
         for _ in 0..PAGES {
             let path = format!("/chats/{chat}/messages?after={after}&limit={PAGE}");
             let get = reqwest::Method::GET;
@@ -115,11 +139,11 @@ impl Rest {
                 Answer::Ok(page) if page["partial"] != true => page,
                 Answer::Refused(status, problem) => {
                     let code = problem["code"].as_str().unwrap_or_default().to_owned();
-                    return Err(CheckError::Refused { path, status, code });
+                    return Err(CheckError::Refused { path, status, code, unsure: false });
                 }
                 Answer::Ok(_) | Answer::None if patience > 0 => {
                     patience -= 1;
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    sleep(AGAIN).await;
                     continue;
                 }
                 Answer::Ok(_) | Answer::None => return Err(CheckError::NoAnswer { path }),

@@ -1,37 +1,53 @@
+//! What was done, counted by what came of it.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// What devices did, and what came of it.
+use crate::observations::{Attempt, Kind, Operation, Outcome, Told};
+
+/// What became of the devices' connections.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub(crate) acked: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) unknown: AtomicU64,
-    pub(crate) connects: AtomicU64,
-    pub(crate) refused_connects: AtomicU64,
-    pub(crate) cut: AtomicU64,
-    pub(crate) closed: AtomicU64,
-    pub(crate) resumed: AtomicU64,
-    pub(crate) not_resumed: AtomicU64,
-    pub(crate) joins: AtomicU64,
-    pub(crate) leaves: AtomicU64,
-    pub(crate) typed: AtomicU64,
+    pub connects: AtomicU64,
+    pub refused_connects: AtomicU64,
+    pub cut: AtomicU64,
+    pub closed: AtomicU64,
 }
 
-/// The same at one moment.
+/// Operations of one kind. Those that are still under way count as unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcomes {
+    /// All of them.
+    pub invoked: u64,
+    /// Done, as the cluster said.
+    pub ok: u64,
+    /// Refused, as the cluster said.
+    pub failed: u64,
+    /// The rest: no answer has come, or one that says that nobody knows.
+    pub unknown: u64,
+}
+
+/// What was done until one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Sends that were acked for the first time.
-    pub acked: u64,
-    /// Sends that were acked as sent before.
+    /// Attempts to send over a socket.
+    pub sends: Outcomes,
+    /// Attempts to send by REST.
+    pub rest_sends: Outcomes,
+    /// Of those that are ok, how many were recognised as sent before.
     pub duplicates: u64,
-    /// Sends that were refused, and are not stored.
-    pub failed: u64,
-    /// Sends of which nobody knows.
-    pub unknown: u64,
+    /// Typing started or stopped.
+    pub typing: Outcomes,
+    /// Chats joined.
+    pub joins: Outcomes,
+    /// Chats left.
+    pub leaves: Outcomes,
+    /// Connections that came with a cursor; failed when it was not resumed from.
+    pub resumes: Outcomes,
+    /// Devices revoked.
+    pub revocations: Outcomes,
     /// Connections that got their `ready`.
     pub connects: u64,
     /// Connections that did not.
@@ -40,39 +56,53 @@ pub struct Counts {
     pub cut: u64,
     /// Connections that ended otherwise.
     pub closed: u64,
-    /// Connections that were resumed.
-    pub resumed: u64,
-    /// Connections that asked for it and were not.
-    pub not_resumed: u64,
-    /// Chats joined.
-    pub joins: u64,
-    /// Chats left.
-    pub leaves: u64,
-    /// Typing told.
-    pub typed: u64,
 }
 
 impl Tally {
-    pub(crate) fn add(counter: &AtomicU64) {
+    pub fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
+}
 
-    pub(crate) fn counts(&self) -> Counts {
+impl Outcomes {
+    /// An operation done, refused, or neither as far as anybody knows.
+    fn count(&mut self, ok: bool, failed: bool) {
+        self.invoked += 1;
+        self.ok += u64::from(ok);
+        self.failed += u64::from(failed);
+        self.unknown += u64::from(!ok && !failed);
+    }
+}
+
+impl Counts {
+    /// Of what was recorded so far.
+    pub(crate) fn of(attempts: &[Attempt], operations: &[Operation], tally: &Tally) -> Self {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            acked: get(&self.acked),
-            duplicates: get(&self.duplicates),
-            failed: get(&self.failed),
-            unknown: get(&self.unknown),
-            connects: get(&self.connects),
-            refused_connects: get(&self.refused_connects),
-            cut: get(&self.cut),
-            closed: get(&self.closed),
-            resumed: get(&self.resumed),
-            not_resumed: get(&self.not_resumed),
-            joins: get(&self.joins),
-            leaves: get(&self.leaves),
-            typed: get(&self.typed),
+        let mut counts = Self {
+            connects: get(&tally.connects),
+            refused_connects: get(&tally.refused_connects),
+            cut: get(&tally.cut),
+            closed: get(&tally.closed),
+            ..Self::default()
+        };
+        for attempt in attempts {
+            let by_socket = attempt.turn.is_some();
+            let sends = if by_socket { &mut counts.sends } else { &mut counts.rest_sends };
+            let acked = matches!(attempt.outcome, Outcome::Acked { .. });
+            sends.count(acked, attempt.outcome == Outcome::Failed);
+            let duplicate = matches!(attempt.outcome, Outcome::Acked { duplicate: true, .. });
+            counts.duplicates += u64::from(duplicate);
         }
+        for Operation { kind, told, .. } in operations {
+            let outcomes = match kind {
+                Kind::Join => &mut counts.joins,
+                Kind::Leave => &mut counts.leaves,
+                Kind::Typing => &mut counts.typing,
+                Kind::Resume => &mut counts.resumes,
+                Kind::Revoke => &mut counts.revocations,
+            };
+            outcomes.count(*told == Told::Ok, matches!(told, Told::Failed(_)));
+        }
+        counts
     }
 }

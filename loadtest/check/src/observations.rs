@@ -33,8 +33,19 @@ pub struct Attempt {
     pub text: Text,
     /// When it was asked for, in microseconds of the run.
     pub invoked: u64,
+    /// Its turn on a connection; none for one by REST.
+    pub turn: Option<Turn>,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// A place among the requests of one connection, which go out one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// Which connection of the run.
+    pub connection: u64,
+    /// The request's number there; they grow.
+    pub number: u64,
 }
 
 /// What came of an attempt.
@@ -53,7 +64,50 @@ pub enum Outcome {
     },
     /// The cluster said that it is not.
     Failed,
-    /// Nobody knows: the connection went, or no answer came.
+    /// Nobody knows: the connection went, or no answer has come.
+    Unknown,
+}
+
+/// Something that was asked for, and is no sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// What.
+    pub kind: Kind,
+    /// By whom.
+    pub user: UserId,
+    /// Where, if in a chat.
+    pub chat: Option<ChatId>,
+    /// When, in microseconds of the run.
+    pub invoked: u64,
+    /// What came of it. A join, a leave or a revocation is tried again while it gets no answer;
+    /// this is what came of it in the end.
+    pub told: Told,
+}
+
+/// What an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A user joins a chat.
+    Join,
+    /// A user leaves a chat.
+    Leave,
+    /// A device starts or stops to type.
+    Typing,
+    /// A device comes back with a cursor.
+    Resume,
+    /// A device loses its right to be here.
+    Revoke,
+}
+
+/// What came of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It was done.
+    Ok,
+    /// It was refused, with this code.
+    Failed(String),
+    /// Nobody knows: the connection went, or no answer has come.
     Unknown,
 }
 
@@ -113,8 +167,11 @@ pub struct Device {
     pub name: String,
     /// What it went through, each with its time in microseconds of the run.
     pub seen: Vec<(u64, Seen)>,
-    /// When its revocation was confirmed.
+    /// When its revocation was confirmed, in microseconds of the run; none for one that was not
+    /// revoked.
     pub revoked: Option<u64>,
+    /// In the end, with the cluster left alone, it could not come back, or not send.
+    pub shut_out: bool,
 }
 
 /// A chat.
@@ -131,8 +188,10 @@ pub struct Chat {
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observations {
-    /// What was asked for.
+    /// What was to be sent.
     pub attempts: Vec<Attempt>,
+    /// What else was asked for.
+    pub operations: Vec<Operation>,
     /// Who was told what.
     pub devices: Vec<Device>,
     /// What there is.

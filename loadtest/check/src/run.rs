@@ -1,7 +1,10 @@
 //! A run: users, chats, devices, their work; then quiet, and everything read back.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,11 +23,14 @@ use uuid::Uuid;
 
 use crate::{
     SeededFault,
+    asked::{Draft, acked},
     client::{Rest, id, send_body},
-    counts::{Counts, Tally},
-    device::{self, Shared},
-    observations::{Attempt, Chat, Device, Observations, Outcome, Seen, Text, digest},
+    counts::Counts,
+    device::Driver,
+    moves::Moves,
+    observations::{Chat, Device, Kind, Observations, Outcome, Seen, Told},
     seeded,
+    shared::{Known, Shared, lock},
     verify::{Verdict, verify},
 };
 
@@ -37,13 +43,15 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Plan {
     /// `http://host:port` of each gateway, or of a load balancer.
     pub gateways: Vec<String>,
-    /// Users; 3 at least.
+    /// Users: 3 to 1,000.
     pub users: usize,
-    /// Devices of each.
+    /// Devices of each: 1 to 100; one of them is revoked only where there are 2.
     pub devices: usize,
-    /// Groups, every second one open to join; besides, some one-to-ones.
+    /// Groups, up to 1,000, every second one open to join; besides, at most three one-to-ones. Only
+    /// open ones are joined and left.
     pub groups: usize,
-    /// Sends per second of all devices together, about.
+    /// What all devices do together in a second, about; most of it is sending. Above 0, up to
+    /// 10,000.
     pub rate: f64,
     /// What chance follows.
     pub seed: u64,
@@ -65,6 +73,17 @@ impl Default for Plan {
     }
 }
 
+impl Plan {
+    fn check(&self) -> Result<(), CheckError> {
+        let plan = |sound: bool, needs| if sound { Ok(()) } else { Err(CheckError::Plan(needs)) };
+        plan(!self.gateways.is_empty(), "a gateway")?;
+        plan((3..=1_000).contains(&self.users), "3 to 1,000 users")?;
+        plan((1..=100).contains(&self.devices), "1 to 100 devices for each user")?;
+        plan(self.groups <= 1_000, "at most 1,000 groups")?;
+        plan(self.rate > 0.0 && self.rate <= 10_000.0, "a rate above 0, up to 10,000")
+    }
+}
+
 /// Why a run could not be made, or brought to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
@@ -83,6 +102,8 @@ pub enum CheckError {
         status: u16,
         /// The problem's code.
         code: String,
+        /// A try before was not answered, so what was asked for may be done.
+        unsure: bool,
     },
     /// A gateway has not answered for minutes.
     #[error("{path} was not answered")]
@@ -93,6 +114,10 @@ pub enum CheckError {
     /// An answer that says something else than the protocol.
     #[error("{0} was answered by something else")]
     Unexpected(&'static str),
+    /// Nothing was seen that the wanted fault of the observer could spoil, so the verdict says
+    /// nothing about the checker.
+    #[error("too little was seen for the fault {0:?} to spoil it")]
+    NothingToSpoil(SeededFault),
 }
 
 /// What came of it.
@@ -116,10 +141,17 @@ pub struct Run {
     shared: Arc<Shared>,
     people: Vec<Person>,
     chats: Vec<Made>,
-    devices: Vec<Arc<Mutex<Device>>>,
+    devices: Vec<Driven>,
+    moves: Vec<Moves>,
     working: watch::Sender<bool>,
     tasks: JoinSet<()>,
     began: Instant,
+}
+
+/// A device, and whether it is in place: see [`Driver::settled`].
+struct Driven {
+    device: Arc<Mutex<Device>>,
+    settled: Arc<AtomicBool>,
 }
 
 struct Person {
@@ -137,27 +169,23 @@ impl Run {
     /// Registers users, connects their devices, makes the chats, and sets everybody to work.
     ///
     /// # Errors
-    /// When the cluster refuses that, or does not answer for minutes.
+    /// When the plan is beyond its bounds, nobody is at one of the addresses (10 s), or the cluster
+    /// refuses, or does not answer for minutes.
     pub async fn start(plan: Plan) -> Result<Self, CheckError> {
-        if plan.gateways.is_empty() || plan.users < 3 || plan.devices == 0 {
-            return Err(CheckError::Plan("a gateway, three users, and a device for each"));
-        }
+        plan.check()?;
         let rest = Rest::new(plan.gateways.clone())?;
+        rest.greet().await?;
         let names = (0..plan.users).map(|n| register(&rest, n, plan.devices));
         let people = try_join_all(names).await?;
         let (working, work) = watch::channel(true);
         let mut run = Self {
-            shared: Arc::new(Shared {
-                began: Instant::now(),
-                tally: Tally::default(),
-                attempts: Mutex::default(),
-                chats: Mutex::default(),
-            }),
+            shared: Arc::new(Shared::new()),
             plan,
             rest,
             people,
             chats: Vec::new(),
             devices: Vec::new(),
+            moves: Vec::new(),
             working,
             tasks: JoinSet::new(),
             began: Instant::now(),
@@ -174,23 +202,30 @@ impl Run {
             for (m, token) in person.tokens.iter().enumerate() {
                 let name = format!("user {n}, device {m}");
                 let (user, seen) = (person.id, Vec::new());
-                let device = Arc::new(Mutex::new(Device { user, name, seen, revoked: None }));
-                self.devices.push(Arc::clone(&device));
-                let driver = device::Driver {
-                    rest: self.rest.clone(),
+                let device = Device { user, name, seen, revoked: None, shut_out: false };
+                let device = Arc::new(Mutex::new(device));
+                let (rest, shared) = (self.rest.clone(), Arc::clone(&self.shared));
+                let moves = (m == 0 && n > 0)
+                    .then(|| Moves::new(user, token.clone(), rest.clone(), Arc::clone(&shared)));
+                self.moves.extend(moves.clone());
+                let settled = Arc::default();
+                let driver = Driver {
+                    rest,
                     token: token.clone(),
-                    device,
-                    shared: Arc::clone(&self.shared),
+                    device: Arc::clone(&device),
+                    shared,
                     work: work.clone(),
-                    moves: (m == 0 && n > 0).then(Arc::default),
-                    pace: Duration::from_secs_f64(count as f64 / self.plan.rate.max(0.1)),
+                    settled: Arc::clone(&settled),
+                    moves,
+                    pace: Duration::from_secs_f64(count as f64 / self.plan.rate),
                     rng: StdRng::seed_from_u64(self.plan.seed ^ (n * 1_000 + m) as u64),
                 };
+                self.devices.push(Driven { device, settled });
                 self.tasks.spawn(driver.run());
             }
         }
         let connected = async {
-            while self.devices.iter().any(|device| lock(device).seen.is_empty()) {
+            while self.devices.iter().any(|driven| lock(&driven.device).seen.is_empty()) {
                 sleep(LOOK).await;
             }
         };
@@ -219,7 +254,7 @@ impl Run {
         let mut chats = self.shared.chats();
         for Made { id, open, founders } in &self.chats {
             let founders = founders.iter().map(|user| self.people[*user].id).collect();
-            chats.push(device::Known { id: *id, open: *open, members: founders });
+            chats.push(Known { id: *id, open: *open, members: founders });
         }
         Ok(())
     }
@@ -240,32 +275,35 @@ impl Run {
     /// What was done so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.shared.tally.counts()
+        self.shared.counts()
     }
 
-    /// Ends one device's right to be here, of a user who has another one.
-    ///
-    /// # Errors
-    /// When the cluster refuses, or does not answer for minutes.
-    pub async fn revoke_one(&self) -> Result<(), CheckError> {
+    /// Ends one device's right to be here, of a user who has another one. It is insisted on for
+    /// about 2 minutes; that it was not done then is for the verdict to tell.
+    pub async fn revoke_one(&self) {
         if self.plan.devices < 2 {
-            return Ok(());
+            return;
         }
-        let token = &self.people[1].tokens[1];
-        match self.rest.insist(Method::POST, "/auth/logout", Some(token), None).await {
-            // It had been done by an attempt that was not answered.
-            Ok(_) | Err(CheckError::Refused { status: 401, .. }) => {}
-            Err(error) => return Err(error),
+        let Person { id, tokens } = &self.people[1];
+        let operation = self.shared.operation(Kind::Revoke, *id, None);
+        let path = "/auth/logout";
+        let done = match self.rest.insist(Method::POST, path, Some(&tokens[1]), None).await {
+            // It had been done by a try that was not answered.
+            Err(CheckError::Refused { status: 401, unsure: true, .. }) => Ok(()),
+            done => done.map(drop),
+        };
+        if done.is_ok() {
+            let at = self.shared.now();
+            lock(&self.devices[self.plan.devices + 1].device).revoked = Some(at);
         }
-        let at = self.shared.now();
-        lock(&self.devices[self.plan.devices + 1]).revoked = Some(at);
-        Ok(())
+        self.shared.told(operation, Told::from(done));
     }
 
     /// Ends the work, waits until everybody has everything, reads all back, and verifies.
     ///
     /// # Errors
-    /// When the cluster cannot be asked for minutes.
+    /// When the cluster cannot be asked for minutes, or there is nothing for the wanted fault to
+    /// spoil.
     pub async fn finish(self) -> Result<Report, CheckError> {
         self.observed().await.map(|(report, _)| report)
     }
@@ -277,41 +315,59 @@ impl Run {
     pub async fn observed(mut self) -> Result<(Report, Observations), CheckError> {
         let seconds = self.began.elapsed().as_secs_f64();
         let _ = self.working.send(false);
-        self.quiesce().await?;
+        self.settle().await;
+        self.quiesce().await;
         let mut seen = self.read_back().await?;
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
-        if let Some(fault) = self.plan.fault {
-            seeded::spoil(&mut seen, fault, self.plan.seed);
+        if let Some(fault) = self.plan.fault
+            && !seeded::spoil(&mut seen, fault, self.plan.seed)
+        {
+            return Err(CheckError::NothingToSpoil(fault));
         }
         let (seed, counts) = (self.plan.seed, self.counts());
         Ok((Report { seed, seconds, counts, verdict: verify(&seen) }, seen))
     }
 
+    /// Until nobody is between two chats any more, and every device that may be here is, and could
+    /// send a last word; or too much time has passed, and the verdict tells who is not.
+    async fn settle(&self) {
+        let out = || {
+            self.devices.iter().filter(|Driven { device, settled }| {
+                lock(device).revoked.is_none() && !settled.load(Ordering::Relaxed)
+            })
+        };
+        let everybody = async {
+            while self.moves.iter().any(Moves::under_way) || out().next().is_some() {
+                sleep(LOOK).await;
+            }
+        };
+        if timeout(QUIET, everybody).await.is_err() {
+            for Driven { device, .. } in out() {
+                lock(device).shut_out = true;
+            }
+        }
+    }
+
     /// A last message in each chat, until all who are in it have it; or too much time has passed,
     /// and the verdict tells who has not.
-    async fn quiesce(&self) -> Result<(), CheckError> {
+    async fn quiesce(&self) {
         let mut marks: Vec<(ChatId, Seq, Vec<UserId>)> = Vec::new();
         for chat in &self.chats {
             // The founder never leaves.
             let (token, sender) = (&self.people[0].tokens[0], self.people[0].id);
-            let (client_msg_id, content) = (Uuid::now_v7().to_string(), "the end");
+            let (client_msg_id, content) = (Uuid::now_v7().to_string(), "the end".to_owned());
+            let body = send_body(&client_msg_id, &content);
+            let draft = Draft { chat: chat.id, client_msg_id, content };
+            let attempt = self.shared.attempt(draft.attempt(sender, None, &self.shared));
             let path = format!("/chats/{}/messages", chat.id);
-            let invoked = self.shared.now();
-            let body = send_body(&client_msg_id, content);
-            let sent = self.rest.insist(Method::POST, &path, Some(token), Some(body)).await?;
-            let (seq, id) = (sent["seq"].as_u64(), id(&sent["id"]));
-            let (Some(seq), Some(id)) = (seq, id) else {
-                return Err(CheckError::Unexpected("a message"));
+            let sent = self.rest.insist(Method::POST, &path, Some(token), Some(body)).await;
+            let outcome = sent.ok().and_then(|sent| acked(&sent, &self.shared));
+            let Some(outcome @ Outcome::Acked { seq, .. }) = outcome else {
+                lock(&self.devices[0].device).shut_out = true;
+                continue;
             };
-            let duplicate = sent["duplicate"] == true;
-            let at = self.shared.now();
-            self.shared.attempts().push(Attempt {
-                chat: chat.id,
-                text: Text { sender, client_msg_id, digest: digest(content) },
-                invoked,
-                outcome: Outcome::Acked { id, seq, duplicate, at },
-            });
+            self.shared.settle(attempt, outcome);
             let known = self.shared.chats();
             let members = known.iter().find(|known| known.id == chat.id);
             marks.push((chat.id, seq, members.map(|m| m.members.clone()).unwrap_or_default()));
@@ -322,11 +378,10 @@ impl Run {
             }
         };
         let _ = timeout(QUIET, everybody).await;
-        Ok(())
     }
 
     fn have(&self, chat: ChatId, seq: Seq, members: &[UserId]) -> bool {
-        self.devices.iter().map(|device| lock(device)).all(|device| {
+        self.devices.iter().map(|driven| lock(&driven.device)).all(|device| {
             let bystander = device.revoked.is_some() || !members.contains(&device.user);
             bystander
                 || device.seen.iter().rev().any(|(_, seen)| match seen {
@@ -349,8 +404,9 @@ impl Run {
             let founders = founders.iter().map(|user| self.people[*user].id).collect();
             chats.push(Chat { id: *id, founders, histories });
         }
-        let devices = self.devices.iter().map(|device| lock(device).clone()).collect();
-        Ok(Observations { attempts: self.shared.attempts().clone(), devices, chats })
+        let devices = self.devices.iter().map(|driven| lock(&driven.device).clone()).collect();
+        let (attempts, operations) = self.shared.recorded();
+        Ok(Observations { attempts, operations, devices, chats })
     }
 }
 
@@ -369,8 +425,4 @@ async fn register(rest: &Rest, n: usize, devices: usize) -> Result<Person, Check
     }
     let id = id(&first["user"]["id"]).ok_or_else(unexpected)?;
     Ok(Person { id, tokens })
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
 //! Faults put into what was seen, each of which must turn the verdict red: a checker that passes
 //! everything is worth nothing.
 
-use std::str::FromStr;
+use std::{collections::HashMap, str::FromStr};
 
-use natter_protocol::ids::MessageId;
+use natter_protocol::ids::{ChatId, MessageId, Seq};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::observations::{Attempt, Observations, Outcome, Seen};
@@ -45,6 +45,7 @@ pub fn spoil(seen: &mut Observations, fault: SeededFault, seed: u64) -> bool {
             attempt.text.client_msg_id = format!("never stored {}", rng.random::<u32>());
             let (id, at) = (MessageId::generate(), attempt.invoked + 1);
             attempt.outcome = Outcome::Acked { id, seq: 1, duplicate: false, at };
+            attempt.turn = None;
             seen.attempts.push(attempt);
             true
         }
@@ -68,11 +69,25 @@ pub fn spoil(seen: &mut Observations, fault: SeededFault, seed: u64) -> bool {
     }
 }
 
-/// Neighbouring entries of one chat on one connection, by their places.
+/// Neighbouring entries of one chat on one connection, by their places. None of those that the
+/// device has also fetched, or may lack: there a fault would be none.
 fn pairs(seen: &[(u64, Seen)]) -> impl Iterator<Item = (usize, usize)> {
+    let mut fetched: HashMap<ChatId, Seq> = HashMap::new();
+    for (_, seen) in seen {
+        let (chat, end) = match seen {
+            Seen::Fetched(chat, entries) => (chat, entries.last().map_or(0, |entry| entry.seq)),
+            Seen::Lost(chat) => (chat, Seq::MAX),
+            Seen::Connected | Seen::Entry(..) | Seen::Added(_) => continue,
+        };
+        let known = fetched.entry(*chat).or_default();
+        *known = (*known).max(end);
+    }
     let neighbours = seen.windows(2).enumerate();
-    neighbours.filter_map(|(place, pair)| match (&pair[0].1, &pair[1].1) {
-        (Seen::Entry(one, _), Seen::Entry(other, _)) if one == other => Some((place, place + 1)),
+    neighbours.filter_map(move |(place, pair)| match (&pair[0].1, &pair[1].1) {
+        (Seen::Entry(chat, one), Seen::Entry(other, two)) if chat == other => {
+            let end = fetched.get(chat).copied().unwrap_or(0);
+            (one.seq.min(two.seq) > end).then_some((place, place + 1))
+        }
         _ => None,
     })
 }

@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use crate::{
     SeededFault,
-    observations::{Attempt, Chat, Device, Entry, Observations, Outcome, Seen, Text, What},
+    observations::{
+        Attempt, Chat, Device, Entry, Kind, Observations, Operation, Outcome, Seen, Text, Told,
+        Turn, What,
+    },
     seeded::spoil,
     verify::{Violation, verify},
 };
@@ -39,7 +42,7 @@ fn model(steps: &[Step]) -> Observations {
     let mut histories: Vec<Vec<Entry>> = vec![Vec::new(); 2];
     let mut members: Vec<Vec<usize>> = vec![vec![0, 1, 2]; 2];
     let mut seen: Vec<Vec<(u64, Seen)>> = vec![vec![(0, Seen::Connected)]; 3];
-    let mut attempts = Vec::new();
+    let (mut attempts, mut operations) = (Vec::new(), Vec::new());
     let mut seq: Seq = 0;
     let mut told: BTreeMap<(usize, usize), Seq> = BTreeMap::new();
     let mut append = |chat: usize, what: What, to: &[usize], seen: &mut Vec<Vec<(u64, Seen)>>| {
@@ -62,10 +65,11 @@ fn model(steps: &[Step]) -> Observations {
             Step::Send(user, chat) => {
                 let (sender, client_msg_id) = (users[user], format!("{n}"));
                 let text = Text { sender, client_msg_id, digest: n as u64 };
-                let chat_id = ids[chat];
+                let (chat_id, invoked) = (ids[chat], n as u64 * 10);
+                let turn = Some(Turn { connection: user as u64, number: n as u64 });
                 if !members[chat].contains(&user) {
                     let outcome = Outcome::Failed;
-                    attempts.push(Attempt { chat: chat_id, text, invoked: n as u64 * 10, outcome });
+                    attempts.push(Attempt { chat: chat_id, text, invoked, turn, outcome });
                     continue;
                 }
                 let id = MessageId(Uuid::now_v7());
@@ -76,19 +80,21 @@ fn model(steps: &[Step]) -> Observations {
                 for duplicate in [false, true] {
                     let outcome = Outcome::Acked { id, seq, duplicate, at };
                     let text = text.clone();
-                    attempts.push(Attempt { chat: chat_id, text, invoked: n as u64 * 10, outcome });
+                    attempts.push(Attempt { chat: chat_id, text, invoked, turn, outcome });
                 }
             }
             Step::Toggle(user, chat) if members[chat].contains(&user) => {
                 let to = members[chat].clone();
                 append(chat, What::Left(users[user]), &to, &mut seen);
                 members[chat].retain(|member| *member != user);
+                operations.push(moved(Kind::Leave, users[user], ids[chat], n));
             }
             Step::Toggle(user, chat) => {
                 members[chat].push(user);
                 seen[user].push((0, Seen::Added(ids[chat])));
                 let to = members[chat].clone();
                 append(chat, What::Joined(users[user]), &to, &mut seen);
+                operations.push(moved(Kind::Join, users[user], ids[chat], n));
             }
             Step::Reconnect(user) => seen[user].push((0, Seen::Connected)),
         }
@@ -103,8 +109,34 @@ fn model(steps: &[Step]) -> Observations {
         name: format!("{user}"),
         seen,
         revoked: None,
+        shut_out: false,
     });
-    Observations { attempts, devices: devices.collect(), chats: chats.collect() }
+    Observations { attempts, operations, devices: devices.collect(), chats: chats.collect() }
+}
+
+fn moved(kind: Kind, user: UserId, chat: ChatId, n: usize) -> Operation {
+    Operation { kind, user, chat: Some(chat), invoked: n as u64 * 10, told: Told::Ok }
+}
+
+/// Everything is under way at once, and of two messages in one chat that follow each other on one
+/// connection the later is stored first. False when there are no two.
+fn swap_on_a_connection(seen: &mut Observations, seed: u64) -> bool {
+    seen.attempts.iter_mut().for_each(|attempt| attempt.invoked = 0);
+    let first = |a: &Attempt| matches!(a.outcome, Outcome::Acked { duplicate: false, .. });
+    let of = |a: &Attempt| (a.chat, a.turn.map(|turn| turn.connection));
+    let sent: Vec<usize> = (0..seen.attempts.len()).filter(|n| first(&seen.attempts[*n])).collect();
+    let next = |(place, one): (usize, &usize)| {
+        let same = |two: &&usize| of(&seen.attempts[**two]) == of(&seen.attempts[*one]);
+        Some((*one, *sent[place + 1..].iter().find(same)?))
+    };
+    let pairs: Vec<(usize, usize)> = sent.iter().enumerate().filter_map(next).collect();
+    let Some((one, two)) = pairs.get(seed as usize % pairs.len().max(1)).copied() else {
+        return false;
+    };
+    let turn = seen.attempts[one].turn;
+    seen.attempts[one].turn = seen.attempts[two].turn;
+    seen.attempts[two].turn = turn;
+    true
 }
 
 proptest! {
@@ -124,7 +156,28 @@ proptest! {
                 prop_assert!(!verify(&wrong).ok, "{fault:?} was not seen");
             }
         }
+        let mut wrong = right;
+        if swap_on_a_connection(&mut wrong, seed) {
+            let listed = verify(&wrong).listed;
+            let swapped = |v: &Violation| matches!(v, Violation::SenderReordered { .. });
+            prop_assert!(!listed.is_empty() && listed.iter().all(swapped), "{listed:?}");
+        }
     }
+}
+
+#[test]
+fn where_nothing_was_seen_nothing_can_be_spoiled() {
+    for fault in [SeededFault::Drop, SeededFault::Duplicate, SeededFault::Swap] {
+        let mut seen = model(&[]);
+        // All that the devices got they have also read, so that a fault would be none.
+        for device in &mut seen.devices {
+            for chat in &seen.chats {
+                device.seen.push((0, Seen::Fetched(chat.id, chat.histories[0].clone())));
+            }
+        }
+        assert!(!spoil(&mut seen, fault, 0), "{fault:?}");
+    }
+    assert!(!spoil(&mut Observations::default(), SeededFault::EarlyAck, 0));
 }
 
 #[test]
@@ -165,6 +218,37 @@ fn each_violation_is_called_by_its_name() {
         }
     };
     has(with(&reordered), "reordered");
+    has(with(&|o| o.devices[0].shut_out = true), "shut_out");
+    let let_in = |o: &mut Observations| {
+        o.devices[0].revoked = Some(0);
+        o.devices[0].seen.push((20_000_000, Seen::Connected));
+    };
+    has(with(&let_in), "let_in");
+    let refused = |o: &mut Observations| {
+        let (user, chat) = (o.devices[1].user, o.chats[0].id);
+        let told = Told::Failed("forbidden".to_owned());
+        o.operations.push(Operation { told, ..moved(Kind::Join, user, chat, 0) });
+    };
+    has(with(&refused), "not_done");
+    let without_effect = |o: &mut Observations| {
+        o.operations.push(moved(Kind::Leave, o.devices[1].user, o.chats[0].id, 0));
+    };
+    has(with(&without_effect), "move_lost");
+}
+
+#[test]
+fn a_retry_may_stand_before_what_its_connection_sent_earlier() {
+    let mut seen = model(&[Step::Send(0, 0), Step::Send(0, 0)]);
+    swap_on_a_connection(&mut seen, 0);
+    assert!(matches!(verify(&seen).listed[..], [Violation::SenderReordered { .. }]));
+    // The one that stands first had been sent before, on a connection that got no answer.
+    let firsts = seen.attempts.iter_mut().filter(|attempt| attempt.turn.is_some());
+    for attempt in firsts.take(1) {
+        if let Outcome::Acked { duplicate, .. } = &mut attempt.outcome {
+            *duplicate = true;
+        }
+    }
+    assert!(verify(&seen).ok, "{:?}", verify(&seen).listed);
 }
 
 #[test]
@@ -176,4 +260,12 @@ fn who_has_left_and_cannot_resume_has_lost_it_honestly() {
     assert!(matches!(verify(&seen).listed[..], [Violation::Missing { .. }]));
     seen.devices[1].seen.push((0, Seen::Lost(chat)));
     assert!(verify(&seen).ok);
+
+    // What it lacks of a part that has begun since is missing all the same.
+    let steps = [Step::Send(0, 0), Step::Toggle(1, 0), Step::Toggle(1, 0), Step::Send(0, 0)];
+    let mut seen = model(&steps);
+    let chat = seen.chats[0].id;
+    seen.devices[1].seen.pop();
+    seen.devices[1].seen.push((0, Seen::Lost(chat)));
+    assert!(matches!(verify(&seen).listed[..], [Violation::Missing { .. }]));
 }

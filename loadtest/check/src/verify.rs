@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use natter_protocol::ids::{ChatId, MessageId, Seq, UserId};
 use serde::Serialize;
 
-use crate::observations::{Attempt, Chat, Device, Entry, Observations, Outcome, Seen, Text, What};
+use crate::observations::{
+    Attempt, Chat, Device, Entry, Kind, Observations, Operation, Outcome, Seen, Text, Told, Turn,
+    What,
+};
 
 /// Violations listed at most; the rest is counted.
 const LISTED: usize = 50;
@@ -32,6 +35,17 @@ pub enum Violation {
     NeverSent { chat: ChatId, seq: Seq, client_msg_id: String },
     /// A message invoked after another was acked stands before it.
     Reordered { chat: ChatId, seq: Seq, after: Seq },
+    /// A message stands before one that the same connection sent earlier.
+    SenderReordered { chat: ChatId, seq: Seq, after: Seq },
+    /// A user could not join or leave, or a device not be revoked, for as long as it was tried; with
+    /// the code if it was refused.
+    NotDone { operation: Kind, user: UserId, chat: Option<ChatId>, code: Option<String> },
+    /// A user is in a chat that they have left, or not in one that they have joined.
+    MoveLost { chat: ChatId, user: UserId },
+    /// A device could not come back or not send, though nothing stopped it any more.
+    ShutOut { device: String },
+    /// A device was let in after its revocation.
+    LetIn { device: String },
     /// A device has not got what it is entitled to.
     Missing { device: String, chat: ChatId, seq: Seq },
     /// A device got something twice.
@@ -85,10 +99,13 @@ pub fn verify(seen: &Observations) -> Verdict {
         let attempts = attempts.get(&chat.id).map(Vec::as_slice).unwrap_or_default();
         sends(chat.id, &history, attempts, &mut verdict);
         real_time(chat.id, attempts, &mut verdict);
+        sender_order(chat.id, attempts, &mut verdict);
         chats.insert(chat.id, (members(chat, &history), history));
     }
+    operations(&seen.operations, &chats, &mut verdict);
     let invoked: HashMap<(UserId, &str), u64> = first_invocations(&seen.attempts);
     for device in &seen.devices {
+        doors(device, &mut verdict);
         deliveries(device, &chats, &invoked, &mut verdict);
     }
     verdict.ok = verdict.violations == 0;
@@ -209,6 +226,76 @@ fn real_time(chat: ChatId, attempts: &[&Attempt], verdict: &mut Verdict) {
     }
 }
 
+/// What one connection sent stands in the order in which it did, also what was under way at once.
+fn sender_order(chat: ChatId, attempts: &[&Attempt], verdict: &mut Verdict) {
+    let first = |attempt: &&Attempt| match (attempt.turn, &attempt.outcome) {
+        // A duplicate stands where the first attempt put it, perhaps on another connection.
+        (Some(turn), Outcome::Acked { seq, duplicate: false, .. }) => Some((turn, *seq)),
+        _ => None,
+    };
+    let mut turns: Vec<(Turn, Seq)> = attempts.iter().filter_map(first).collect();
+    turns.sort_unstable();
+    for pair in turns.windows(2) {
+        let [(one, after), (other, seq)] = [pair[0], pair[1]];
+        if one.connection == other.connection && seq < after {
+            verdict.add(Violation::SenderReordered { chat, seq, after });
+        }
+    }
+}
+
+/// What was insisted on was done in the end, and has had its effect.
+fn operations(
+    operations: &[Operation],
+    chats: &HashMap<ChatId, (Members, History<'_>)>,
+    verdict: &mut Verdict,
+) {
+    let mut last: BTreeMap<(ChatId, UserId), &Operation> = BTreeMap::new();
+    for operation in operations {
+        let Operation { kind, user, chat, told, .. } = operation;
+        if matches!(kind, Kind::Typing | Kind::Resume) {
+            continue;
+        }
+        if *told != Told::Ok {
+            let code = if let Told::Failed(code) = told { Some(code.clone()) } else { None };
+            let (operation, user, chat) = (*kind, *user, *chat);
+            verdict.add(Violation::NotDone { operation, user, chat, code });
+        }
+        if let Some(chat) = chat {
+            let last = last.entry((*chat, *user)).or_insert(operation);
+            if last.invoked <= operation.invoked {
+                *last = operation;
+            }
+        }
+    }
+    for ((chat, user), Operation { kind, told, .. }) in last {
+        let Some((members, _)) = chats.get(&chat).filter(|_| *told == Told::Ok) else { continue };
+        let parts = members.get(&user).map(Vec::as_slice).unwrap_or_default();
+        if (*kind == Kind::Join) != is_in(parts) {
+            verdict.add(Violation::MoveLost { chat, user });
+        }
+    }
+}
+
+/// Whether the last of a user's parts in a chat has not ended.
+fn is_in(parts: &[(Seq, Seq)]) -> bool {
+    parts.last().is_some_and(|(_, until)| *until == Seq::MAX)
+}
+
+/// Who may come in does, and who may not does not.
+fn doors(device: &Device, verdict: &mut Verdict) {
+    let name = || device.name.clone();
+    let Some(revoked) = device.revoked else {
+        if device.shut_out {
+            verdict.add(Violation::ShutOut { device: name() });
+        }
+        return;
+    };
+    let late = |(at, seen): &(u64, Seen)| *seen == Seen::Connected && *at > revoked + REVOKED;
+    if device.seen.iter().any(late) {
+        verdict.add(Violation::LetIn { device: name() });
+    }
+}
+
 fn members(chat: &Chat, history: &History<'_>) -> Members {
     let mut members = Members::new();
     for (seq, entry) in history {
@@ -317,10 +404,13 @@ fn entitled(
         for &seq in got.iter().filter(|seq| !part_of(**seq)) {
             verdict.add(Violation::NotEntitled { device: device.name.clone(), chat, seq });
         }
-        if device.revoked.is_some() || lost.contains(&chat) {
+        if device.revoked.is_some() {
             continue;
         }
-        let has = |seq: &Seq| got.contains(seq) || read.contains(seq);
+        // What was lost lies before the user left; a part that has begun since is whole.
+        let begun = parts.last().filter(|_| is_in(parts)).map_or(Seq::MAX, |(from, _)| *from);
+        let excused = if lost.contains(&chat) { begun } else { 0 };
+        let has = |seq: &Seq| *seq < excused || got.contains(seq) || read.contains(seq);
         for &seq in history.keys().filter(|seq| part_of(**seq) && !has(seq)) {
             verdict.add(Violation::Missing { device: device.name.clone(), chat, seq });
         }

@@ -16,14 +16,23 @@ async fn it_is_green_and_every_seeded_fault_turns_it_red() -> Result<()> {
     let run = Run::start(Plan { gateways, rate: 150.0, seed: 7, ..Plan::default() }).await?;
     within(Duration::from_mins(1), "some of everything was done", async || {
         let counts = run.counts();
-        let enough = counts.acked > 200 && counts.duplicates > 5 && counts.resumed > 5;
-        Ok((enough && counts.joins + counts.leaves > 3).then_some(()))
+        let sent = counts.sends.ok > 200 && counts.rest_sends.ok > 2 && counts.duplicates > 5;
+        let moved = counts.joins.ok + counts.leaves.ok > 3 && counts.resumes.ok > 5;
+        Ok((sent && moved && counts.typing.ok > 5).then_some(()))
     })
     .await?;
-    run.revoke_one().await?;
+    run.revoke_one().await;
     let (report, seen) = run.observed().await?;
     ensure!(report.verdict.ok, "{}", serde_json::json!(report));
     ensure!(report.verdict.deliveries > 1_000, "{}", serde_json::json!(report));
+    let counts = report.counts;
+    for outcomes in [counts.sends, counts.rest_sends, counts.typing, counts.resumes] {
+        let sum = outcomes.ok + outcomes.failed + outcomes.unknown;
+        ensure!(outcomes.invoked == sum, "{outcomes:?}");
+    }
+    for outcomes in [counts.joins, counts.leaves, counts.revocations] {
+        ensure!(outcomes.invoked == outcomes.ok && outcomes.ok > 0, "{outcomes:?}");
+    }
     for fault in
         [SeededFault::Drop, SeededFault::Duplicate, SeededFault::Swap, SeededFault::EarlyAck]
     {

@@ -21,6 +21,9 @@ async fn a_mix_of_faults_loses_nothing() -> Result<()> {
     let report = nemesis::run(&options, |line| println!("{line}")).await?;
     ensure!(report.is_green(), "{report}");
     ensure!(report.faults.len() > 5, "too few faults: {report}");
-    ensure!(report.operations["acked"] > 500 && report.operations["resumed"] > 50, "{report}");
+    ensure!(
+        report.operations["sends ok"] > 500 && report.operations["resumes ok"] > 50,
+        "{report}"
+    );
     Ok(())
 }

@@ -137,7 +137,7 @@ async fn round(
         let Some(window) = schedule.next() else { break };
         happen(cluster, &slow, &window, report, began, say).await?;
         if !revoked {
-            checked.revoke_one().await.context("revoking a device")?;
+            checked.revoke_one().await;
             revoked = true;
         }
         sleep(window.calm).await;

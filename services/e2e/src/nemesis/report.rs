@@ -21,7 +21,7 @@ pub struct Report {
     pub rounds: u64,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
-    /// What the checker's devices did, by outcome.
+    /// What the checker's devices did, by outcome: `sends ok`; and what became of their connections.
     pub operations: BTreeMap<String, u64>,
     /// Entries of all histories.
     pub entries: usize,
@@ -60,7 +60,7 @@ impl Report {
     /// One line.
     #[must_use]
     pub fn so_far(&self) -> String {
-        let acked = self.operations.get("acked").unwrap_or(&0);
+        let acked = self.operations.get("sends ok").unwrap_or(&0);
         let verdict = if self.is_green() { "GREEN" } else { "RED" };
         format!(
             "{verdict} after {} rounds, {:.0} s: {acked} messages, {} deliveries",
@@ -80,14 +80,20 @@ impl Report {
 
     pub(super) fn slow(&mut self, outcome: slow::Outcome) {
         self.slow_closed += outcome.closed;
-        self.count("resumed", outcome.resumed);
-        self.count("notResumed", outcome.not_resumed);
+        self.count("resumes invoked", outcome.resumed + outcome.not_resumed);
+        self.count("resumes ok", outcome.resumed);
+        self.count("resumes failed", outcome.not_resumed);
     }
 
     pub(super) fn take(&mut self, checked: &natter_check::Report) {
         if let Ok(serde_json::Value::Object(counts)) = serde_json::to_value(checked.counts) {
             for (name, count) in &counts {
-                self.count(name, count.as_u64().unwrap_or(0));
+                for (outcome, count) in count.as_object().into_iter().flatten() {
+                    self.count(&format!("{name} {outcome}"), count.as_u64().unwrap_or(0));
+                }
+                if let Some(count) = count.as_u64() {
+                    self.count(name, count);
+                }
             }
         }
         self.entries += checked.verdict.entries;
