@@ -9,6 +9,7 @@
 //! | [`api`] | REST as one device uses it |
 //! | [`socket`] | one WebSocket connection: requests, and what has come |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
+//! | [`metrics`] | what a node counts of itself |
 //! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
 //! | [`crowd`] | many people at once, for the benches |
 //! | [`lossy`] | a way to the broker on which republished events get lost |
@@ -21,6 +22,7 @@
 pub mod api;
 pub mod crowd;
 pub mod lossy;
+pub mod metrics;
 pub mod nemesis;
 pub mod person;
 pub mod record;

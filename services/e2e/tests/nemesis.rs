@@ -1,15 +1,28 @@
 //! A short bad night; the long ones are the command's.
 
-use std::{env, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use natter_cluster::progress::Progress;
-use natter_e2e::nemesis::{self, Options, schedule::Size};
+use natter_e2e::nemesis::{
+    self, Options,
+    schedule::{Schedule, Size},
+};
+
+/// Every kind of fault is dealt in so many windows.
+const WINDOWS: usize = 12;
+/// What it may take in all, the cluster's start included.
+const SHORT: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 async fn a_mix_of_faults_loses_nothing() -> Result<()> {
     let options = Options {
-        lasts: Duration::from_secs(90),
+        lasts: Duration::from_mins(1),
+        windows: WINDOWS,
         round: Duration::from_mins(5),
         seed: 7,
         size: Size { gateways: 2, workers: 2, brokers: 1 },
@@ -18,12 +31,22 @@ async fn a_mix_of_faults_loses_nothing() -> Result<()> {
         keep: env::temp_dir(),
         progress: Progress::Quiet,
     };
+    let began = Instant::now();
     let report = nemesis::run(&options, |line| println!("{line}")).await?;
     ensure!(report.is_green(), "{report}");
-    ensure!(report.faults.len() > 5, "too few faults: {report}");
+    ensure!(began.elapsed() < SHORT, "it took {:?}", began.elapsed());
+
+    let windows = Schedule::new(options.seed, options.size).take(WINDOWS);
+    let dealt: BTreeSet<String> =
+        windows.flat_map(|window| window.faults).map(|planned| planned.fault.kind()).collect();
+    let done: BTreeSet<String> = report.faults.keys().cloned().collect();
+    ensure!(dealt.len() == 18 && dealt.is_subset(&done), "{dealt:?} were dealt: {report}");
+    // Beside them, with this seed, comes nothing that could take the connection away.
+    ensure!(report.slow_closed > 0, "nobody was too slow: {report}");
     ensure!(
-        report.operations["sends ok"] > 500 && report.operations["resumes ok"] > 50,
+        report.operations["sends ok"] > 200 && report.operations["resumes ok"] > 20,
         "{report}"
     );
+    ensure!(report.operations["duplicates"] > 10, "{report}");
     Ok(())
 }

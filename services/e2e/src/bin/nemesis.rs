@@ -49,6 +49,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let options = Options {
         lasts: minutes(cli.minutes),
+        windows: 0,
         round: minutes(cli.round_minutes.clamp(0.5, 10.0)),
         seed: cli.seed.unwrap_or_else(rand::random),
         size: Size {

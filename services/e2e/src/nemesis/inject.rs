@@ -43,10 +43,18 @@ pub(super) async fn inflict(cluster: &Cluster, planned: Planned) -> Result<()> {
             node.terminate().await?;
             node.launch().await
         }
+        Fault::Outage => {
+            cluster.postgres().kill().await?;
+            sleep(planned.lasts).await;
+            cluster.postgres().launch().await
+        }
         Fault::RollingRestart => {
-            let nodes = cluster.gateways().iter().chain(cluster.workers()).chain(cluster.brokers());
-            for node in nodes {
-                node.restart().await?;
+            for node in cluster.nodes() {
+                node.terminate().await?;
+                // The other fault may end it while it starts; healing tells whether it can.
+                if node.start().await.is_err() {
+                    node.launch().await?;
+                }
             }
             Ok(())
         }

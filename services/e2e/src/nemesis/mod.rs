@@ -8,6 +8,11 @@
 //! | `slow` | clients that stop reading |
 //! | [`report`] | what came of it |
 //!
+//! Every process is killed, stopped where it stands for up to 9 s, and restarted, alone and in pairs;
+//! now and then Postgres is away for more than a minute. What else happens in bad nights the
+//! checker's devices do all the time: they send the same message again, also on another node at
+//! once, are cut off, and come back elsewhere; a device is revoked in every round.
+//!
 //! Work goes in rounds, each with users and chats of its own, so that a long run needs no more
 //! memory than a short one. A round ends with everything running, everybody having everything,
 //! and the verdict.
@@ -46,6 +51,9 @@ const WARM: Duration = Duration::from_secs(2);
 pub struct Options {
     /// For so long there are faults; starting, healing and verifying come on top.
     pub lasts: Duration,
+    /// In the first round there are so many windows of faults at least, however long that takes: a
+    /// machine that is slow is not to escape with fewer. 12 have every kind but the long outage.
+    pub windows: usize,
     /// A verdict about this often. Below the 15 min that the devices' tokens last.
     pub round: Duration,
     /// What chance follows.
@@ -133,8 +141,11 @@ async fn round(
     let began = Instant::now();
     sleep(WARM).await;
     let mut revoked = false;
-    while began.elapsed() < lasts {
+    let least = if report.rounds == 1 { options.windows } else { 0 };
+    let mut windows = 0;
+    while began.elapsed() < lasts || windows < least {
         let Some(window) = schedule.next() else { break };
+        windows += 1;
         happen(cluster, &slow, &window, report, began, say).await?;
         if !revoked {
             checked.revoke_one().await;

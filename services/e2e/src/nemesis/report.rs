@@ -29,6 +29,8 @@ pub struct Report {
     pub deliveries: usize,
     /// Slow clients that were closed with 4430.
     pub slow_closed: u64,
+    /// Those that were cut without a code, as by a fault beside.
+    pub slow_cut: u64,
     /// What was wrong: the first 50, as JSON where the checker found them.
     pub violations: Vec<String>,
     /// Where the logs are, when something was wrong.
@@ -46,6 +48,7 @@ impl Report {
             entries: 0,
             deliveries: 0,
             slow_closed: 0,
+            slow_cut: 0,
             violations: Vec::new(),
             logs: None,
         }
@@ -80,6 +83,7 @@ impl Report {
 
     pub(super) fn slow(&mut self, outcome: slow::Outcome) {
         self.slow_closed += outcome.closed;
+        self.slow_cut += outcome.cut;
         self.count("resumes invoked", outcome.resumed + outcome.not_resumed);
         self.count("resumes ok", outcome.resumed);
         self.count("resumes failed", outcome.not_resumed);
@@ -120,7 +124,7 @@ impl fmt::Display for Report {
         writeln!(f, "seed {}, {:.0} s, {} rounds", self.seed, self.seconds, self.rounds)?;
         writeln!(f, "faults       {}", list(&self.faults))?;
         writeln!(f, "operations   {}", list(&self.operations))?;
-        writeln!(f, "slow clients {} closed", self.slow_closed)?;
+        writeln!(f, "slow clients {} closed, {} cut", self.slow_closed, self.slow_cut)?;
         writeln!(f, "verified     {} entries, {} deliveries", self.entries, self.deliveries)?;
         for violation in &self.violations {
             writeln!(f, "  {violation}")?;

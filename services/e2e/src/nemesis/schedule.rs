@@ -37,8 +37,9 @@ pub enum Fault {
     Pause(Target),
     /// Ended in good order and started at once.
     Restart(Target),
-    /// Every gateway, worker and broker ended and started in turn, each once the one before is
-    /// ready.
+    /// Postgres is killed, and away for longer than anybody waits for an answer.
+    Outage,
+    /// Every process ended in good order and started in turn, each once the one before is ready.
     RollingRestart,
     /// Redis forgets everything.
     FlushRedis,
@@ -54,6 +55,7 @@ impl Fault {
             Self::Kill(target) => format!("kill {}", target.role),
             Self::Pause(target) => format!("pause {}", target.role),
             Self::Restart(target) => format!("restart {}", target.role),
+            Self::Outage => "long outage of postgres".to_owned(),
             Self::RollingRestart => "rolling restart".to_owned(),
             Self::FlushRedis => "flush redis".to_owned(),
             Self::SlowSockets => "slow sockets".to_owned(),
@@ -96,6 +98,11 @@ pub struct Size {
 /// and the time that a cluster of brokers takes over another leader.
 const LONGEST: Duration = Duration::from_secs(9);
 
+/// How long Postgres is away in an outage, and how many windows have one of them. Shorter than
+/// clients insist, which is 2 minutes.
+const OUTAGE: [Duration; 2] = [Duration::from_mins(1), Duration::from_secs(75)];
+const OUTAGE_EVERY: usize = 30;
+
 /// Windows without end.
 #[derive(Debug)]
 pub struct Schedule {
@@ -104,13 +111,14 @@ pub struct Schedule {
     /// What has not had its turn since the last shuffle.
     deck: Vec<Fault>,
     pair: bool,
+    given: usize,
 }
 
 impl Schedule {
     /// The same seed and size give the same windows.
     #[must_use]
     pub fn new(seed: u64, size: Size) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), size, deck: Vec::new(), pair: true }
+        Self { rng: StdRng::seed_from_u64(seed), size, deck: Vec::new(), pair: true, given: 0 }
     }
 
     /// Every kind once before any comes again.
@@ -126,6 +134,13 @@ impl Schedule {
             self.deck.shuffle(&mut self.rng);
         }
         self.deck.pop().unwrap_or(Fault::FlushRedis)
+    }
+
+    /// Alone: nothing else heals while Postgres is away.
+    fn outage(&mut self) -> Window {
+        let lasts = self.span(OUTAGE[0], OUTAGE[1]);
+        let planned = Planned { fault: Fault::Outage, after: Duration::ZERO, lasts };
+        Window { faults: vec![planned], calm: Duration::from_secs(3) }
     }
 
     fn target(&mut self, role: Role) -> Target {
@@ -149,6 +164,10 @@ impl Iterator for Schedule {
     type Item = Window;
 
     fn next(&mut self) -> Option<Window> {
+        self.given += 1;
+        if self.given.is_multiple_of(OUTAGE_EVERY) {
+            return Some(self.outage());
+        }
         self.pair = !self.pair;
         let count = if self.pair { 2 } else { 1 };
         let mut faults = Vec::with_capacity(count);
@@ -184,10 +203,12 @@ impl fmt::Display for Planned {
             Fault::Kill(target) | Fault::Pause(target) | Fault::Restart(target) => {
                 write!(f, " {}", target.index + 1)?;
             }
-            Fault::RollingRestart | Fault::FlushRedis | Fault::SlowSockets => {}
+            Fault::Outage | Fault::RollingRestart | Fault::FlushRedis | Fault::SlowSockets => {}
         }
         match self.fault {
-            Fault::Kill(_) | Fault::Pause(_) => write!(f, " for {:.1} s", self.lasts.as_secs_f32()),
+            Fault::Kill(_) | Fault::Pause(_) | Fault::Outage => {
+                write!(f, " for {:.1} s", self.lasts.as_secs_f32())
+            }
             Fault::Restart(_) | Fault::RollingRestart | Fault::FlushRedis | Fault::SlowSockets => {
                 Ok(())
             }
@@ -217,7 +238,8 @@ mod tests {
             let some = windows.iter().filter(|window| window.faults.len() == count);
             let kinds: HashSet<_> =
                 some.flat_map(|window| window.faults.iter().map(|p| p.fault.kind())).collect();
-            assert_eq!(kinds.len(), 18, "{kinds:?}");
+            // A long outage comes alone.
+            assert_eq!(kinds.len(), if count == 1 { 19 } else { 18 }, "{kinds:?}");
         }
         // Also early on: twelve windows are a deck of eighteen.
         let early = windows.iter().take(12).flat_map(|window| &window.faults);

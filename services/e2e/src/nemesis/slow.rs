@@ -3,26 +3,33 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
-use futures::StreamExt;
-use natter_cluster::Cluster;
+use anyhow::{Result, bail, ensure};
+use futures::{StreamExt, future::try_join};
+use natter_cluster::{Cluster, Node};
 use natter_protocol::{
     ids::{ChatId, Seq},
     server::Sent,
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use crate::{
     Person, Presenting, Socket,
+    metrics::{SLOW_CONSUMERS, counter},
     socket::{open, request},
 };
 
 /// Messages, and bytes of each: more than a connection's queue and the sockets' buffers hold.
 const MESSAGES: usize = 700;
 const BYTES: usize = 16_000;
+
+/// Between two looks whether the silent client has been given up.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long one message may take to be stored, and what was missed to come, faults included.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -32,6 +39,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub(super) struct Outcome {
     /// Connections closed with 4430.
     pub closed: u64,
+    /// Connections that ended otherwise before they had read all.
+    pub cut: u64,
     /// Connections that were resumed.
     pub resumed: u64,
     /// Connections that were not, and fetched the rest.
@@ -53,16 +62,37 @@ impl Slow {
         Ok(Self { speaker, listener, chat })
     }
 
-    /// One client reads nothing while all is sent, then all that it was sent; another gets the
-    /// rest. Together they have everything once, or the error says what not.
+    /// One client reads nothing until its gateway has given it up, or all is sent; then all that
+    /// it was sent. Another gets the rest. Together they have everything once, or the error says
+    /// what not.
     pub(super) async fn happen(&self, cluster: &Cluster) -> Result<Outcome> {
         let gateways = cluster.gateways().len();
-        let Some(mut silent) = self.listen(cluster).await else { return Ok(Outcome::default()) };
-        let sent = self.speak(gateways).await?;
+        let Some((gateway, mut silent)) = self.listen(cluster).await else {
+            return Ok(Outcome::default());
+        };
+        let (over, last) = watch::channel(None);
+        let speak = async {
+            let sent = self.speak(gateways).await?;
+            over.send_replace(sent.last().copied());
+            anyhow::Ok(sent)
+        };
+        let listen = async {
+            // When it has been given up it has a second to take the code in.
+            let given_up = counter(gateway, SLOW_CONSUMERS);
+            let before = given_up.await.unwrap_or(0);
+            while last.borrow().is_none()
+                && counter(gateway, SLOW_CONSUMERS).await.is_ok_and(|now| now == before)
+            {
+                sleep(LOOK).await;
+            }
+            anyhow::Ok(silent.read_all(self.chat, last.clone()).await)
+        };
+        let (sent, end) = try_join(speak, listen).await?;
         let mut outcome = Outcome::default();
-        if silent.read_all(self.chat, *sent.last().context("nothing was sent")?).await == Some(4430)
-        {
-            outcome.closed += 1;
+        match end {
+            End::Closed(4430) => outcome.closed += 1,
+            End::Closed(_) | End::Cut => outcome.cut += 1,
+            End::All => {}
         }
         let began = Instant::now();
         let mut got = silent.got.clone();
@@ -82,7 +112,7 @@ impl Slow {
     }
 
     /// Somewhere; nowhere when all gateways refuse, which a fault beside may be the reason of.
-    async fn listen(&self, cluster: &Cluster) -> Option<Silent> {
+    async fn listen<'a>(&self, cluster: &'a Cluster) -> Option<(&'a Node, Silent)> {
         for gateway in cluster.gateways() {
             let url = format!("ws://{}/v1/ws", gateway.address());
             let request =
@@ -96,7 +126,7 @@ impl Slow {
                 let ready: Value = serde_json::from_str(&text).ok()?;
                 if let Some(cursor) = ready["data"]["cursor"].as_str() {
                     let cursor = cursor.to_owned();
-                    return Some(Silent { stream, cursor, got: Vec::new() });
+                    return Some((gateway, Silent { stream, cursor, got: Vec::new() }));
                 }
             }
         }
@@ -186,27 +216,47 @@ struct Silent {
 }
 
 impl Silent {
-    /// Reads until the end, or the last that was sent; tells the close code.
-    async fn read_all(&mut self, chat: ChatId, last: Seq) -> Option<u16> {
-        while self.got.last().is_none_or(|got| *got < last) {
-            match timeout(PATIENCE / 10, self.stream.next()).await {
-                Ok(Some(Ok(Message::Text(text)))) => {
-                    let Ok(frame) = serde_json::from_str::<Value>(&text) else { continue };
-                    if let Some(cursor) = frame["cursor"].as_str() {
-                        cursor.clone_into(&mut self.cursor);
-                    }
-                    let data = &frame["data"];
-                    if frame["event"] == "message" && data["chatId"] == json!(chat) {
-                        self.got.extend(data["seq"].as_u64());
-                    }
-                }
-                Ok(Some(Ok(Message::Close(close)))) => return close.map(|close| close.code.into()),
+    /// Reads until the connection ends, or the last that was sent, once that is known.
+    async fn read_all(&mut self, chat: ChatId, mut last: watch::Receiver<Option<Seq>>) -> End {
+        loop {
+            let known = *last.borrow_and_update();
+            if known.is_some_and(|last| self.got.last().is_some_and(|got| *got >= last)) {
+                return End::All;
+            }
+            let message = tokio::select! {
+                message = timeout(PATIENCE, self.stream.next()) => message,
+                changed = last.changed(), if known.is_none() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return End::Cut,
+                },
+            };
+            match message {
+                Ok(Some(Ok(Message::Text(text)))) => self.take_in(chat, &text),
+                Ok(Some(Ok(Message::Close(Some(close))))) => return End::Closed(close.code.into()),
+                Ok(Some(Ok(Message::Close(None)) | Err(_)) | None) | Err(_) => return End::Cut,
                 Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(_)) | None) | Err(_) => return None,
             }
         }
-        None
     }
+
+    fn take_in(&mut self, chat: ChatId, text: &str) {
+        let Ok(frame) = serde_json::from_str::<Value>(text) else { return };
+        if let Some(cursor) = frame["cursor"].as_str() {
+            cursor.clone_into(&mut self.cursor);
+        }
+        let data = &frame["data"];
+        if frame["event"] == "message" && data["chatId"] == json!(chat) {
+            self.got.extend(data["seq"].as_u64());
+        }
+    }
+}
+
+/// How a silent client's reading ended.
+enum End {
+    Closed(u16),
+    Cut,
+    /// It has read everything.
+    All,
 }
 
 /// Where two lists part.
