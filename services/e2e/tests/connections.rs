@@ -4,12 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
+use natter_cluster::Cluster;
 use natter_e2e::{
     Person, Socket, Stage,
+    metrics::{SLOW_CONSUMERS, counter},
+    person::anonymous,
     socket::{Dialled, Presenting, request},
     tokens,
 };
-use natter_protocol::server::Sent;
+use natter_protocol::{
+    ids::{ChatId, Seq},
+    rest::User,
+    server::{Chat, Sent},
+};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -30,6 +37,9 @@ static CROWD: Stage = Stage::with(|builder| {
 
 type Stream = WebSocketStream<TcpStream>;
 
+/// What is on its way, or over, is there by then.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// A connection that is past `ready`, and that nobody reads from unless asked to. The system
 /// buffers as little for it as it can.
 async fn unread(person: &Person, gateway: std::net::SocketAddr) -> Result<Stream> {
@@ -41,23 +51,75 @@ async fn stall(token: &str, gateway: std::net::SocketAddr) -> Result<Stream> {
     let tcp = TcpSocket::new_v4()?;
     tcp.set_recv_buffer_size(4096)?;
     let (mut stream, _) = client_async(request, tcp.connect(gateway).await?).await?;
-    let ready = next(&mut stream).await?.context("closed")?;
-    ensure!(ready["event"] == "ready", "{ready}");
+    let ready = next(&mut stream).await?;
+    ensure!(matches!(&ready, Next::Event(event) if event["event"] == "ready"), "{ready:?}");
     Ok(stream)
 }
 
-/// The next event, or none at the connection's end.
-async fn next(stream: &mut Stream) -> Result<Option<Value>> {
+/// What a connection has next.
+#[derive(Debug)]
+enum Next {
+    Event(Value),
+    /// Its end, with this code.
+    Closed(Option<u16>),
+    /// Its end without a good-bye.
+    Cut,
+}
+
+async fn next(stream: &mut Stream) -> Result<Next> {
     loop {
-        match timeout(Duration::from_secs(5), stream.next()).await.context("silence")? {
-            Some(Ok(Message::Text(text))) => return Ok(Some(serde_json::from_str(&text)?)),
-            Some(Ok(Message::Close(Some(frame)))) => {
-                let code = u16::from(frame.code);
-                ensure!(code == 4430, "closed with {code}");
-                return Ok(None);
+        match timeout(SILENCE, stream.next()).await.context("silence")? {
+            Some(Ok(Message::Text(text))) => return Ok(Next::Event(serde_json::from_str(&text)?)),
+            Some(Ok(Message::Close(frame))) => {
+                return Ok(Next::Closed(frame.map(|frame| frame.code.into())));
             }
-            Some(Ok(Message::Close(None)) | Err(_)) | None => return Ok(None),
+            Some(Err(_)) | None => return Ok(Next::Cut),
             Some(Ok(_)) => {}
+        }
+    }
+}
+
+/// Its end, whatever comes before.
+async fn end(stream: &mut Stream) -> Result<Next> {
+    loop {
+        match timeout(SILENCE, stream.next()).await.context("silence")? {
+            Some(Ok(Message::Close(frame))) => {
+                return Ok(Next::Closed(frame.map(|frame| frame.code.into())));
+            }
+            Some(Err(_)) | None => return Ok(Next::Cut),
+            Some(Ok(_)) => {}
+        }
+    }
+}
+
+/// What came of a chat's messages, by place, and where the connection stands with it.
+#[derive(Default)]
+struct Heard {
+    seqs: Vec<Seq>,
+    cursor: String,
+}
+
+impl Heard {
+    /// Takes an event in, which must continue what came before.
+    fn take(&mut self, event: &Value) -> Result<()> {
+        if let Some(cursor) = event["cursor"].as_str() {
+            cursor.clone_into(&mut self.cursor);
+        }
+        if event["event"] == "message" {
+            let last = self.seqs.last();
+            ensure!(last.is_none_or(|last| event["data"]["prevSeq"] == *last), "a hole: {event}");
+            self.seqs.extend(event["data"]["seq"].as_u64());
+        }
+        Ok(())
+    }
+
+    /// Everything until the connection's end; tells that.
+    async fn take_rest(&mut self, stream: &mut Stream) -> Result<Next> {
+        loop {
+            match next(stream).await? {
+                Next::Event(event) => self.take(&event)?,
+                end => return Ok(end),
+            }
         }
     }
 }
@@ -92,55 +154,51 @@ async fn who_answers_no_ping_is_gone() -> Result<()> {
 
 #[tokio::test]
 async fn who_reads_too_slowly_is_cut_off_rather_than_skipped() -> Result<()> {
-    const MESSAGES: usize = 400;
-    let cluster = STAGE.among_others().await?;
+    const MOST: usize = 2_000;
+    let cluster = CROWD.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let cleo = Person::register(&cluster, "Cleo").await?;
     let chat = ana.api(0).group("Chatterboxes", &[&ben, &cleo]).await?.id;
-    let mut slow = unread(&ben, cluster.gateway(1).address()).await?;
+    let gateway = cluster.gateway(1);
+    let mut slow = unread(&ben, gateway.address()).await?;
     let cleos = cleo.connect(1).await?;
     let filling = "x".repeat(16_000);
     let path = format!("/chats/{chat}/messages");
-    let mut last = 0;
-    for n in 0..MESSAGES {
+    let say = async |n: usize| -> Result<Seq> {
         let body = json!({"content": format!("{n} {filling}")});
-        last = ana.api(0).post(&path, body).await?.read::<Sent>(201)?.seq;
-    }
-    // Whoever else is there is not held up.
-    cleos.expect("message", |data| data["seq"] == last).await?;
-    assert_eq!(cleos.events("message").len(), MESSAGES);
-    cleos.check_feeds()?;
-
-    // What did get through has no hole, and is not all.
-    let mut heard = 0;
-    let mut cursor = String::new();
-    let mut before: Option<Value> = None;
-    while let Some(event) = next(&mut slow).await? {
-        if event["event"] == "message" {
-            assert!(
-                event["data"]["content"]
-                    .as_str()
-                    .context("no content")?
-                    .starts_with(&format!("{heard} "))
-            );
-            if let Some(before) = &before {
-                assert_eq!(event["data"]["prevSeq"], before["seq"]);
-            }
-            cursor = event["cursor"].as_str().context("no cursor")?.to_owned();
-            before = Some(event["data"].clone());
-            heard += 1;
+        Ok(ana.api(0).post(&path, body).await?.read::<Sent>(201)?.seq)
+    };
+    // He reads one for ten that are sent, until his gateway has given him up.
+    let (mut sent, mut heard) = (Vec::new(), Heard::default());
+    let before = counter(gateway, SLOW_CONSUMERS).await?;
+    while counter(gateway, SLOW_CONSUMERS).await? == before {
+        ensure!(sent.len() < MOST, "{} have come in time", heard.seqs.len());
+        for _ in 0..10 {
+            sent.push(say(sent.len()).await?);
+        }
+        match next(&mut slow).await? {
+            Next::Event(event) => heard.take(&event)?,
+            end => bail!("{end:?}, and he is still read for"),
         }
     }
-    assert!(heard < MESSAGES, "{heard}");
+    // What did get through has no hole, and is not all.
+    let end = heard.take_rest(&mut slow).await?;
+    ensure!(matches!(end, Next::Closed(Some(4430))), "{end:?}");
+    ensure!(sent.starts_with(&heard.seqs) && heard.seqs.len() < sent.len(), "{:?}", heard.seqs);
+    // Whoever else is there was not held up.
+    let last = *sent.last().context("nothing was sent")?;
+    cleos.expect("message", |data| data["seq"] == last).await?;
+    assert_eq!(cleos.events("message").len(), sent.len());
+    cleos.check_feeds()?;
+
     // Back again on the other node, with the rest.
-    let bens = ben.first.resume(0, &cursor).await?;
+    let bens = ben.first.resume(0, &heard.cursor).await?;
     ensure!(bens.ready()?.resumed, bens.failure("it was not resumed"));
-    cleos.say(chat, "slowly, please").await?;
+    sent.push(cleos.say(chat, "slowly, please").await?.seq);
     bens.hears(chat, "slowly, please").await?;
-    let rest = bens.events("message");
-    assert_eq!(rest.len(), MESSAGES - heard + 1);
-    assert!(rest[0]["content"].as_str().context("no content")?.starts_with(&format!("{heard} ")));
+    let rest: Vec<Seq> = bens.entries()?.iter().map(|got| got.seq).collect();
+    assert_eq!(rest, sent[heard.seqs.len()..]);
     bens.check_feeds()
 }
 
@@ -151,45 +209,99 @@ fn resident(pid: u32) -> Result<u64> {
     Ok(pages * 4096)
 }
 
+/// A thousand devices of one user in a chat.
+struct Crowd {
+    /// Who speaks in it.
+    ana: Person,
+    /// A neighbour, with a connection to the same gateway as the thousand.
+    cleo: Person,
+    chat: ChatId,
+}
+
+impl Crowd {
+    const SIZE: usize = 1_000;
+
+    fn token(device: usize) -> Result<String> {
+        tokens::outside(&tokens::outside_claims("crowd", &format!("device {device}")))
+    }
+
+    async fn gather(cluster: &Cluster) -> Result<Self> {
+        let ana = Person::register(cluster, "Ana").await?;
+        let cleo = Person::register(cluster, "Cleo").await?;
+        let first = anonymous(cluster, 1)?.with_token(&Self::token(0)?);
+        let crowd: User = first.get("/users/me").await?.read(200)?;
+        let ids = [cleo.id, crowd.id];
+        let body = json!({"isGroup": true, "title": "Crowd", "participantIds": ids});
+        let chat: Chat = ana.api(0).post("/chats", body).await?.read(201)?;
+        Ok(Self { ana, cleo, chat: chat.id })
+    }
+
+    async fn stall(gateway: std::net::SocketAddr) -> Result<Vec<Stream>> {
+        let devices = (0..Self::SIZE).map(async |n| stall(&Self::token(n)?, gateway).await);
+        futures::stream::iter(devices).buffered(16).try_collect().await
+    }
+
+    /// What a device of it lacks comes from the other gateway, and nothing else does.
+    async fn come_back(cluster: &Cluster, n: usize, heard: &Heard, sent: &[Seq]) -> Result<()> {
+        let address = cluster.gateway(0).address();
+        let back = Socket::resume(address, &Self::token(n)?, &heard.cursor).await?;
+        ensure!(back.ready()?.resumed, back.failure("it was not resumed"));
+        back.expect("resume_done", |_| true).await?;
+        let rest: Vec<Seq> = back.entries()?.iter().map(|got| got.seq).collect();
+        ensure!(sent.starts_with(&heard.seqs) && rest == sent[heard.seqs.len()..], "{n}: {rest:?}");
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_thousand_who_do_not_read_cost_little_and_their_neighbours_nothing() -> Result<()> {
-    const STALLED: usize = 1_000;
-    const MESSAGES: usize = 300;
-    let cluster = CROWD.among_others().await?;
-    let ana = Person::register(&cluster, "Ana").await?;
-    let cleo = Person::register(&cluster, "Cleo").await?;
+    /// Messages at least and at most, and bytes of each.
+    const MESSAGES: [usize; 2] = [300, 2_000];
+    const BYTES: usize = 2_000;
+    /// What one may cost, in bytes; about 30 KiB are documented.
+    const COST: u64 = 48 * 1024;
+    let cluster = CROWD.alone().await?;
+    let Crowd { ana, cleo, chat } = Crowd::gather(&cluster).await?;
     let gateway = cluster.gateway(1);
-    let token = |device: usize| {
-        tokens::outside(&tokens::outside_claims("crowd", &format!("device {device}")))
-    };
-    let first = natter_e2e::person::anonymous(&cluster, 1)?.with_token(&token(0)?);
-    let crowd: natter_protocol::rest::User = first.get("/users/me").await?.read(200)?;
-    let body = json!({"isGroup": true, "title": "Crowd", "participantIds": [cleo.id, crowd.id]});
-    let chat: natter_protocol::server::Chat = ana.api(0).post("/chats", body).await?.read(201)?;
-    let stalled: Vec<Stream> = futures::stream::iter(
-        (0..STALLED).map(async |device| stall(&token(device)?, gateway.address()).await),
-    )
-    .buffer_unordered(16)
-    .try_collect()
-    .await?;
+    let stalled = Crowd::stall(gateway.address()).await?;
     let cleos = cleo.connect(1).await?;
     let pid = gateway.pid().context("the gateway is not running")?;
     let before = resident(pid)?;
-    let (anas, filling) = (ana.connect(0).await?, "x".repeat(2_000));
-    let mut most = 0;
-    for n in 0..MESSAGES {
-        let sent = anas.say(chat.id, &format!("{n} {filling}")).await?;
-        if n % 50 == 49 {
-            // Neighbours get everything, while the others are stuck.
-            cleos.expect("message", |data| data["seq"] == sent.seq).await?;
-            most = most.max(resident(pid)?.saturating_sub(before));
+    let (anas, filling) = (ana.connect(0).await?, "x".repeat(BYTES));
+    let (mut most, mut sent) = (0, Vec::new());
+    let given_up = counter(gateway, SLOW_CONSUMERS).await? + Crowd::SIZE as u64;
+    while sent.len() < MESSAGES[0] || counter(gateway, SLOW_CONSUMERS).await? < given_up {
+        ensure!(sent.len() < MESSAGES[1], "not all are given up");
+        for _ in 0..50 {
+            sent.push(anas.say(chat, &format!("{} {filling}", sent.len())).await?.seq);
+        }
+        // Neighbours get everything, while the others are stuck.
+        let last = *sent.last().context("nothing was sent")?;
+        cleos.expect("message", |data| data["seq"] == last).await?;
+        most = most.max(resident(pid)?.saturating_sub(before));
+    }
+    assert_eq!(cleos.events("message").len(), sent.len());
+    cleos.check_feeds()?;
+    println!("{} messages, {} KiB each at most", sent.len(), most / 1024 / Crowd::SIZE as u64);
+    ensure!(most < COST * Crowd::SIZE as u64, "{most} bytes more");
+
+    // Those who look again find that they were given up; some of them see what they have got.
+    let mut codes = [0, 0];
+    for (n, mut stream) in stalled.into_iter().enumerate() {
+        let mut heard = Heard::default();
+        let looks = n % 50 == 0;
+        let end = if looks { heard.take_rest(&mut stream).await } else { end(&mut stream).await };
+        match end.with_context(|| format!("device {n}"))? {
+            Next::Closed(Some(4430)) => codes[0] += 1,
+            // A frame was half written, after which there cannot be a code.
+            Next::Cut => codes[1] += 1,
+            end => bail!("device {n}: {end:?}"),
+        }
+        if looks {
+            Crowd::come_back(&cluster, n, &heard, &sent).await?;
         }
     }
-    assert_eq!(cleos.events("message").len(), MESSAGES);
-    cleos.check_feeds()?;
-    println!("{STALLED} that do not read: {} KiB each at most", most / 1024 / STALLED as u64);
-    ensure!(most < 100 * 1024 * 1024, "{most} bytes more");
-    drop(stalled);
+    println!("{} were closed with 4430, {} cut", codes[0], codes[1]);
     Ok(())
 }
 
