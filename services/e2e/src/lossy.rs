@@ -1,6 +1,7 @@
 //! A way to the broker on which republished events get lost, as they may: they come at most once.
 //!
-//! It passes everything on but those messages of the `out.` subjects that it is told to drop. It
+//! It passes everything on but those messages of the `out.` subjects, and those digests, that it is
+//! told to drop. It
 //! lives in threads of its own, since a cluster outlives the test that started it.
 
 use std::{
@@ -8,7 +9,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
 };
@@ -24,6 +25,7 @@ pub struct Lossy {
     dropped: AtomicU64,
     /// Subjects that end so get lost.
     ending: Mutex<Option<String>>,
+    digests: AtomicBool,
 }
 
 impl Lossy {
@@ -34,6 +36,7 @@ impl Lossy {
             seen: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             ending: Mutex::new(None),
+            digests: AtomicBool::new(false),
         }
     }
 
@@ -62,7 +65,13 @@ impl Lossy {
         *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = ending;
     }
 
-    /// How many have got lost.
+    /// From here on digests get lost as well, or do not any more: without them what is missing is
+    /// found later.
+    pub fn lose_digests(&self, lost: bool) {
+        self.digests.store(lost, Ordering::Relaxed);
+    }
+
+    /// How many events have got lost.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -96,6 +105,9 @@ impl Lossy {
                 let subject = words.next().unwrap_or_default().to_owned();
                 let size = words.last().and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
                 (&mut reader).take(size + 2).read_to_end(&mut operation)?;
+                if subject.starts_with("digest.") && self.digests.load(Ordering::Relaxed) {
+                    continue;
+                }
                 if subject.starts_with("out.") && self.loses(&subject) {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
                     continue;

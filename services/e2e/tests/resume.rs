@@ -54,7 +54,7 @@ async fn what_was_missed_comes_once_and_in_order_on_another_node() -> Result<()>
     }
     let own = ana.api(1).say(direct, "my own").await?;
     missed.entry(direct).or_default().push(own.seq);
-    ana.api(1).post(&format!("/chats/{left}/leave"), json!({})).await?.read::<()>(204).ok();
+    ana.api(1).post(&format!("/chats/{left}/leave"), json!({})).await?.expect(200)?;
     bens.expect("system", |data| data["chatId"] == json!(left) && data["kind"] == "left").await?;
     bens.say(left, "not for her").await?;
     let added = ben.api(1).group("Added", &[&ana]).await?.id;
@@ -108,7 +108,7 @@ async fn every_cursor_taken_in_the_middle_resumes_exactly() -> Result<()> {
         phone.hears(*chat, "the end").await?;
     }
     let all = phone.entries()?;
-    for (place, got) in all.iter().enumerate().step_by(5) {
+    for (place, got) in all.iter().enumerate() {
         let back = resumed(&ana.first, place % 2, &got.cursor).await?;
         let rest = by_chat(&all[place + 1..]);
         let told = by_chat(&back.entries()?);
