@@ -16,8 +16,10 @@
 //! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
 //! | [`soon`] | waiting for a thing itself instead of a while |
 //!
-//! Nothing waits for a fixed time. That something did *not* arrive is shown by a marker: an
-//! event that is certain to arrive later on the same path.
+//! No story lets time pass and hopes that something has happened by then: it waits for the thing
+//! itself, looking again and again up to a bound. That something did *not* arrive is shown by a
+//! marker: an event that is certain to arrive later on the same path. Only the nemesis and the
+//! benches, which are no stories, let faults and measurements last.
 
 pub mod api;
 pub mod crowd;

@@ -1,10 +1,27 @@
 //! Coming back while Postgres is away: by what was kept of the device, and by the log.
 
-use anyhow::{Result, ensure};
-use natter_e2e::{Device, Person, Socket, Stage, soon};
+use anyhow::{Result, bail, ensure};
+use natter_cluster::Cluster;
+use natter_e2e::{
+    Device, Person, Presenting, Socket, Stage,
+    socket::Dialled,
+    soon,
+    soon::{SOON, within},
+};
 use serde_json::json;
 
 static STAGE: Stage = Stage::new();
+
+/// What lets a device in is kept for 2 s, and renewed more often than that while it is connected.
+static BRIEF: Stage = Stage::with(|builder| {
+    builder
+        .gateway_env("NATTER_ADMISSION_KEPT_SECONDS", "2")
+        .gateway_env("NATTER_HEARTBEAT_SECONDS", "1")
+});
+
+/// Nothing is kept.
+static NOTHING: Stage =
+    Stage::with(|builder| builder.gateway_env("NATTER_ADMISSION_KEPT_SECONDS", "0"));
 
 /// Comes back with a cursor, as often as it takes.
 async fn insist(device: &Device, gateway: usize, cursor: &str) -> Result<Socket> {
@@ -13,6 +30,19 @@ async fn insist(device: &Device, gateway: usize, cursor: &str) -> Result<Socket>
             .await?;
     ensure!(socket.ready()?.resumed, socket.failure("it was not resumed"));
     Ok(socket)
+}
+
+/// The close code with which a device is not let in.
+async fn turned_away(cluster: &Cluster, device: &Device, gateway: usize) -> Result<Option<u16>> {
+    let address = cluster.gateway(gateway).address();
+    match Socket::dial(address, Presenting::Header(&device.access_token)).await? {
+        Dialled::Refused(status) => bail!("refused with {status} before it was a socket"),
+        Dialled::Open(socket) => {
+            let closed = socket.closed(2 * SOON).await?;
+            ensure!(socket.events("ready").is_empty(), socket.failure("it was let in first"));
+            Ok(closed.code)
+        }
+    }
 }
 
 #[tokio::test]
@@ -48,9 +78,9 @@ async fn devices_come_back_and_resume_while_postgres_is_away() -> Result<()> {
     back.say(added, "and back").await?;
     bens.hears(added, "and back").await?;
     back.check_feeds()?;
-    // A new device is not known, and a revoked one stays out.
-    let refused = tablet.connect(0).await;
-    ensure!(refused.is_err(), "a revoked device was let in");
+    // A revoked device stays out, though what was kept of it would let it in.
+    let code = turned_away(&cluster, &tablet, 0).await?;
+    ensure!(matches!(code, Some(4401 | 4403)), "closed with {code:?}");
 
     cluster.postgres().start().await?;
     soon("all of it is in the history", async || {
@@ -84,5 +114,72 @@ async fn postgres_hangs_and_a_device_comes_back_all_the_same() -> Result<()> {
         back.hears(chat, "meanwhile").await?;
     }
     cluster.postgres().resume()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_kept_for_too_long_lets_nobody_in() -> Result<()> {
+    let cluster = BRIEF.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let (phone, bens) = (ana.connect(0).await?, ben.connect(1).await?);
+    bens.say(chat, "before").await?;
+    phone.hears(chat, "before").await?;
+    cluster.postgres().kill().await?;
+    // Still connected, she could come in once more.
+    let other = insist(&ana.first, 1, &phone.cursor()?).await?;
+    drop((phone, other));
+    within(2 * SOON, "she is not let in any more", async || {
+        Ok(ana.first.connect(1).await.is_err().then_some(()))
+    })
+    .await?;
+    for gateway in [0, 1] {
+        assert_eq!(turned_away(&cluster, &ana.first, gateway).await?, Some(1013));
+    }
+    // Who was there all the time still is, and so do they come back.
+    bens.say(chat, "anybody?").await?;
+    insist(&ben.first, 0, &bens.cursor()?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_nothing_is_kept_nobody_comes_in_without_postgres() -> Result<()> {
+    let cluster = NOTHING.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let (phone, bens) = (ana.connect(0).await?, ben.connect(1).await?);
+    cluster.postgres().kill().await?;
+    for gateway in [0, 1] {
+        assert_eq!(turned_away(&cluster, &ana.first, gateway).await?, Some(1013));
+    }
+    bens.say(chat, "live").await?;
+    phone.hears(chat, "live").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_redis_and_postgres_nobody_new_is_let_in() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let fresh = ana.device("tablet").await?;
+    let (phone, bens) = (ana.connect(0).await?, ben.connect(1).await?);
+    cluster.postgres().kill().await?;
+    // Of a device that has never been connected nothing is kept.
+    assert_eq!(turned_away(&cluster, &fresh, 1).await?, Some(1013));
+    insist(&ana.first, 1, &phone.cursor()?).await?;
+    cluster.redis().kill().await?;
+    for device in [&fresh, &ana.first] {
+        assert_eq!(turned_away(&cluster, device, 1).await?, Some(1013));
+    }
+    bens.say(chat, "live").await?;
+    phone.hears(chat, "live").await?;
+    // They come in as soon as either is back; the fresh one needs Postgres.
+    cluster.redis().start().await?;
+    cluster.postgres().start().await?;
+    soon("it is let in", async || Ok(fresh.connect(1).await.ok())).await?;
     Ok(())
 }

@@ -193,6 +193,28 @@ async fn an_entry_expires_unless_refreshed_and_refreshing_brings_it_back() -> Re
 }
 
 #[tokio::test]
+async fn what_lets_a_device_in_is_kept_for_as_long_as_its_bound_unless_renewed() -> Result<()> {
+    const BRIEF: Duration = Duration::from_secs(1);
+    let url = testing::redis().await?;
+    let (one, two) = (silent(&url, "one", |_| {})?, silent(&url, "two", |_| {})?);
+    let ((user, phone), (other, tablet)) = (person(), person());
+    assert_eq!(two.kept_admission(user, phone).await?, None);
+    one.keep_admission(user, phone, b"the phone", BRIEF).await?;
+    one.keep_admission(other, tablet, b"the tablet", BRIEF).await?;
+    assert_eq!(two.kept_admission(user, phone).await?.as_deref(), Some(&b"the phone"[..]));
+    assert_eq!(two.kept_admission(user, tablet).await?, None, "of that user's device only");
+    // One is renewed until the other is gone.
+    eventually(async || {
+        one.keep_admission(user, phone, b"renewed", BRIEF).await?;
+        let kept = two.kept_admission(user, phone).await?;
+        assert_eq!(kept.as_deref(), Some(&b"renewed"[..]), "renewed in time");
+        Ok(two.kept_admission(other, tablet).await?.is_none())
+    })
+    .await?;
+    eventually(async || Ok(two.kept_admission(user, phone).await?.is_none())).await
+}
+
+#[tokio::test]
 async fn many_are_refreshed_and_told_in_their_order_up_to_the_bound() -> Result<()> {
     let url = testing::redis().await?;
     let one = node(&url, "one").await?;
