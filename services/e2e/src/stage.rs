@@ -1,8 +1,8 @@
 //! The cluster that the stories of a file share.
 
-use std::ops::Deref;
+use std::{fs, ops::Deref};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use natter_cluster::{Builder, Cluster, Node};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -77,6 +77,21 @@ impl Stage {
         ensure!(cluster.gateways().len() >= 2, "a story needs two gateways");
         Ok(cluster)
     }
+}
+
+/// That no gateway and no worker has panicked so far, by what they have logged.
+///
+/// # Errors
+/// When one has, with what it said; or a log cannot be read.
+pub fn nothing_panicked(cluster: &Cluster) -> Result<()> {
+    for node in cluster.gateways().iter().chain(cluster.workers()) {
+        let log = fs::read(node.log()).with_context(|| format!("the log of {}", node.name()))?;
+        let log = String::from_utf8_lossy(&log);
+        ensure!(!log.is_empty(), "{} has logged nothing", node.name());
+        let panicked = log.lines().find(|line| line.contains("panicked"));
+        ensure!(panicked.is_none(), "{}: {panicked:?}", node.name());
+    }
+    Ok(())
 }
 
 /// Wakes and starts everything, and waits until it is ready: the servers first, since what rests

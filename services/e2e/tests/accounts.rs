@@ -24,6 +24,9 @@ static STAGE: Stage = Stage::with(tokens::trusted);
 /// Within this a revocation has closed the device's sockets on every node.
 const REVOKED: Duration = Duration::from_secs(1);
 
+/// Within this a worker has told of what whoever committed it has not.
+const SWEPT: Duration = Duration::from_secs(5);
+
 async fn log_in(api: &Api, person: &Person, password: &str, device: Value) -> Result<Session> {
     let body = json!({"phone": person.phone, "password": password, "device": device});
     api.post("/auth/login", body).await?.read(200)
@@ -44,6 +47,10 @@ async fn shut_out(cluster: &Cluster, device: &Device, socket: &Socket, by: Insta
     let told = socket.events("device_revoked");
     ensure!(told == [json!({"deviceId": device.id})], "told {told:?} before the close");
     no_entry(cluster, device).await
+}
+
+async fn usable(socket: &Socket) -> Result<()> {
+    socket.request("presence_subscribe", json!({"userIds": []})).await.map(drop)
 }
 
 async fn no_entry(cluster: &Cluster, device: &Device) -> Result<()> {
@@ -180,6 +187,29 @@ async fn logging_out_closes_the_devices_sockets() -> Result<()> {
     assert_eq!(again.device.id, tablet.id);
     Socket::connect(cluster.gateway(0).address(), &again.access_token).await?;
     no_entry(&cluster, &tablet).await
+}
+
+#[tokio::test]
+async fn a_login_on_a_device_ends_the_one_before() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let tablet = ana.device("tablet").await?;
+    let sockets = [tablet.connect(0).await?, tablet.connect(1).await?];
+    let phone = ana.connect(0).await?;
+    let api = anonymous(&cluster, 1)?;
+    let again = log_in(&api, &ana, &ana.password, json!({"id": tablet.id})).await?;
+    let by = Instant::now() + SWEPT;
+    assert_eq!(again.device.id, tablet.id);
+    for socket in &sockets {
+        shut_out(&cluster, &tablet, socket, by).await?;
+    }
+    not_refreshed(&api, &tablet.refresh_token).await?;
+    // The new one has nothing to do with it, nor has another device.
+    let tablet = tablet.renewed(again);
+    for gateway in [0, 1] {
+        usable(&tablet.connect(gateway).await?).await?;
+    }
+    usable(&phone).await
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ use natter_check::{Plan, Run};
 use natter_cluster::{Cluster, progress::Progress};
 use tokio::time::{Instant, sleep};
 
-use crate::stage::put_in_order;
+use crate::stage::{nothing_panicked, put_in_order};
 
 mod inject;
 pub mod report;
@@ -156,6 +156,7 @@ async fn round(
     say(&at(began, "everything is well; waiting until everybody has everything"));
     let (checked, seen) = checked.observed().await.context("with everything running")?;
     report.take(&checked);
+    nothing_panicked(cluster)?;
     if !checked.verdict.ok {
         let file = kept_in(options)?.join("observations.txt");
         fs::write(&file, format!("{seen:#?}")).context("cannot keep what was seen")?;
