@@ -2,13 +2,15 @@
 //!
 //! Two release gateways hold `CONNECTIONS` (5,000) authenticated connections that say nothing,
 //! each of another user, who follows `CHATS_PER_USER` (20) chats with `PARTICIPANTS` (10)
-//! participants each. Printed is by how much the gateways' resident memory has grown for each.
+//! participants each. Printed is by how much the gateways' resident memory has grown for each, and
+//! whether that is at most `KIB_EACH` (12) KiB; the exit status is 1 when not.
 //!
 //! The gateways start anew once all is set up, so that nothing left over from that is reused.
 
 use std::{
     env, fs,
     net::Ipv4Addr,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -44,11 +46,12 @@ struct Seen {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     // `cargo test --all-targets` runs benches as well, without this.
     if !env::args().any(|arg| arg == "--bench") {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
+    let most = setting("KIB_EACH", 12)?;
     let connections = setting("CONNECTIONS", 5_000)?;
     let chats_per_user = setting("CHATS_PER_USER", 20)?;
     let participants = setting("PARTICIPANTS", 10)?.min(connections);
@@ -107,12 +110,20 @@ async fn main() -> Result<()> {
         "{connections} connections in {took:.1?}, each in {chats_per_user} chats of {participants}"
     );
     println!("{:20}{:>14}{:>14}{:>16}", "connections", "gateway 1", "gateway 2", "for each");
+    let mut settled = 0.0;
     for (name, count, now) in looks {
         let grown = now.iter().sum::<u64>().saturating_sub(empty.iter().sum());
         let each = grown as f64 / count.saturating_sub(2).max(1) as f64;
         println!("{name:20}{:>10} KiB{:>10} KiB{each:>12.2} KiB", now[0], now[1]);
+        settled = each;
     }
-    cluster.stop().await
+    cluster.stop().await?;
+    let holds = settled <= most as f64;
+    println!(
+        "{settled:.2} KiB each, of at most {most}: {}",
+        if holds { "holds" } else { "too much" }
+    );
+    Ok(ExitCode::from(u8::from(!holds)))
 }
 
 /// Connects the `n`th guest, and listens from then on.

@@ -6,9 +6,11 @@
 //! again, as clients do. Meanwhile two who were on that gateway all along go on talking.
 //!
 //! Printed is how long it took until all had everything, how often they had to try, how long a
-//! message of the two took, and what the gateway used.
+//! message of the two took, and what the gateway used. It fails when one of them does not get
+//! back, when the two wait too long for each other, or when a server has fallen over.
 
 use std::{
+    collections::HashMap,
     env, fs,
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -37,6 +39,8 @@ use tokio::time::{sleep, timeout};
 const PER_ADDRESS: usize = 1_000;
 const MISSED: usize = 1_000;
 const PARTICIPANTS: usize = 10;
+/// A message of the neighbours may take so long in a storm.
+const NEIGHBOURS: Duration = Duration::from_secs(2);
 /// A client gives a connection up that is not ready by then.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -72,6 +76,8 @@ async fn main() -> Result<()> {
     let direct = ana.api(1).direct(&ben).await?.id;
     let (anas, bens) = (ana.connect(1).await?, ben.connect(1).await?);
 
+    let servers: HashMap<&str, Option<u32>> =
+        cluster.nodes().map(|node| (node.name(), node.pid())).collect();
     cluster.gateway(0).kill().await?;
     for n in 0..MISSED {
         let (chat, sender) = chats[n * 7919 % chats.len()];
@@ -118,7 +124,15 @@ async fn main() -> Result<()> {
         println!("{name:6} had everything after {:>8.2?}", took[at]);
     }
     println!("{said} messages of the neighbours, the slowest in {slowest:.0?}");
-    println!("{:.0} an CPU-second of the gateway", connections as f64 / used);
+    println!("{:.0} a CPU-second of the gateway", connections as f64 / used);
+    ensure!(took.len() == connections, "{} of {connections} came back", took.len());
+    ensure!(slowest < NEIGHBOURS, "the neighbours' slowest message took {slowest:?}");
+    for server in [cluster.postgres(), cluster.nats(), cluster.redis()] {
+        ensure!(server.pid() == servers[server.name()], "{} has fallen over", server.name());
+    }
+    // And they work: Postgres takes a chat, NATS a message.
+    let after = ana.api(1).group("After the storm", &[&ben]).await?.id;
+    ana.api(1).say(after, "all is well").await?;
     cluster.stop().await
 }
 
