@@ -3,7 +3,8 @@
  *
  * The server may be any of many nodes and may go away at any time. So nothing here trusts one
  * connection: what is lost with it (typing, presence) is asked for again, what must not be lost
- * (messages) is fetched again by position, and what was sent is repeated under its own id.
+ * (messages, the list of chats) is resumed from the cursor, or fetched again where the server cannot
+ * resume, and what was sent is repeated under its own id.
  *
  * - `session.js`: tokens and REST calls
  * - `connection.js`: the WebSocket, requests and replies, reconnecting

@@ -5,12 +5,15 @@
 //! | [`config`] | the settings |
 //! | [`app`] | the parts that handlers use |
 //! | [`auth`] | who is calling: tokens, devices, passwords |
+//! | [`admission`] | letting connections in: paced, and for a while without Postgres |
 //! | [`rest`] | `/v1/…`, described by OpenAPI |
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
 //! | [`send`] | messages on their way into the log |
 //! | [`history`] | pages of a chat's messages |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
+//! | [`outlet`] | what waits to be written to a connection, and how it is told to end |
+//! | [`replay`] | what a connection has missed |
 //! | [`online`] | which devices are online here, told to the others |
 //! | [`socket`] | the WebSocket transport: handshake, session |
 //! | [`page`] | the page at `/` |

@@ -6,6 +6,7 @@
 //! | [`client`] | [`Bus`]: the connection |
 //! | [`publish`] | entries into the log, pipelined, in order |
 //! | [`read`] | a feed's entries, one entry, the heads of feeds |
+//! | [`follow`] | feeds live, in order and without a hole: what gets lost is found and read |
 //! | [`log_reader`] | a whole shard in order, for its owner |
 //! | [`streams`] | the streams: made, looked at, cut off |
 //! | [`signals`] | what may be lost: signals and digests |
