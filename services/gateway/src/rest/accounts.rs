@@ -90,6 +90,7 @@ async fn register(
 async fn log_in(
     State(store): State<Store>,
     State(auth): State<Auth>,
+    State(relay): State<Relay>,
     ClientAddress(address): ClientAddress,
     Body(request): Body<Login>,
 ) -> Result<Json<Session>, Problem> {
@@ -101,6 +102,7 @@ async fn log_in(
     auth.attempts().from_address(address)?;
     auth.attempts().at_account(account)?;
     let credentials = store.credentials(login).await?;
+    let known_device = request.device.as_ref().is_some_and(|device| device.id.is_some());
     let device = device(request.device)?;
     let (user, hash) = credentials.map(|found| (found.user, found.password_hash)).unzip();
     let right = auth.passwords().verify(request.password, hash).await?;
@@ -109,6 +111,10 @@ async fn log_in(
     };
     let refresh = auth.new_refresh();
     let logged_in = store.log_in(user.id, &device, &refresh.stored).await?;
+    // The login before, if there was one, has ended: its connections close.
+    if known_device {
+        relay.lane(user.id.0).await;
+    }
     Ok(Json(session_of(&auth, user, logged_in, device.session, refresh.text)?))
 }
 

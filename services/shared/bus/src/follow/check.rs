@@ -2,12 +2,14 @@
 //! every followed feed of a shard is looked at.
 
 use super::{
-    Bus, BusError, DIGEST_SILENCE, Done, Feed, FollowEvent, Follower, Instant, LogState, Seq,
-    Shard, debug, log_of, reached,
+    Bus, BusError, Done, Duration, Feed, FollowEvent, Follower, Instant, LogState, Seq, Shard,
+    debug, log_of, reached,
 };
 
 /// Feeds whose heads are asked for at once.
 const HEADS_BATCH: usize = 256;
+/// Between two checks while no digest comes; longer where a check takes long.
+const REST: Duration = Duration::from_secs(1);
 
 /// The check of one shard.
 #[derive(Default)]
@@ -24,7 +26,9 @@ pub struct Check {
     behind: Vec<(Feed, Seq)>,
     /// Feeds of which the log holds nothing.
     empty: Vec<Feed>,
-    last: Option<Instant>,
+    began: Option<Instant>,
+    /// When the next one may begin for want of digests.
+    rested: Option<Instant>,
 }
 
 impl Check {
@@ -52,7 +56,7 @@ impl Follower {
         }
         let bus = self.bus.clone();
         if view.check.from.is_none() {
-            let rested = view.check.last.is_none_or(|last| now - last > DIGEST_SILENCE);
+            let rested = view.check.rested.is_none_or(|rested| rested <= now);
             let over = view.distrust.is_some_and(|until| until <= now);
             if over {
                 view.distrust = None;
@@ -63,6 +67,7 @@ impl Follower {
             view.check.wanted = false;
             view.check.stale = false;
             view.check.running = true;
+            view.check.began = Some(now);
             self.ask_log(shard, |log| log.last_seq, Done::CheckFrom);
             return;
         }
@@ -143,7 +148,8 @@ impl Follower {
         let behind = std::mem::take(&mut view.check.behind);
         let empty = std::mem::take(&mut view.check.empty);
         let verified = view.ledger.verified();
-        view.check.last = Some(Instant::now());
+        let took = view.check.began.map_or(Duration::ZERO, |began| began.elapsed());
+        view.check.rested = Some(Instant::now() + REST.max(took * 2));
         view.check.wanted |= view.check.stale;
         let stale = view.check.stale;
         // Heads that were found are accounted for by the repairs that they have started.

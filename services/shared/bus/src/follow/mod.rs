@@ -55,8 +55,8 @@ use crate::{Bus, BusConfig, BusError, LogState, Stored, subjects};
 
 /// How long a live entry may take to arrive after its ack or digest before the log is read.
 const GRACE: Duration = Duration::from_millis(150);
-/// Without a digest for this long, heads are checked instead.
-const DIGEST_SILENCE: Duration = Duration::from_secs(2);
+/// Without a digest for this long, heads are checked instead. Empty ones come twice a second.
+const DIGEST_SILENCE: Duration = Duration::from_millis(1_500);
 /// How long entries of unknown predecessor are not trusted once the live mirror is made anew: the
 /// first one of each feed comes without, and digests must have told of what went by meanwhile.
 const DISTRUST: Duration = Duration::from_secs(2);
