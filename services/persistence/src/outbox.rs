@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// How often the outbox is looked at, and how long the handler that filled a lane is left to
 /// relay it itself.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Lanes taken in one sweep, oldest first.
+/// Lanes taken in one sweep.
 const LANES: u32 = 256;
 /// Lanes relayed at once: each holds a connection to Postgres while it waits for the log.
 const AT_ONCE: usize = 4;
@@ -26,38 +26,55 @@ const AT_ONCE: usize = 4;
 pub async fn sweep_until(store: Store, bus: Bus, stop: CancellationToken) {
     let mut tick = interval(SWEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweeper = Sweeper::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
         if bus.connected() {
-            sweep(&store, &bus, SWEEP, &stop).await;
+            sweeper.sweep(&store, &bus, SWEEP, LANES, &stop).await;
         }
     }
 }
 
-/// Relays the lanes that have waited for longer than `older_than`. Returns how many changes were
-/// relayed.
-pub async fn sweep(
-    store: &Store,
-    bus: &Bus,
-    older_than: Duration,
-    stop: &CancellationToken,
-) -> usize {
-    let lanes = match store.lanes_waiting(older_than, LANES).await {
-        Ok(lanes) => lanes,
-        Err(error) => {
-            tracing::warn!(error = %causes(&error), "the outbox cannot be read");
-            return 0;
-        }
-    };
-    stream::iter(lanes)
-        .take_while(|_| std::future::ready(!stop.is_cancelled()))
-        .map(|lane| relay(store, bus, lane))
-        .buffer_unordered(AT_ONCE)
-        .fold(0, async |sum, relayed| sum + relayed)
-        .await
+/// Goes through the outbox, some lanes at a time. It passes on from lanes that fail, and comes
+/// back to them after all others: else as many as one sweep takes, whose shard has no room or no
+/// leader, would keep every other lane waiting.
+#[derive(Debug, Default)]
+pub struct Sweeper {
+    /// The first change of the last lane that was looked at; 0 to begin again.
+    after: i64,
+}
+
+impl Sweeper {
+    /// Relays the next lanes, at most `lanes`, that have waited for longer than `older_than`.
+    /// Returns how many changes were relayed.
+    pub async fn sweep(
+        &mut self,
+        store: &Store,
+        bus: &Bus,
+        older_than: Duration,
+        lanes: u32,
+        stop: &CancellationToken,
+    ) -> usize {
+        let waiting = match store.lanes_waiting(older_than, self.after, lanes).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(error = %causes(&error), "the outbox cannot be read");
+                return 0;
+            }
+        };
+        // A page that is not full was the last.
+        let full = waiting.len() >= lanes as usize;
+        self.after = waiting.last().filter(|_| full).map_or(0, |last| last.first);
+        stream::iter(waiting)
+            .take_while(|_| std::future::ready(!stop.is_cancelled()))
+            .map(|waiting| relay(store, bus, waiting.lane))
+            .buffer_unordered(AT_ONCE)
+            .fold(0, async |sum, relayed| sum + relayed)
+            .await
+    }
 }
 
 async fn relay(store: &Store, bus: &Bus, lane: Uuid) -> usize {

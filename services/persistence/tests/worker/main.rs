@@ -4,4 +4,5 @@ mod binary;
 mod epochs;
 mod failover;
 mod support;
+mod sweeping;
 mod writing;

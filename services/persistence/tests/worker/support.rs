@@ -9,7 +9,8 @@ use natter_bus::{Bus, BusConfig, LogConfig, Raw, subjects};
 use natter_cluster::testing::{self, Fresh};
 use natter_persistence::{
     config::WorkerConfig,
-    migrate, outbox,
+    migrate,
+    outbox::Sweeper,
     owner::{Owner, Stepped},
 };
 use natter_protocol::{
@@ -70,7 +71,13 @@ impl World {
     }
 
     pub async fn relay_outbox(&self) -> usize {
-        outbox::sweep(&self.store, &self.bus, Duration::ZERO, &CancellationToken::new()).await
+        self.sweep(&mut Sweeper::default(), 256).await
+    }
+
+    /// The next lanes of the outbox, however short they have waited.
+    pub async fn sweep(&self, sweeper: &mut Sweeper, lanes: u32) -> usize {
+        let stop = CancellationToken::new();
+        sweeper.sweep(&self.store, &self.bus, Duration::ZERO, lanes, &stop).await
     }
 
     pub async fn send(&self, text: &str) -> Result<Seq> {

@@ -50,7 +50,7 @@ pub use devices::DeviceState;
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
-pub use outbox::{RelayError, Relayed};
+pub use outbox::{RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;

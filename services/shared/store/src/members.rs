@@ -241,14 +241,17 @@ impl Store {
         // put on the user's feed, which will tell it: such a membership counts as before the first
         // change that waits. So whoever reads the feed to its end knows that what the snapshot has
         // was told, and misses nothing of a chat that the user has left a moment ago.
+        //
+        // Two halves, since each has an index and both in one condition have none: what the user
+        // is in, and what the outbox has not yet told the user to have left.
         let row: FollowedRow = sqlx::query_as(
-            "SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
+            r#"SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
                     COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,
                     COALESCE(f.from_seqs, '{}') AS from_seqs,
                     COALESCE(f.last_seqs, '{}') AS last_seqs,
                     COALESCE(s.numbers, '{}') AS numbers, COALESCE(s.persisted, '{}') AS persisted
              FROM users u
-             CROSS JOIN LATERAL (
+             CROSS JOIN (
                  SELECT array_agg(id) AS ids, array_agg(shard) AS shards,
                         array_agg(from_seq) AS from_seqs, array_agg(last_seq) AS last_seqs
                  FROM (
@@ -258,14 +261,28 @@ impl Store {
                                 WHEN false THEN NULL
                                 ELSE m.from_seq
                             END AS from_seq
-                     FROM chat_members m JOIN chats c ON c.id = m.chat_id
+                     FROM (
+                         SELECT chat_id, from_seq, true AS inside FROM chat_members
+                         WHERE user_id = $1 AND left_at IS NULL
+                         UNION ALL
+                         SELECT l.chat_id, l.from_seq, false
+                         FROM (
+                             SELECT DISTINCT lane FROM outbox
+                             WHERE payload->'users' @> '[{"change": "removed"}]'
+                               AND payload->'users' @> jsonb_build_array(jsonb_build_object(
+                                   'userId', $1::uuid::text, 'change', 'removed'))
+                         ) r
+                         JOIN chat_members l ON l.chat_id = r.lane AND l.user_id = $1
+                         WHERE l.left_at IS NOT NULL
+                     ) m
+                     JOIN chats c ON c.id = m.chat_id
                      LEFT JOIN LATERAL (
                          SELECT entry->>'change' = 'removed' AS removed
                          FROM outbox o, jsonb_array_elements(o.payload->'users') AS entry
-                         WHERE o.lane = m.chat_id AND entry->>'userId' = m.user_id::text
+                         WHERE o.lane = m.chat_id AND entry->>'userId' = $1::uuid::text
                          ORDER BY o.id LIMIT 1
                      ) waiting ON true
-                     WHERE m.user_id = u.id AND (m.left_at IS NULL OR waiting.removed)
+                     WHERE m.inside OR waiting.removed
                      ORDER BY c.last_activity_at DESC, c.id DESC LIMIT $2
                  ) newest
              ) f
@@ -274,7 +291,7 @@ impl Store {
                         array_agg(persisted_seq ORDER BY shard) AS persisted
                  FROM shards
              ) s
-             WHERE u.id = $1",
+             WHERE u.id = $1"#,
         )
         .bind(user.0)
         .bind(FOLLOWED)

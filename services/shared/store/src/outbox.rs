@@ -34,6 +34,15 @@ pub struct Relayed {
     pub left: bool,
 }
 
+/// A lane with something to relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingLane {
+    /// The lane.
+    pub lane: Uuid,
+    /// The id of its first change: the next page of lanes begins after it.
+    pub first: i64,
+}
+
 /// Why a relay stopped. What was done is kept; the next relay goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError<E: std::error::Error + 'static> {
@@ -46,18 +55,27 @@ pub enum RelayError<E: std::error::Error + 'static> {
 }
 
 impl Store {
-    /// Lanes with something that has waited for longer than `older_than`, oldest first.
-    pub async fn lanes_waiting(&self, older_than: Duration, limit: u32) -> Result<Vec<Uuid>> {
-        let lanes = sqlx::query_scalar(
-            "SELECT lane FROM outbox GROUP BY lane
-             HAVING min(created_at) < now() - make_interval(secs => $1)
-             ORDER BY min(id) LIMIT $2",
+    /// Lanes whose first change has waited for longer than `older_than`, by the id of that change:
+    /// those after `after`, at most `limit`.
+    pub async fn lanes_waiting(
+        &self,
+        older_than: Duration,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<WaitingLane>> {
+        // Along the primary key, so that a long outbox costs no more than a short one.
+        let lanes: Vec<(Uuid, i64)> = sqlx::query_as(
+            "SELECT lane, id FROM outbox o
+             WHERE id > $2 AND created_at < now() - make_interval(secs => $1)
+               AND NOT EXISTS (SELECT FROM outbox e WHERE e.lane = o.lane AND e.id < o.id)
+             ORDER BY id LIMIT $3",
         )
         .bind(older_than.as_secs_f64())
+        .bind(after)
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
-        Ok(lanes)
+        Ok(lanes.into_iter().map(|(lane, first)| WaitingLane { lane, first }).collect())
     }
 
     /// Publishes what waits on a lane, in order, through `publish(feed, message id, entry)`,

@@ -7,5 +7,6 @@ mod chats;
 mod history;
 mod outbox;
 mod persist;
+mod plans;
 mod sessions;
 mod support;

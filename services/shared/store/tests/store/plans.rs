@@ -1,0 +1,195 @@
+//! What is asked at every handshake, request and batch goes by an index, however much there is.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use natter_protocol::ids::{ChatId, DeviceId, Seq, UserId};
+use natter_store::{Login, Page, Store, StoreConfig, UserSearch};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::support::{Broker, LEASE, OWNER, at, device, message, relay, some_token};
+
+/// Postgres plans a prepared statement for its values at first and for any values later, which
+/// may be another plan.
+const REPEATS: u128 = 8;
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// 20,000 people with a device each, and 2,000 chats of 25 of them, a fifth of whom have left.
+/// Half of the chats have 40 messages; in all of them some changes wait to be relayed.
+const CROWD: &str = "
+    CREATE FUNCTION id(n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
+        AS $$ SELECT lpad(to_hex(n), 32, '0')::uuid $$;
+    INSERT INTO users (id, name, name_lower, phone, email, email_lower, password_hash, shard)
+    SELECT id(n), 'P' || n, 'p' || n, n::text, 'p' || n, 'p' || n, '$', 0
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO devices (id, user_id, session) SELECT id(n), id(n), id(n)
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO refresh_tokens (hash, family, user_id, device_id, expires_at)
+    SELECT decode(lpad(to_hex(n), 64, '0'), 'hex'), id(n), id(n), id(n), now() + interval '1 day'
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO chats (id, is_group, title, title_lower, created_by, created_at, shard, members,
+                       last_activity_at, open, last_message_seq)
+    SELECT id(n), true, 'C', 'c', id(1), now(), 0, 25, now() - n * interval '1 s', true, n
+    FROM generate_series(1, 2000) AS n;
+    INSERT INTO chat_members (chat_id, user_id, role, joined_at, version, left_at)
+    SELECT id(n), id((n * 10 + m) % 20000 + 1), 'member', now(), 1,
+           CASE WHEN m % 5 = 0 THEN now() END
+    FROM generate_series(1, 2000) AS n, generate_series(1, 25) AS m;
+    INSERT INTO messages (chat_id, seq, kind, id, sender_id, client_msg_id, created_at)
+    SELECT id(n), m * 2000 + n, 'message', id(m * 2000 + n), id(1), m::text, now()
+    FROM generate_series(1, 1000) AS n, generate_series(0, 39) AS m;
+    INSERT INTO outbox (lane, payload)
+    SELECT id(n), jsonb_build_object('users', jsonb_build_array(jsonb_build_object(
+               'userId', id((n * 10 + m) % 20000 + 1), 'shard', 0, 'change', 'removed')))
+    FROM generate_series(1, 2000) AS n, generate_series(1, 5) AS m;
+    ANALYZE;";
+
+fn user(n: u128) -> UserId {
+    UserId(Uuid::from_u128(n))
+}
+
+fn chat(n: u128) -> ChatId {
+    ChatId(Uuid::from_u128(n))
+}
+
+fn device_of(n: u128) -> DeviceId {
+    DeviceId(Uuid::from_u128(n))
+}
+
+/// How often each table was read from its beginning so far.
+async fn scans(connection: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+    let scans = sqlx::query_as(
+        "SELECT relname::text, seq_scan FROM pg_stat_user_tables
+         WHERE relname NOT IN ('shards', '_sqlx_migrations') ORDER BY relname",
+    );
+    Ok(scans.fetch_all(connection).await?)
+}
+
+/// A connection's statistics are there when it has ended, at the latest.
+async fn until_alone(connection: &mut PgConnection) -> Result<()> {
+    let others = "SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid()
+                    AND backend_type = 'client backend'";
+    let alone = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *connection).await? > 0 {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, alone).await.context("others stay")?
+}
+
+/// What gateways and workers ask again and again; `n` is another one each time.
+async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
+    let (ana, chat, phone) = (user(n), chat(n), n.to_string());
+    let page = Page { before: None, after: None, limit: 50 };
+    let place = Seq::try_from(n)? + 100_000;
+    match what {
+        "device_state" => drop(store.device_state(ana, device_of(n)).await?.context("there")?),
+        "devices" => drop(store.devices(ana).await?),
+        "touch_devices" => store.touch_devices(&[(device_of(n), at(1))]).await?,
+        "credentials" => {
+            store.credentials(Login::Phone(&phone)).await?.context("there")?;
+            store.credentials(Login::Email(&format!("P{n}"))).await?.context("there")?;
+        }
+        "names" => drop(store.names(&[ana]).await?),
+        "search" => {
+            store.search_users(UserSearch::NamePrefix(&format!("p{n}")), 10).await?;
+            store.search_users(UserSearch::Phone(&phone), 10).await?;
+            store.search_users(UserSearch::Email(&phone), 10).await?;
+        }
+        "log_in" => drop(store.log_in(ana, &device(device_of(n)), &some_token()).await?),
+        "rotate_refresh" => {
+            let mut hash = [0; 32];
+            hash[16..].copy_from_slice(&n.to_be_bytes());
+            store.rotate_refresh(&hash, &some_token()).await?;
+        }
+        "sign_out" => drop(store.sign_out(ana, device_of(n)).await?),
+        "followed" => drop(store.followed(ana).await?),
+        "membership" => drop(store.membership(ana, chat).await?),
+        "shares_chat" => drop(store.shares_chat(ana, &[user(n + 1), user(n + 2)]).await?),
+        "participants" => drop(store.participants(chat, None, 50).await?),
+        "chats" => drop(store.chats(ana, None, 50, None).await?),
+        "chats searched" => drop(store.chats(ana, None, 50, Some("c")).await?),
+        "chat" => drop(store.chat(ana, chat).await?),
+        "history" => {
+            store.history(chat, page).await?;
+            store.history(chat, Page { before: Some(50_000), ..page }).await?;
+            store.history(chat, Page { after: Some(50_000), ..page }).await?;
+        }
+        "sent_before" => drop(store.sent_before(chat, user(1), "7").await?),
+        "join" => drop(store.join(ana, chat).await?),
+        "leave" => drop(store.leave(ana, chat).await?),
+        "create_group" => drop(store.create_group(ana, None, false, &[user(n + 1)], 0).await?),
+        "open_direct" => drop(store.open_direct(ana, user(n + 1), 0).await?),
+        "lanes_waiting" => drop(store.lanes_waiting(Duration::ZERO, 500, 10).await?),
+        "relay" => drop(relay(store, &Broker::default(), chat.0).await?),
+        "persist" => {
+            let rows = [message(chat, ana, place, &phone, "x")];
+            store.persist(0, OWNER, place - 1, place, at(place), &rows).await?;
+        }
+        _ => anyhow::bail!("nobody asks {what}"),
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
+    let database = natter_cluster::testing::postgres().await?;
+    let config = StoreConfig {
+        // One connection, which then plans each statement often enough.
+        max_connections: 1,
+        acquire_timeout: Duration::from_secs(30),
+        ..StoreConfig::new(database.as_str())
+    };
+    let store = Store::connect(&config)?;
+    store.migrate().await?;
+    store.ensure_shards(1).await?;
+    store.start_epoch(0, 1, 100_001, None).await?;
+    store.claim_shard(0, OWNER, LEASE).await?.context("free")?;
+    store.close().await;
+    let mut admin = PgConnection::connect(&database).await?;
+    sqlx::raw_sql(CROWD).execute(&mut admin).await?;
+    until_alone(&mut admin).await?;
+
+    let mut found = Vec::new();
+    for what in [
+        "device_state",
+        "devices",
+        "touch_devices",
+        "credentials",
+        "names",
+        "search",
+        "followed",
+        "membership",
+        "shares_chat",
+        "participants",
+        "chats",
+        "chats searched",
+        "chat",
+        "history",
+        "sent_before",
+        "persist",
+        "relay",
+        "lanes_waiting",
+        "join",
+        "leave",
+        "create_group",
+        "open_direct",
+        "log_in",
+        "rotate_refresh",
+        "sign_out",
+    ] {
+        let before = scans(&mut admin).await?;
+        let store = Store::connect(&config)?;
+        for n in 1..=REPEATS {
+            ask(&store, what, n).await.with_context(|| what.to_owned())?;
+        }
+        store.close().await;
+        until_alone(&mut admin).await?;
+        let after = scans(&mut admin).await?;
+        let more = after.into_iter().zip(before).filter(|(after, before)| after != before);
+        found.extend(more.map(|((table, _), _)| format!("{what}: all of {table}")));
+    }
+    assert_eq!(found, Vec::<String>::new());
+    Ok(())
+}
