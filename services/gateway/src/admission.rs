@@ -18,7 +18,7 @@ use natter_store::{Followed, FollowedChat};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, mpsc},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -35,6 +35,9 @@ const POSTGRES: Duration = Duration::from_secs(4);
 const READ: usize = 256;
 const READS: usize = 8;
 
+/// Leavings are relayed so often before a handshake is given up, with pauses.
+const RELAYS: usize = 20;
+const RELAY_PAUSE: Duration = Duration::from_millis(100);
 /// What is kept is renewed so often at least: whoever admits by it has to find in the log what the
 /// user's feed has told since.
 const KEEP_EVERY: Duration = Duration::from_mins(5);
@@ -134,14 +137,29 @@ impl Admissions {
         }
     }
 
-    /// What the user follows.
+    /// What the user follows. A chat that the user has left is relayed first, if it has not been:
+    /// until the user's feed tells where it ended, it can neither be followed (what is said after
+    /// the end would be told) nor be left out (what was said before would not).
     ///
     /// # Errors
-    /// `unavailable` when neither Postgres nor what was kept can tell.
+    /// `unavailable` when neither Postgres nor what was kept can tell, or a leaving cannot be
+    /// relayed.
     pub async fn followed(&self, app: &App, admitted: &Admitted) -> Result<Followed, WireError> {
         let user = admitted.caller.user_id;
         let Some(kept) = &admitted.kept else {
-            return within(async { app.store.followed(user).await.map_err(fault::store) }).await;
+            for _ in 0..RELAYS {
+                let asked = async { app.store.followed(user).await.map_err(fault::store) };
+                let followed = within(asked).await?;
+                if followed.leaving.is_empty() {
+                    return Ok(followed);
+                }
+                for lane in followed.leaving {
+                    app.relay.lane(lane).await;
+                }
+                // Somebody else may have it in hand.
+                sleep(RELAY_PAUSE).await;
+            }
+            return Err(fault::unavailable("the log"));
         };
         let chat = |&(id, shard, from): &(ChatId, Shard, Seq)| FollowedChat {
             id,
@@ -154,6 +172,7 @@ impl Admissions {
             name: kept.name.clone(),
             chats: kept.chats.iter().map(chat).collect(),
             user_last_seq: kept.own,
+            leaving: Vec::new(),
             persisted: Vec::new(),
         })
     }

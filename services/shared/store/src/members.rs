@@ -58,6 +58,9 @@ pub struct Followed {
     pub chats: Vec<FollowedChat>,
     /// The last entry of the user's own feed that Postgres knows; 0 when it is empty.
     pub user_last_seq: Seq,
+    /// Lanes of chats that the user has left without the user's feed having been told of it for
+    /// sure: where the chat ended for the user is known only when they have been relayed.
+    pub leaving: Vec<Uuid>,
     /// Up to where each shard is written here.
     pub persisted: Vec<(Shard, Seq)>,
 }
@@ -237,18 +240,15 @@ impl Store {
     /// # Errors
     /// `NotFound` when there is no such user.
     pub async fn followed(&self, user: UserId) -> Result<Followed> {
-        // One statement is one snapshot. A change whose relay is not finished has not surely been
-        // put on the user's feed, which will tell it: such a membership counts as before the first
-        // change that waits. So whoever reads the feed to its end knows that what the snapshot has
-        // was told, and misses nothing of a chat that the user has left a moment ago.
-        //
-        // Two halves, since each has an index and both in one condition have none: what the user
-        // is in, and what the outbox has not yet told the user to have left.
+        // One statement is one snapshot. A joining whose relay is not finished has not surely been
+        // put on the user's feed, which will tell it: it counts as none. So whoever reads the feed
+        // to its end knows that what the snapshot has was told.
         let row: FollowedRow = sqlx::query_as(
             r#"SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
                     COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,
                     COALESCE(f.from_seqs, '{}') AS from_seqs,
                     COALESCE(f.last_seqs, '{}') AS last_seqs,
+                    COALESCE(l.lanes, '{}') AS leaving,
                     COALESCE(s.numbers, '{}') AS numbers, COALESCE(s.persisted, '{}') AS persisted
              FROM users u
              CROSS JOIN (
@@ -256,36 +256,24 @@ impl Store {
                         array_agg(from_seq) AS from_seqs, array_agg(last_seq) AS last_seqs
                  FROM (
                      SELECT c.id, c.shard, c.last_seq,
-                            CASE waiting.removed
-                                WHEN true THEN COALESCE(m.from_seq, 0)
-                                WHEN false THEN NULL
-                                ELSE m.from_seq
-                            END AS from_seq
-                     FROM (
-                         SELECT chat_id, from_seq, true AS inside FROM chat_members
-                         WHERE user_id = $1 AND left_at IS NULL
-                         UNION ALL
-                         SELECT l.chat_id, l.from_seq, false
-                         FROM (
-                             SELECT DISTINCT lane FROM outbox
-                             WHERE payload->'users' @> '[{"change": "removed"}]'
-                               AND payload->'users' @> jsonb_build_array(jsonb_build_object(
-                                   'userId', $1::uuid::text, 'change', 'removed'))
-                         ) r
-                         JOIN chat_members l ON l.chat_id = r.lane AND l.user_id = $1
-                         WHERE l.left_at IS NOT NULL
-                     ) m
-                     JOIN chats c ON c.id = m.chat_id
-                     LEFT JOIN LATERAL (
-                         SELECT entry->>'change' = 'removed' AS removed
-                         FROM outbox o, jsonb_array_elements(o.payload->'users') AS entry
-                         WHERE o.lane = m.chat_id AND entry->>'userId' = $1::uuid::text
-                         ORDER BY o.id LIMIT 1
-                     ) waiting ON true
-                     WHERE m.inside OR waiting.removed
+                            CASE WHEN EXISTS (
+                                SELECT FROM outbox o
+                                WHERE o.lane = m.chat_id AND o.payload->'users'
+                                      @> jsonb_build_array(jsonb_build_object(
+                                          'userId', $1::uuid::text))
+                            ) THEN NULL ELSE m.from_seq END AS from_seq
+                     FROM chat_members m JOIN chats c ON c.id = m.chat_id
+                     WHERE m.user_id = $1 AND m.left_at IS NULL
                      ORDER BY c.last_activity_at DESC, c.id DESC LIMIT $2
                  ) newest
              ) f
+             CROSS JOIN (
+                 SELECT array_agg(DISTINCT lane) AS lanes FROM outbox
+                 -- The first condition is the index's own.
+                 WHERE payload->'users' @> '[{"change": "removed"}]'
+                   AND payload->'users' @> jsonb_build_array(jsonb_build_object(
+                       'userId', $1::uuid::text, 'change', 'removed'))
+             ) l
              CROSS JOIN (
                  SELECT array_agg(shard ORDER BY shard) AS numbers,
                         array_agg(persisted_seq ORDER BY shard) AS persisted
@@ -333,6 +321,7 @@ struct FollowedRow {
     shards: Vec<i16>,
     from_seqs: Vec<Option<i64>>,
     last_seqs: Vec<i64>,
+    leaving: Vec<Uuid>,
     numbers: Vec<i16>,
     persisted: Vec<i64>,
 }
@@ -357,6 +346,7 @@ impl From<FollowedRow> for Followed {
             name: row.name,
             chats,
             user_last_seq: seq(row.user_last_seq),
+            leaving: row.leaving,
             persisted: numbers.zip(row.persisted.into_iter().map(seq)).collect(),
         }
     }

@@ -160,40 +160,48 @@ async fn a_new_name_is_told_on_the_users_feed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_membership_counts_as_before_its_first_change_that_waits() -> Result<()> {
+async fn a_membership_counts_once_its_user_has_been_told_and_a_leaving_that_waits_is_named()
+-> Result<()> {
     let store = store().await?;
     let (chat, _) = group(&store, 1).await?;
     let broker = Broker::default();
     relay(&store, &broker, chat.0).await?;
     let ben = person(&store, "Ben").await?;
-    let seen = async || -> Result<Vec<Option<u64>>> {
-        Ok(store.followed(ben).await?.chats.iter().map(|chat| chat.from_seq).collect())
+    let seen = async || -> Result<(Vec<Option<u64>>, Vec<Uuid>)> {
+        let followed = store.followed(ben).await?;
+        Ok((followed.chats.iter().map(|chat| chat.from_seq).collect(), followed.leaving))
     };
     // The chat's entry gets out, the user's does not: the membership has its place, and Ben has
     // not been told.
     store.join(ben, chat).await?;
     broker.fail_at(1);
     assert!(relay(&store, &broker, chat.0).await.is_err());
-    assert_eq!(seen().await?, [None]);
+    assert_eq!(seen().await?, (vec![None], vec![]));
     relay(&store, &broker, chat.0).await?;
-    let joined = seen().await?;
-    assert!(joined[0].is_some());
-    // He leaves, and is let in again: until the leaving is told he is in it as before.
+    let (joined, leaving) = seen().await?;
+    assert!(joined[0].is_some() && leaving.is_empty());
+    // He leaves: also while only the chat's feed has been told.
     store.leave(ben, chat).await?;
-    assert_eq!(seen().await?, joined);
+    assert_eq!(seen().await?, (vec![], vec![chat.0]));
+    broker.fail_at(1);
+    assert!(relay(&store, &broker, chat.0).await.is_err());
+    assert_eq!(seen().await?, (vec![], vec![chat.0]));
+    // And is let in again meanwhile.
     store.join(ben, chat).await?;
-    assert_eq!(seen().await?, [Some(0)], "from wherever it was");
+    assert_eq!(seen().await?, (vec![None], vec![chat.0]));
     relay(&store, &broker, chat.0).await?;
-    let again = seen().await?;
-    assert!(again > joined);
+    let (again, leaving) = seen().await?;
+    assert!(again > joined && leaving.is_empty());
     store.leave(ben, chat).await?;
     relay(&store, &broker, chat.0).await?;
-    assert_eq!(seen().await?, []);
+    assert_eq!(seen().await?, (vec![], vec![]));
     // A change that waits for somebody else is none of his.
     store.join(ben, chat).await?;
     relay(&store, &broker, chat.0).await?;
     let cleo = person(&store, "Cleo").await?;
     store.join(cleo, chat).await?;
-    assert!(seen().await?[0].is_some());
+    assert!(seen().await?.0[0].is_some());
+    store.leave(cleo, chat).await?;
+    assert!(seen().await?.1.is_empty());
     Ok(())
 }
