@@ -95,7 +95,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] when phone, e-mail, user id or device id is taken.
     pub async fn create_user(&self, new: &NewUser) -> Result<(User, Device)> {
-        let mut tx = self.pool.begin().await?;
+        self.transaction(async |tx| {
         let user: UserRow = sqlx::query_as(
             "INSERT INTO users (id, name, name_lower, phone, email, email_lower, password_hash, shard)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -111,9 +111,10 @@ impl Store {
         .bind(sql_shard(new.shard))
         .fetch_one(&mut *tx)
         .await?;
-        let device = sessions::start(&mut tx, new.id, &new.device, &new.refresh).await?;
-        tx.commit().await?;
+        let device = sessions::start(tx, new.id, &new.device, &new.refresh).await?;
         Ok((user.into(), device))
+        })
+        .await
     }
 
     /// The user who logs in so, with the password's hash; none when there is no such user or
@@ -124,36 +125,47 @@ impl Store {
             Login::Email(email) => (None, Some(fold(email))),
         };
         // One of the two is null, and equals nothing.
-        let row: Option<CredentialsRow> = sqlx::query_as(
-            "SELECT id, name, phone, email, password_hash FROM users
+        let row: Option<CredentialsRow> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT id, name, phone, email, password_hash FROM users
              WHERE (phone = $1 OR email_lower = $2) AND password_hash IS NOT NULL",
-        )
-        .bind(phone)
-        .bind(email)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(phone)
+                .bind(email)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         Ok(row.map(Into::into))
     }
 
     /// A user by id, with the password's hash where there is one.
     pub async fn credentials_of(&self, user: UserId) -> Result<Option<Credentials>> {
-        let row: Option<CredentialsRow> = sqlx::query_as(
-            "SELECT id, name, phone, email, password_hash FROM users
+        let row: Option<CredentialsRow> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT id, name, phone, email, password_hash FROM users
              WHERE id = $1 AND password_hash IS NOT NULL",
-        )
-        .bind(user.0)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(user.0)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         Ok(row.map(Into::into))
     }
 
     /// A user as seen by oneself.
     pub async fn user(&self, user: UserId) -> Result<Option<User>> {
-        let row: Option<UserRow> =
-            sqlx::query_as("SELECT id, name, phone, email FROM users WHERE id = $1")
-                .bind(user.0)
-                .fetch_optional(&self.pool)
-                .await?;
+        let row: Option<UserRow> = self
+            .call(async |db| {
+                sqlx::query_as("SELECT id, name, phone, email FROM users WHERE id = $1")
+                    .bind(user.0)
+                    .fetch_optional(db)
+                    .await
+            })
+            .await?;
         Ok(row.map(Into::into))
     }
 
@@ -169,17 +181,17 @@ impl Store {
         phone: Option<Option<&str>>,
         email: Option<Option<&str>>,
     ) -> Result<(User, Option<Uuid>)> {
-        let mut tx = self.pool.begin().await?;
-        // The lock gives the user's outbox rows the order of the changes.
-        let (old_name, user_shard, can_log_in): (String, i16, bool) = sqlx::query_as(
-            "SELECT name, shard, password_hash IS NOT NULL FROM users
+        self.transaction(async |tx| {
+            // The lock gives the user's outbox rows the order of the changes.
+            let (old_name, user_shard, can_log_in): (String, i16, bool) = sqlx::query_as(
+                "SELECT name, shard, password_hash IS NOT NULL FROM users
              WHERE id = $1 FOR NO KEY UPDATE",
-        )
-        .bind(user.0)
-        .fetch_one(&mut *tx)
-        .await?;
-        let row: UserRow = sqlx::query_as(
-            "UPDATE users SET
+            )
+            .bind(user.0)
+            .fetch_one(&mut *tx)
+            .await?;
+            let row: UserRow = sqlx::query_as(
+                "UPDATE users SET
                  name = COALESCE($2, name),
                  name_lower = COALESCE($3, name_lower),
                  phone = CASE WHEN $4 THEN $5 ELSE phone END,
@@ -187,28 +199,29 @@ impl Store {
                  email_lower = CASE WHEN $6 THEN $8 ELSE email_lower END
              WHERE id = $1
              RETURNING id, name, phone, email",
-        )
-        .bind(user.0)
-        .bind(name)
-        .bind(name.map(fold))
-        .bind(phone.is_some())
-        .bind(phone.flatten())
-        .bind(email.is_some())
-        .bind(email.flatten())
-        .bind(email.flatten().map(fold))
-        .fetch_one(&mut *tx)
-        .await?;
-        if can_log_in && row.phone.is_none() && row.email.is_none() {
-            return Err(StoreError::Conflict(Conflict::LastLogin));
-        }
-        let lane = if row.name == old_name {
-            None
-        } else {
-            let change = UserChange::ProfileChanged(ProfileChanged { name: row.name.clone() });
-            Some(outbox::add_for_user(&mut tx, user, shard(user_shard), change).await?)
-        };
-        tx.commit().await?;
-        Ok((row.into(), lane))
+            )
+            .bind(user.0)
+            .bind(name)
+            .bind(name.map(fold))
+            .bind(phone.is_some())
+            .bind(phone.flatten())
+            .bind(email.is_some())
+            .bind(email.flatten())
+            .bind(email.flatten().map(fold))
+            .fetch_one(&mut *tx)
+            .await?;
+            if can_log_in && row.phone.is_none() && row.email.is_none() {
+                return Err(StoreError::Conflict(Conflict::LastLogin));
+            }
+            let lane = if row.name == old_name {
+                None
+            } else {
+                let change = UserChange::ProfileChanged(ProfileChanged { name: row.name.clone() });
+                Some(outbox::add_for_user(tx, user, shard(user_shard), change).await?)
+            };
+            Ok((row.into(), lane))
+        })
+        .await
     }
 
     /// Sets the password and signs out every device but `keep_device`. Returns the user's lane,
@@ -222,16 +235,18 @@ impl Store {
         password_hash: &str,
         keep_device: DeviceId,
     ) -> Result<Uuid> {
-        let mut tx = self.pool.begin().await?;
-        let user_shard: i16 =
-            sqlx::query_scalar("UPDATE users SET password_hash = $2 WHERE id = $1 RETURNING shard")
-                .bind(user.0)
-                .bind(password_hash)
-                .fetch_one(&mut *tx)
-                .await?;
-        devices::end_logins(&mut tx, user, shard(user_shard), Which::AllBut(keep_device)).await?;
-        tx.commit().await?;
-        Ok(user.0)
+        self.transaction(async |tx| {
+            let user_shard: i16 = sqlx::query_scalar(
+                "UPDATE users SET password_hash = $2 WHERE id = $1 RETURNING shard",
+            )
+            .bind(user.0)
+            .bind(password_hash)
+            .fetch_one(&mut *tx)
+            .await?;
+            devices::end_logins(tx, user, shard(user_shard), Which::AllBut(keep_device)).await?;
+            Ok(user.0)
+        })
+        .await
     }
 
     /// At most `limit` users (100 at most), by name.
@@ -241,29 +256,38 @@ impl Store {
             // Everything that starts with the prefix lies between it and itself followed by the
             // greatest character: a range of the index, whatever the prefix holds.
             UserSearch::NamePrefix(prefix) => {
-                sqlx::query_as(
-                    "SELECT id, name FROM users
+                self.call(async |db| {
+                    sqlx::query_as(
+                        "SELECT id, name FROM users
                      WHERE name_lower >= $1 AND name_lower < $1 || chr(1114111)
                      ORDER BY name_lower, id LIMIT $2",
-                )
-                .bind(fold(prefix))
-                .bind(limit)
-                .fetch_all(&self.pool)
+                    )
+                    .bind(fold(prefix))
+                    .bind(limit)
+                    .fetch_all(db)
+                    .await
+                })
                 .await?
             }
             UserSearch::Phone(phone) => {
-                sqlx::query_as("SELECT id, name FROM users WHERE phone = $1 LIMIT $2")
-                    .bind(phone)
-                    .bind(limit)
-                    .fetch_all(&self.pool)
-                    .await?
+                self.call(async |db| {
+                    sqlx::query_as("SELECT id, name FROM users WHERE phone = $1 LIMIT $2")
+                        .bind(phone)
+                        .bind(limit)
+                        .fetch_all(db)
+                        .await
+                })
+                .await?
             }
             UserSearch::Email(email) => {
-                sqlx::query_as("SELECT id, name FROM users WHERE email_lower = $1 LIMIT $2")
-                    .bind(fold(email))
-                    .bind(limit)
-                    .fetch_all(&self.pool)
-                    .await?
+                self.call(async |db| {
+                    sqlx::query_as("SELECT id, name FROM users WHERE email_lower = $1 LIMIT $2")
+                        .bind(fold(email))
+                        .bind(limit)
+                        .fetch_all(db)
+                        .await
+                })
+                .await?
             }
         };
         Ok(rows.into_iter().map(|(id, name)| UserCard { id: id.into(), name }).collect())
@@ -272,11 +296,14 @@ impl Store {
     /// The names of those users that exist; at most the first 10,000 asked for.
     pub async fn names(&self, users: &[UserId]) -> Result<HashMap<UserId, String>> {
         let ids: Vec<Uuid> = users.iter().take(NAMES).map(|user| user.0).collect();
-        let rows: Vec<(Uuid, String)> =
-            sqlx::query_as("SELECT id, name FROM users WHERE id = ANY($1)")
-                .bind(ids)
-                .fetch_all(&self.pool)
-                .await?;
+        let rows: Vec<(Uuid, String)> = self
+            .call(async |db| {
+                sqlx::query_as("SELECT id, name FROM users WHERE id = ANY($1)")
+                    .bind(ids)
+                    .fetch_all(db)
+                    .await
+            })
+            .await?;
         Ok(rows.into_iter().map(|(id, name)| (id.into(), name)).collect())
     }
 
@@ -292,15 +319,19 @@ impl Store {
         user_shard: Shard,
     ) -> Result<(UserId, DeviceId)> {
         // Nearly always both are there.
-        let known: Option<(Uuid, Uuid)> = sqlx::query_as(
-            "SELECT u.id, d.id FROM users u JOIN devices d ON d.user_id = u.id
+        let known: Option<(Uuid, Uuid)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT u.id, d.id FROM users u JOIN devices d ON d.user_id = u.id
              WHERE u.issuer = $1 AND u.external_subject = $2 AND d.external_id = $3",
-        )
-        .bind(issuer)
-        .bind(subject)
-        .bind(device_external_id)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(issuer)
+                .bind(subject)
+                .bind(device_external_id)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         if let Some((user, device)) = known {
             return Ok((user.into(), device.into()));
         }
@@ -308,41 +339,55 @@ impl Store {
         // the first to commit and then does nothing; what is read next, by a statement of its
         // own, is then there for both.
         let name = name.unwrap_or("User");
-        sqlx::query(
-            "INSERT INTO users (id, name, name_lower, issuer, external_subject, shard)
+        self.call(async |db| {
+            sqlx::query(
+                "INSERT INTO users (id, name, name_lower, issuer, external_subject, shard)
              VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT ON CONSTRAINT users_external_key DO NOTHING",
-        )
-        .bind(UserId::generate().0)
-        .bind(name)
-        .bind(fold(name))
-        .bind(issuer)
-        .bind(subject)
-        .bind(sql_shard(user_shard))
-        .execute(&self.pool)
+            )
+            .bind(UserId::generate().0)
+            .bind(name)
+            .bind(fold(name))
+            .bind(issuer)
+            .bind(subject)
+            .bind(sql_shard(user_shard))
+            .execute(db)
+            .await
+        })
         .await?;
-        let user: Uuid =
-            sqlx::query_scalar("SELECT id FROM users WHERE issuer = $1 AND external_subject = $2")
+        let user: Uuid = self
+            .call(async |db| {
+                sqlx::query_scalar(
+                    "SELECT id FROM users WHERE issuer = $1 AND external_subject = $2",
+                )
                 .bind(issuer)
                 .bind(subject)
-                .fetch_one(&self.pool)
-                .await?;
-        sqlx::query(
-            "INSERT INTO devices (id, user_id, external_id, last_seen_at)
+                .fetch_one(db)
+                .await
+            })
+            .await?;
+        self.call(async |db| {
+            sqlx::query(
+                "INSERT INTO devices (id, user_id, external_id, last_seen_at)
              VALUES ($1, $2, $3, date_trunc('milliseconds', now()))
              ON CONFLICT ON CONSTRAINT devices_external_key DO NOTHING",
-        )
-        .bind(DeviceId::generate().0)
-        .bind(user)
-        .bind(device_external_id)
-        .execute(&self.pool)
+            )
+            .bind(DeviceId::generate().0)
+            .bind(user)
+            .bind(device_external_id)
+            .execute(db)
+            .await
+        })
         .await?;
-        let device: Uuid =
-            sqlx::query_scalar("SELECT id FROM devices WHERE user_id = $1 AND external_id = $2")
-                .bind(user)
-                .bind(device_external_id)
-                .fetch_one(&self.pool)
-                .await?;
+        let device: Uuid = self
+            .call(async |db| {
+                sqlx::query_scalar("SELECT id FROM devices WHERE user_id = $1 AND external_id = $2")
+                    .bind(user)
+                    .bind(device_external_id)
+                    .fetch_one(db)
+                    .await
+            })
+            .await?;
         Ok((user.into(), device.into()))
     }
 }

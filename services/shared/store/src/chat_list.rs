@@ -33,12 +33,12 @@ impl Store {
         search: Option<&str>,
     ) -> Result<(Vec<Chat>, Option<ChatCursor>)> {
         let limit = limit.clamp(1, 200) as usize;
-        let mut connection = self.pool.acquire().await?;
-        // The viewer's chats are few enough (those of one person) to be sorted for a page, and so
-        // their rows can move with every message without an index that moves too. The viewer's
-        // own name is no reason to find a chat: it would find them all.
-        let mut rows: Vec<ChatRow> = sqlx::query_as(
-            r"SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
+        self.call(async |db| {
+            // The viewer's chats are few enough (those of one person) to be sorted for a page, and so
+            // their rows can move with every message without an index that moves too. The viewer's
+            // own name is no reason to find a chat: it would find them all.
+            let mut rows: Vec<ChatRow> = sqlx::query_as(
+                r"SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
                     c.last_seq, c.last_message_seq, c.last_activity_at, m.role
              FROM chat_members m JOIN chats c ON c.id = m.chat_id
              WHERE m.user_id = $1 AND m.left_at IS NULL
@@ -49,22 +49,23 @@ impl Store {
                      AND u.name_lower LIKE $4 ESCAPE '\'
                ))
              ORDER BY c.last_activity_at DESC, c.id DESC LIMIT $5",
-        )
-        .bind(viewer.0)
-        .bind(cursor.map(|cursor| cursor.at))
-        .bind(cursor.map(|cursor| cursor.id.0))
-        .bind(search.map(containing))
-        // One more tells whether there is a next page.
-        .bind(limit as i64 + 1)
-        .fetch_all(&mut *connection)
-        .await?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = rows
-            .last()
-            .filter(|_| more)
-            .map(|last| ChatCursor { at: last.last_activity_at, id: last.id.into() });
-        let chats = views::load(&mut connection, Some(viewer), rows).await?;
-        Ok((chats, next))
+            )
+            .bind(viewer.0)
+            .bind(cursor.map(|cursor| cursor.at))
+            .bind(cursor.map(|cursor| cursor.id.0))
+            .bind(search.map(containing))
+            // One more tells whether there is a next page.
+            .bind(limit as i64 + 1)
+            .fetch_all(&mut *db)
+            .await?;
+            let more = rows.len() > limit;
+            rows.truncate(limit);
+            let next = rows
+                .last()
+                .filter(|_| more)
+                .map(|last| ChatCursor { at: last.last_activity_at, id: last.id.into() });
+            views::load(db, Some(viewer), rows).await.map(|chats| (chats, next))
+        })
+        .await
     }
 }

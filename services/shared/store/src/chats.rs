@@ -55,17 +55,18 @@ impl Store {
             created_by: actor,
             shard,
         };
-        let mut tx = self.pool.begin().await?;
-        if !insert_chat(&mut tx, &draft, users.len()).await? {
-            return Err(StoreError::NotFound);
-        }
-        let roles: Vec<Role> = users
-            .iter()
-            .map(|user| if *user == actor.0 { Role::Owner } else { Role::Member })
-            .collect();
-        let created = announce(&mut tx, &draft, &users, &roles).await?;
-        tx.commit().await?;
-        Ok(created)
+        self.transaction(async |tx| {
+            if !insert_chat(tx, &draft, users.len()).await? {
+                return Err(StoreError::NotFound);
+            }
+            let roles: Vec<Role> = users
+                .iter()
+                .map(|user| if *user == actor.0 { Role::Owner } else { Role::Member })
+                .collect();
+            let created = announce(tx, &draft, &users, &roles).await?;
+            Ok(created)
+        })
+        .await
     }
 
     /// The one-to-one of two users, made by `a` when there is none: the same pair always gets
@@ -89,45 +90,54 @@ impl Store {
             created_by: a,
             shard,
         };
-        let mut tx = self.pool.begin().await?;
         // When both open the chat at once, the second insert waits for the first to commit and
         // then does nothing: the chat that is there is the pair's, and only one is announced. If
         // the first rolls back instead, the second makes it.
-        if insert_chat(&mut tx, &draft, 2).await? {
-            let created = announce(&mut tx, &draft, &[a.0, b.0], &[Role::Member; 2]).await?;
-            tx.commit().await?;
+        let created = self
+            .transaction(async |tx| {
+                if !insert_chat(tx, &draft, 2).await? {
+                    return Ok(None);
+                }
+                announce(tx, &draft, &[a.0, b.0], &[Role::Member; 2]).await.map(Some)
+            })
+            .await?;
+        if let Some(created) = created {
             return Ok(created);
         }
-        tx.rollback().await?;
         self.direct(&key).await?.ok_or(StoreError::NotFound)
     }
 
     /// A chat with its first participants, last message and the viewer's part; none when the
     /// viewer is no participant, whether or not the chat exists.
     pub async fn chat(&self, viewer: UserId, chat: ChatId) -> Result<Option<Chat>> {
-        let mut connection = self.pool.acquire().await?;
-        let row: Option<ChatRow> = sqlx::query_as(
-            "SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
+        self.call(async |db| {
+            let row: Option<ChatRow> = sqlx::query_as(
+                "SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
                     c.last_seq, c.last_message_seq, c.last_activity_at, m.role
              FROM chats c JOIN chat_members m ON m.chat_id = c.id
              WHERE c.id = $1 AND m.user_id = $2 AND m.left_at IS NULL",
-        )
-        .bind(chat.0)
-        .bind(viewer.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-        let rows = row.into_iter().collect();
-        Ok(views::load(&mut connection, Some(viewer), rows).await?.pop())
+            )
+            .bind(chat.0)
+            .bind(viewer.0)
+            .fetch_optional(&mut *db)
+            .await?;
+            let rows = row.into_iter().collect();
+            views::load(db, Some(viewer), rows).await.map(|mut chats| chats.pop())
+        })
+        .await
     }
 }
 
 impl Store {
     async fn direct(&self, key: &str) -> Result<Option<Created>> {
-        let row: Option<(Uuid, i16)> =
-            sqlx::query_as("SELECT id, shard FROM chats WHERE direct_key = $1")
-                .bind(key)
-                .fetch_optional(&self.pool)
-                .await?;
+        let row: Option<(Uuid, i16)> = self
+            .call(async |db| {
+                sqlx::query_as("SELECT id, shard FROM chats WHERE direct_key = $1")
+                    .bind(key)
+                    .fetch_optional(db)
+                    .await
+            })
+            .await?;
         Ok(row.map(|(chat, shard)| Created {
             chat: chat.into(),
             shard: rows::shard(shard),

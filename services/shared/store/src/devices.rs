@@ -36,15 +36,19 @@ impl Store {
         user: UserId,
         device: DeviceId,
     ) -> Result<Option<DeviceState>> {
-        let row: Option<(Option<Uuid>, bool, String, i16)> = sqlx::query_as(
-            "SELECT d.session, d.revoked_at IS NOT NULL, u.name, u.shard
+        let row: Option<(Option<Uuid>, bool, String, i16)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT d.session, d.revoked_at IS NOT NULL, u.name, u.shard
              FROM devices d JOIN users u ON u.id = d.user_id
              WHERE d.id = $1 AND d.user_id = $2",
-        )
-        .bind(device.0)
-        .bind(user.0)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(device.0)
+                .bind(user.0)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         Ok(row.map(|(session, revoked, user_name, user_shard)| DeviceState {
             session,
             revoked,
@@ -56,40 +60,45 @@ impl Store {
     /// The user's devices that are not revoked, last seen first, at most 500. `online` and
     /// `current` are false: the caller fills them in.
     pub async fn devices(&self, user: UserId) -> Result<Vec<Device>> {
-        let rows: Vec<DeviceRow> = sqlx::query_as(
-            "SELECT id, name, platform, created_at, last_seen_at FROM devices
+        let rows: Vec<DeviceRow> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT id, name, platform, created_at, last_seen_at FROM devices
              WHERE user_id = $1 AND revoked_at IS NULL
              ORDER BY last_seen_at DESC NULLS LAST, id LIMIT 500",
-        )
-        .bind(user.0)
-        .fetch_all(&self.pool)
-        .await?;
+                )
+                .bind(user.0)
+                .fetch_all(db)
+                .await
+            })
+            .await?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
     /// Revokes a device and voids its refresh tokens. Returns the user's lane, to relay; none
     /// when the user has no such device or it is revoked already.
     pub async fn revoke_device(&self, user: UserId, device: DeviceId) -> Result<Option<Uuid>> {
-        let mut tx = self.pool.begin().await?;
-        let revoked: Option<(i16, Option<Uuid>)> = sqlx::query_as(
-            "WITH before AS (
+        self.transaction(async |tx| {
+            let revoked: Option<(i16, Option<Uuid>)> = sqlx::query_as(
+                "WITH before AS (
                  SELECT id, session FROM devices
                  WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL FOR NO KEY UPDATE
              )
              UPDATE devices d SET session = NULL, revoked_at = now() FROM users u, before
              WHERE d.id = before.id AND u.id = d.user_id
              RETURNING u.shard, before.session",
-        )
-        .bind(device.0)
-        .bind(user.0)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some((user_shard, session)) = revoked else {
-            return Ok(None);
-        };
-        signed_out(&mut tx, user, shard(user_shard), &[(device.0, session)]).await?;
-        tx.commit().await?;
-        Ok(Some(user.0))
+            )
+            .bind(device.0)
+            .bind(user.0)
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some((user_shard, session)) = revoked else {
+                return Ok(None);
+            };
+            signed_out(tx, user, shard(user_shard), &[(device.0, session)]).await?;
+            Ok(Some(user.0))
+        })
+        .await
     }
 
     /// Ends a device's login (log-out): the device stays in the list. Returns the user's lane, to
@@ -113,8 +122,9 @@ impl Store {
         let (ids, times): (Vec<Uuid>, Vec<OffsetDateTime>) =
             seen.iter().map(|(device, at)| (device.0, timestamp::truncate(*at))).unzip();
         // Locked in one order, so that this never deadlocks with another that locks several.
-        sqlx::query(
-            "WITH seen AS (
+        self.call(async |db| {
+            sqlx::query(
+                "WITH seen AS (
                  SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS s (id, at)
                  GROUP BY id
              ), locked AS MATERIALIZED (
@@ -124,10 +134,12 @@ impl Store {
              )
              UPDATE devices d SET last_seen_at = GREATEST(d.last_seen_at, seen.at)
              FROM locked JOIN seen USING (id) WHERE d.id = locked.id",
-        )
-        .bind(ids)
-        .bind(times)
-        .execute(&self.pool)
+            )
+            .bind(ids)
+            .bind(times)
+            .execute(db)
+            .await
+        })
         .await?;
         Ok(())
     }
@@ -144,17 +156,19 @@ pub(crate) enum Which {
 
 impl Store {
     async fn end_logins(&self, user: UserId, which: Which) -> Result<Option<Uuid>> {
-        let mut tx = self.pool.begin().await?;
-        let user_shard: Option<i16> = sqlx::query_scalar("SELECT shard FROM users WHERE id = $1")
-            .bind(user.0)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(user_shard) = user_shard else {
-            return Ok(None);
-        };
-        let ended = end_logins(&mut tx, user, shard(user_shard), which).await?;
-        tx.commit().await?;
-        Ok(ended.then_some(user.0))
+        self.transaction(async |tx| {
+            let user_shard: Option<i16> =
+                sqlx::query_scalar("SELECT shard FROM users WHERE id = $1")
+                    .bind(user.0)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let Some(user_shard) = user_shard else {
+                return Ok(None);
+            };
+            let ended = end_logins(tx, user, shard(user_shard), which).await?;
+            Ok(ended.then_some(user.0))
+        })
+        .await
     }
 }
 

@@ -36,6 +36,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// No answer in time. The server may be frozen or gone, or only this slow.
+    pub(crate) fn late() -> Self {
+        let message = "no answer in time".to_owned();
+        Self::Unavailable(Cause { code: None, constraint: None, message })
+    }
+
     /// Whether a value in the call is at fault: without it, the call would work.
     #[must_use]
     pub fn is_data_error(&self) -> bool {

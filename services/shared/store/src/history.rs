@@ -149,13 +149,17 @@ impl Store {
         let limit = page.limit.clamp(1, limits::PAGE) as usize;
         let after = sql_seq(page.after.unwrap_or(0));
         let statement = if page.after.is_some() { OLDEST_FIRST } else { NEWEST_FIRST };
-        let rows: Vec<PageRow> = sqlx::query_as(statement)
-            .bind(chat.0)
-            .bind(after)
-            .bind(page.before.map_or(i64::MAX, sql_seq))
-            // One more tells whether there is more.
-            .bind(limit as i64 + 1)
-            .fetch_all(&self.pool)
+        let rows: Vec<PageRow> = self
+            .call(async |db| {
+                sqlx::query_as(statement)
+                    .bind(chat.0)
+                    .bind(after)
+                    .bind(page.before.map_or(i64::MAX, sql_seq))
+                    // One more tells whether there is more.
+                    .bind(limit as i64 + 1)
+                    .fetch_all(db)
+                    .await
+            })
             .await?;
         let Some(first) = rows.first() else {
             return Err(StoreError::NotFound);
@@ -185,19 +189,23 @@ impl Store {
         sender: UserId,
         client_msg_id: &str,
     ) -> Result<Option<SentBefore>> {
-        let row: Option<(Uuid, i64, i64, OffsetDateTime)> = sqlx::query_as(
-            "SELECT m.id, m.seq, COALESCE((
+        let row: Option<(Uuid, i64, i64, OffsetDateTime)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT m.id, m.seq, COALESCE((
                  SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
                  ORDER BY p.seq DESC LIMIT 1
              ), 0), m.created_at
              FROM messages m
              WHERE m.chat_id = $1 AND m.sender_id = $2 AND m.client_msg_id = $3",
-        )
-        .bind(chat.0)
-        .bind(sender.0)
-        .bind(client_msg_id)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(chat.0)
+                .bind(sender.0)
+                .bind(client_msg_id)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         Ok(row.map(|(id, place, prev, created_at)| SentBefore {
             id: id.into(),
             seq: seq(place),

@@ -16,6 +16,7 @@
 //! | [`error`] | what can go wrong, in terms of what the caller can do |
 //!
 //! Rows stay in this crate (`rows`, `views`); what it gives back are `natter-protocol`'s types.
+//! `calls` lends connections to all of the above, for a bounded time.
 //!
 //! Isolation is read committed unless a function says otherwise. A statement sees one snapshot,
 //! so what must be consistent with itself is read by one statement.
@@ -32,6 +33,7 @@ pub mod persist;
 pub mod sessions;
 pub mod shards;
 
+mod calls;
 mod rows;
 mod views;
 
@@ -41,7 +43,7 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 pub use accounts::{Credentials, Login, NewUser, UserSearch};
 pub use chat_list::ChatCursor;
@@ -61,6 +63,9 @@ const STATEMENT_TIMEOUT: &str = "5s";
 /// A transaction whose process was stopped in the middle lets go of its locks after this time.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
 
+/// How long closing waits for connections in use.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// Where Postgres is, and how much of it one process takes.
 #[derive(Clone)]
 pub struct StoreConfig {
@@ -70,13 +75,22 @@ pub struct StoreConfig {
     pub max_connections: u32,
     /// How long a call waits for one of them before it is refused as unavailable. 2 s by default.
     pub acquire_timeout: Duration,
+    /// How long a call may then take before it is given up as unavailable and its connection is
+    /// closed. 15 s by default: above the server's own bound of a statement, 5 s, so that this
+    /// one decides only when the server does not answer at all.
+    pub call_timeout: Duration,
 }
 
 impl StoreConfig {
     /// The defaults, for a URL.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), max_connections: 10, acquire_timeout: Duration::from_secs(2) }
+        Self {
+            url: url.into(),
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(15),
+        }
     }
 }
 
@@ -86,18 +100,20 @@ impl fmt::Debug for StoreConfig {
         f.debug_struct("StoreConfig")
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
+            .field("call_timeout", &self.call_timeout)
             .finish_non_exhaustive()
     }
 }
 
 /// Postgres. Cloning shares the connections.
 ///
-/// A call is bounded by the wait for a connection and the server's statement timeout. Only one
-/// that is under way when the server freezes has no bound of its own: it lasts until the server
-/// goes on or the connection breaks, so whoever must answer in time puts a bound around it.
+/// A call is bounded by the wait for a connection, the server's statement timeout, and a bound of
+/// its own for when the server is frozen or has vanished; see [`StoreConfig`]. One that is dropped
+/// before its end gives its connection back, or closes it, in bounded time.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    call_timeout: Duration,
     /// A relay holds a connection while it waits for the broker: with the broker slow, relays
     /// must not take every connection from those who only want to read.
     relays: Arc<Semaphore>,
@@ -119,7 +135,8 @@ impl Store {
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(options);
         let relays = (config.max_connections as usize / 2).max(1);
-        Ok(Self { pool, relays: Arc::new(Semaphore::new(relays)) })
+        let call_timeout = config.call_timeout;
+        Ok(Self { pool, call_timeout, relays: Arc::new(Semaphore::new(relays)) })
     }
 
     /// Brings the schema up to date. Safe to run by several processes at once: they take turns.
@@ -140,12 +157,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when it does not.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        self.call(async |db| sqlx::query("SELECT 1").execute(db).await).await?;
         Ok(())
     }
 
-    /// Closes every connection, waiting for those in use.
+    /// Closes every connection, waiting for those in use, for 5 s at most: a server that is frozen
+    /// would keep the process from ending.
     pub async fn close(&self) {
-        self.pool.close().await;
+        // Those that are left end with the process.
+        let _ = timeout(CLOSE, self.pool.close()).await;
     }
 }

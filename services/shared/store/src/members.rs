@@ -89,47 +89,53 @@ impl Store {
         if let Some(member) = self.membership(user, chat).await? {
             return Ok(unchanged(member.shard));
         }
-        let mut tx = self.pool.begin().await?;
-        let place = lock_chat(&mut tx, chat).await?;
-        // Of two joins at once the second waited for the lock; read by a statement of its own,
-        // the membership that the first has made is seen.
-        if current_role(&mut tx, user, chat).await?.is_some() {
-            return Ok(unchanged(place.shard));
-        }
-        if !place.open {
-            return Err(StoreError::Forbidden);
-        }
-        let (name, user_shard) = name_and_shard(&mut tx, user).await?;
-        let version = next_version(&mut tx, chat, 1).await?;
-        sqlx::query(
-            "INSERT INTO chat_members (chat_id, user_id, role, joined_at, version)
+        self.transaction(async |tx| {
+            let place = lock_chat(tx, chat).await?;
+            // Of two joins at once the second waited for the lock; read by a statement of its own,
+            // the membership that the first has made is seen.
+            if current_role(tx, user, chat).await?.is_some() {
+                return Ok(unchanged(place.shard));
+            }
+            if !place.open {
+                return Err(StoreError::Forbidden);
+            }
+            let (name, user_shard) = name_and_shard(tx, user).await?;
+            let version = next_version(tx, chat, 1).await?;
+            sqlx::query(
+                "INSERT INTO chat_members (chat_id, user_id, role, joined_at, version)
              VALUES ($1, $2, $3, date_trunc('milliseconds', now()), $4)
              ON CONFLICT (chat_id, user_id) DO UPDATE SET
                  role = excluded.role, joined_at = excluded.joined_at, version = excluded.version,
                  left_at = NULL, from_seq = NULL, until_seq = NULL",
-        )
-        .bind(chat.0)
-        .bind(user.0)
-        .bind(Role::Member.as_str())
-        .bind(version)
-        .execute(&mut *tx)
-        .await?;
-        let view = views::shared(&mut tx, chat.0).await?;
-        let change = UserChange::Added { me: views::me(&view, user, Role::Member) };
-        let event = SystemEvent {
-            kind: SystemKind::Joined,
-            actor_id: user,
-            user_id: Some(user),
-            version,
-            msg: format!("{name} joined"),
-        };
-        let item = OutboxItem {
-            chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: Some(view) }),
-            users: vec![OutboxUser { user_id: user, shard: user_shard, change }],
-        };
-        outbox::add(&mut tx, chat.0, item).await?;
-        tx.commit().await?;
-        Ok(changed(place.shard, chat))
+            )
+            .bind(chat.0)
+            .bind(user.0)
+            .bind(Role::Member.as_str())
+            .bind(version)
+            .execute(&mut *tx)
+            .await?;
+            let view = views::shared(tx, chat.0).await?;
+            let change = UserChange::Added { me: views::me(&view, user, Role::Member) };
+            let event = SystemEvent {
+                kind: SystemKind::Joined,
+                actor_id: user,
+                user_id: Some(user),
+                version,
+                msg: format!("{name} joined"),
+            };
+            let item = OutboxItem {
+                chat: Some(OutboxChat {
+                    chat_id: chat,
+                    shard: place.shard,
+                    event,
+                    view: Some(view),
+                }),
+                users: vec![OutboxUser { user_id: user, shard: user_shard, change }],
+            };
+            outbox::add(tx, chat.0, item).await?;
+            Ok(changed(place.shard, chat))
+        })
+        .await
     }
 
     /// Ends the user's participation in a group.
@@ -138,56 +144,61 @@ impl Store {
     /// `NotFound` when the user is no participant or the chat is unknown; `Forbidden` for a
     /// one-to-one.
     pub async fn leave(&self, user: UserId, chat: ChatId) -> Result<Membership> {
-        let mut tx = self.pool.begin().await?;
-        let place = lock_chat(&mut tx, chat).await?;
-        // Leaving twice, or leaving and being removed at once: the second finds nothing here.
-        if current_role(&mut tx, user, chat).await?.is_none() {
-            return Err(StoreError::NotFound);
-        }
-        if !place.is_group {
-            return Err(StoreError::Forbidden);
-        }
-        let (name, user_shard) = name_and_shard(&mut tx, user).await?;
-        let version = next_version(&mut tx, chat, -1).await?;
-        sqlx::query(
-            "UPDATE chat_members SET left_at = date_trunc('milliseconds', now()), version = $3
+        self.transaction(async |tx| {
+            let place = lock_chat(tx, chat).await?;
+            // Leaving twice, or leaving and being removed at once: the second finds nothing here.
+            if current_role(tx, user, chat).await?.is_none() {
+                return Err(StoreError::NotFound);
+            }
+            if !place.is_group {
+                return Err(StoreError::Forbidden);
+            }
+            let (name, user_shard) = name_and_shard(tx, user).await?;
+            let version = next_version(tx, chat, -1).await?;
+            sqlx::query(
+                "UPDATE chat_members SET left_at = date_trunc('milliseconds', now()), version = $3
              WHERE chat_id = $1 AND user_id = $2",
-        )
-        .bind(chat.0)
-        .bind(user.0)
-        .bind(version)
-        .execute(&mut *tx)
-        .await?;
-        let event = SystemEvent {
-            kind: SystemKind::Left,
-            actor_id: user,
-            user_id: Some(user),
-            version,
-            msg: format!("{name} left"),
-        };
-        let item = OutboxItem {
-            chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: None }),
-            users: vec![OutboxUser {
-                user_id: user,
-                shard: user_shard,
-                change: UserChange::Removed,
-            }],
-        };
-        outbox::add(&mut tx, chat.0, item).await?;
-        tx.commit().await?;
-        Ok(changed(place.shard, chat))
+            )
+            .bind(chat.0)
+            .bind(user.0)
+            .bind(version)
+            .execute(&mut *tx)
+            .await?;
+            let event = SystemEvent {
+                kind: SystemKind::Left,
+                actor_id: user,
+                user_id: Some(user),
+                version,
+                msg: format!("{name} left"),
+            };
+            let item = OutboxItem {
+                chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: None }),
+                users: vec![OutboxUser {
+                    user_id: user,
+                    shard: user_shard,
+                    change: UserChange::Removed,
+                }],
+            };
+            outbox::add(tx, chat.0, item).await?;
+            Ok(changed(place.shard, chat))
+        })
+        .await
     }
 
     /// Whether the user takes part.
     pub async fn membership(&self, user: UserId, chat: ChatId) -> Result<Option<Member>> {
-        let row: Option<(i16, String)> = sqlx::query_as(
-            "SELECT c.shard, m.role FROM chat_members m JOIN chats c ON c.id = m.chat_id
+        let row: Option<(i16, String)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT c.shard, m.role FROM chat_members m JOIN chats c ON c.id = m.chat_id
              WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_at IS NULL",
-        )
-        .bind(chat.0)
-        .bind(user.0)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(chat.0)
+                .bind(user.0)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         Ok(row.map(|(shard, role)| Member {
             shard: rows::shard(shard),
             role: Role::parse(&role).unwrap_or(Role::Member),
@@ -203,20 +214,24 @@ impl Store {
         limit: u32,
     ) -> Result<(Vec<Participant>, Option<ParticipantCursor>)> {
         let limit = limit.clamp(1, 1_000) as usize;
-        let mut found: Vec<(Uuid, String, String, OffsetDateTime)> = sqlx::query_as(
-            "SELECT m.user_id, u.name, m.role, m.joined_at
+        let mut found: Vec<(Uuid, String, String, OffsetDateTime)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT m.user_id, u.name, m.role, m.joined_at
              FROM chat_members m JOIN users u ON u.id = m.user_id
              WHERE m.chat_id = $1 AND m.left_at IS NULL
                AND ($2::timestamptz IS NULL OR (m.joined_at, m.user_id) > ($2, $3))
              ORDER BY m.joined_at, m.user_id LIMIT $4",
-        )
-        .bind(chat.0)
-        .bind(cursor.map(|cursor| cursor.joined_at))
-        .bind(cursor.map(|cursor| cursor.id.0))
-        // One more tells whether there is a next page.
-        .bind(limit as i64 + 1)
-        .fetch_all(&self.pool)
-        .await?;
+                )
+                .bind(chat.0)
+                .bind(cursor.map(|cursor| cursor.joined_at))
+                .bind(cursor.map(|cursor| cursor.id.0))
+                // One more tells whether there is a next page.
+                .bind(limit as i64 + 1)
+                .fetch_all(db)
+                .await
+            })
+            .await?;
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more);
@@ -243,8 +258,10 @@ impl Store {
         // One statement is one snapshot. A joining whose relay is not finished has not surely been
         // put on the user's feed, which will tell it: it counts as none. So whoever reads the feed
         // to its end knows that what the snapshot has was told.
-        let row: FollowedRow = sqlx::query_as(
-            r#"SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
+        let row: FollowedRow = self
+            .call(async |db| {
+                sqlx::query_as(
+                    r#"SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
                     COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,
                     COALESCE(f.from_seqs, '{}') AS from_seqs,
                     COALESCE(f.last_seqs, '{}') AS last_seqs,
@@ -280,11 +297,13 @@ impl Store {
                  FROM shards
              ) s
              WHERE u.id = $1"#,
-        )
-        .bind(user.0)
-        .bind(FOLLOWED)
-        .fetch_one(&self.pool)
-        .await?;
+                )
+                .bind(user.0)
+                .bind(FOLLOWED)
+                .fetch_one(db)
+                .await
+            })
+            .await?;
         Ok(row.into())
     }
 
@@ -296,18 +315,22 @@ impl Store {
         users: &[UserId],
     ) -> Result<Vec<(UserId, Shard)>> {
         let ids: Vec<Uuid> = users.iter().take(1_000).map(|user| user.0).collect();
-        let found: Vec<(Uuid, i16)> = sqlx::query_as(
-            "SELECT u.id, u.shard FROM users u
+        let found: Vec<(Uuid, i16)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT u.id, u.shard FROM users u
              WHERE u.id = ANY($2) AND (u.id = $1 OR EXISTS (
                  SELECT FROM chat_members mine JOIN chat_members theirs USING (chat_id)
                  WHERE mine.user_id = $1 AND mine.left_at IS NULL
                    AND theirs.user_id = u.id AND theirs.left_at IS NULL
              ))",
-        )
-        .bind(viewer.0)
-        .bind(ids)
-        .fetch_all(&self.pool)
-        .await?;
+                )
+                .bind(viewer.0)
+                .bind(ids)
+                .fetch_all(db)
+                .await
+            })
+            .await?;
         Ok(found.into_iter().map(|(id, shard)| (id.into(), rows::shard(shard))).collect())
     }
 }

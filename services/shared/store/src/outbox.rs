@@ -21,6 +21,9 @@ use crate::{
 const PERMIT_WAIT: Duration = Duration::from_secs(2);
 /// Steps of one relay; a row takes two. The sweep goes on with what is left.
 const STEPS: usize = 200;
+/// How long one step may take, most of which it may wait for the broker. The server ends a
+/// transaction that has waited for 30 s.
+const STEP: Duration = Duration::from_secs(45);
 /// Users' entries of one row on their way to the broker at once.
 const IN_FLIGHT: usize = 32;
 
@@ -64,17 +67,21 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<WaitingLane>> {
         // Along the primary key, so that a long outbox costs no more than a short one.
-        let lanes: Vec<(Uuid, i64)> = sqlx::query_as(
-            "SELECT lane, id FROM outbox o
+        let lanes: Vec<(Uuid, i64)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT lane, id FROM outbox o
              WHERE id > $2 AND created_at < now() - make_interval(secs => $1)
                AND NOT EXISTS (SELECT FROM outbox e WHERE e.lane = o.lane AND e.id < o.id)
              ORDER BY id LIMIT $3",
-        )
-        .bind(older_than.as_secs_f64())
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+                )
+                .bind(older_than.as_secs_f64())
+                .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all(db)
+                .await
+            })
+            .await?;
         Ok(lanes.into_iter().map(|(lane, first)| WaitingLane { lane, first }).collect())
     }
 
@@ -153,23 +160,19 @@ impl Store {
         P: Future<Output = std::result::Result<Seq, E>>,
         E: std::error::Error + 'static,
     {
-        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
-        let step = advance(&mut tx, lane, publish).await;
-        // The lane must be free when this returns, and a transaction that is only dropped ends
-        // some time later: the second look of the caller, and a retry, rely on it.
-        let ended = match &step {
-            Ok(_) => tx.commit().await,
-            Err(_) => tx.rollback().await,
-        };
-        let step = step?;
-        ended.map_err(StoreError::from)?;
-        Ok(step)
+        // Rolled back or not, the lane is free when this returns: the second look of the caller,
+        // and a retry, rely on it.
+        self.transaction_of(STEP, async |tx| advance(tx, lane, publish).await).await
     }
 
     async fn waiting(&self, lane: Uuid) -> Result<bool> {
-        let waiting = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE lane = $1)")
-            .bind(lane)
-            .fetch_one(&self.pool)
+        let waiting = self
+            .call(async |db| {
+                sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE lane = $1)")
+                    .bind(lane)
+                    .fetch_one(db)
+                    .await
+            })
             .await?;
         Ok(waiting)
     }

@@ -70,32 +70,33 @@ impl Store {
         rows: &[Row],
     ) -> Result<()> {
         let batch = Batch::of(rows);
-        let mut tx = self.pool.begin().await?;
-        // The fence comes first. Another owner that is writing holds this row until it commits,
-        // and then the position is not `from` any more; a claim waits likewise for this write.
-        // Whether the lease has run out does not matter as long as nobody else has claimed.
-        let moved = sqlx::query(
-            "UPDATE shards SET persisted_seq = $4, persisted_at = GREATEST(persisted_at, $5)
+        self.transaction(async |tx| {
+            // The fence comes first. Another owner that is writing holds this row until it commits,
+            // and then the position is not `from` any more; a claim waits likewise for this write.
+            // Whether the lease has run out does not matter as long as nobody else has claimed.
+            let moved = sqlx::query(
+                "UPDATE shards SET persisted_seq = $4, persisted_at = GREATEST(persisted_at, $5)
              WHERE shard = $1 AND owner = $2 AND persisted_seq = $3 AND $4 >= $3",
-        )
-        .bind(sql_shard(shard))
-        .bind(owner)
-        .bind(sql_seq(from))
-        .bind(sql_seq(to))
-        .bind(timestamp::truncate(to_at))
-        .execute(&mut *tx)
-        .await?;
-        if moved.rows_affected() != 1 {
-            return Err(StoreError::Fenced);
-        }
-        let written = batch.entries.insert(&mut tx).await?;
-        if written.len() < batch.entries.chats.len() {
-            batch.entries.fill_places(&mut tx).await?;
-        }
-        move_chats(&mut tx, &batch, &written).await?;
-        move_users(&mut tx, &batch).await?;
-        tx.commit().await?;
-        Ok(())
+            )
+            .bind(sql_shard(shard))
+            .bind(owner)
+            .bind(sql_seq(from))
+            .bind(sql_seq(to))
+            .bind(timestamp::truncate(to_at))
+            .execute(&mut *tx)
+            .await?;
+            if moved.rows_affected() != 1 {
+                return Err(StoreError::Fenced);
+            }
+            let written = batch.entries.insert(tx).await?;
+            if written.len() < batch.entries.chats.len() {
+                batch.entries.fill_places(tx).await?;
+            }
+            move_chats(tx, &batch, &written).await?;
+            move_users(tx, &batch).await?;
+            Ok(())
+        })
+        .await
     }
 }
 

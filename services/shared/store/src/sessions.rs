@@ -79,21 +79,22 @@ impl Store {
         device: &NewDevice,
         refresh: &NewRefresh,
     ) -> Result<Device> {
-        let mut tx = self.pool.begin().await?;
-        let device = start(&mut tx, user, device, refresh).await?;
-        tx.commit().await?;
-        Ok(device)
+        self.transaction(async |tx| {
+            let device = start(tx, user, device, refresh).await?;
+            Ok(device)
+        })
+        .await
     }
 
     /// Takes a refresh token and puts a new one of the same family in its place.
     pub async fn rotate_refresh(&self, old_hash: &[u8; 32], new: &NewRefresh) -> Result<Rotation> {
-        let mut tx = self.pool.begin().await?;
-        let Some(device_id) = device_of(&mut tx, old_hash).await? else {
-            return Ok(Rotation::Unknown);
-        };
-        // The device is the lock of its login: of two rotations of one token, and of a rotation
-        // and a sign-out, the second waits here and then sees what the first has done.
-        let login: Option<LoginRow> = sqlx::query_as(
+        self.transaction(async |tx| {
+            let Some(device_id) = device_of(tx, old_hash).await? else {
+                return Ok(Rotation::Unknown);
+            };
+            // The device is the lock of its login: of two rotations of one token, and of a rotation
+            // and a sign-out, the second waits here and then sees what the first has done.
+            let login: Option<LoginRow> = sqlx::query_as(
             "SELECT d.user_id, d.session, d.revoked_at IS NOT NULL AS revoked, u.shard AS user_shard
              FROM devices d JOIN users u ON u.id = d.user_id
              WHERE d.id = $1 FOR NO KEY UPDATE OF d",
@@ -101,28 +102,28 @@ impl Store {
         .bind(device_id)
         .fetch_optional(&mut *tx)
         .await?;
-        // A statement of its own: the one above may have waited, and its snapshot is older.
-        let token: Option<TokenRow> = sqlx::query_as(
-            "SELECT family, used_at IS NOT NULL AS used, expires_at <= now() AS expired
+            // A statement of its own: the one above may have waited, and its snapshot is older.
+            let token: Option<TokenRow> = sqlx::query_as(
+                "SELECT family, used_at IS NOT NULL AS used, expires_at <= now() AS expired
              FROM refresh_tokens WHERE hash = $1",
-        )
-        .bind(old_hash.as_slice())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let (Some(login), Some(token)) = (login, token) else {
-            return Ok(Rotation::Unknown);
-        };
-        if token.used {
-            let rotation = replayed(&mut tx, &login, device_id, token.family).await?;
-            tx.commit().await?;
-            return Ok(rotation);
-        }
-        if token.expired || login.revoked || login.session != Some(token.family) {
-            return Ok(Rotation::Unknown);
-        }
-        let rotation = rotated(&mut tx, &login, device_id, token.family, old_hash, new).await?;
-        tx.commit().await?;
-        Ok(rotation)
+            )
+            .bind(old_hash.as_slice())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let (Some(login), Some(token)) = (login, token) else {
+                return Ok(Rotation::Unknown);
+            };
+            if token.used {
+                let rotation = replayed(tx, &login, device_id, token.family).await?;
+                return Ok(rotation);
+            }
+            if token.expired || login.revoked || login.session != Some(token.family) {
+                return Ok(Rotation::Unknown);
+            }
+            let rotation = rotated(tx, &login, device_id, token.family, old_hash, new).await?;
+            Ok(rotation)
+        })
+        .await
     }
 }
 

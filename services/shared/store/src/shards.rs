@@ -57,24 +57,30 @@ impl From<SqlRow> for ShardRow {
 impl Store {
     /// Makes rows for the shards 0 to `count - 1` where there are none.
     pub async fn ensure_shards(&self, count: Shard) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO shards (shard) SELECT generate_series(0, $1::int - 1)::smallint
+        self.call(async |db| {
+            sqlx::query(
+                "INSERT INTO shards (shard) SELECT generate_series(0, $1::int - 1)::smallint
              ON CONFLICT DO NOTHING",
-        )
-        .bind(i32::from(count))
-        .execute(&self.pool)
+            )
+            .bind(i32::from(count))
+            .execute(db)
+            .await
+        })
         .await?;
         Ok(())
     }
 
     /// All shards, by number.
     pub async fn shards(&self) -> Result<Vec<ShardRow>> {
-        let rows: Vec<SqlRow> = sqlx::query_as(
+        let rows: Vec<SqlRow> = self
+            .call(async |db| {
+                sqlx::query_as(
             "SELECT shard, epoch, first_seq, persisted_seq, persisted_at, owner, owner_until
              FROM shards ORDER BY shard",
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(db).await
+            })
+            .await?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
@@ -93,18 +99,22 @@ impl Store {
     ) -> Result<ShardRow> {
         // Only one of two that start the same epoch finds the one before. An owner that still
         // writes the old epoch is fenced: its position is not there any more.
-        let started: Option<SqlRow> = sqlx::query_as(
-            "UPDATE shards SET epoch = $2, first_seq = $3, persisted_seq = $3 - 1
+        let started: Option<SqlRow> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "UPDATE shards SET epoch = $2, first_seq = $3, persisted_seq = $3 - 1
              WHERE shard = $1 AND epoch = $2 - 1 AND persisted_seq < $3
                AND ($4::text IS NULL OR owner = $4 AND owner_until > now())
              RETURNING shard, epoch, first_seq, persisted_seq, persisted_at, owner, owner_until",
-        )
-        .bind(sql_shard(shard))
-        .bind(epoch)
-        .bind(sql_seq(first_seq))
-        .bind(owner)
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(sql_shard(shard))
+                .bind(epoch)
+                .bind(sql_seq(first_seq))
+                .bind(owner)
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         started.map(Into::into).ok_or(StoreError::Fenced)
     }
 
@@ -119,27 +129,33 @@ impl Store {
         // Two workers that claim at once: the second waits for the row and then finds the first
         // as its owner. now() is the time before that wait, so a lease is never thought to have
         // run out too early, and one given after a wait is the shorter for it.
-        let row: Option<SqlRow> = sqlx::query_as(
-            "UPDATE shards SET owner = $2, owner_until = now() + make_interval(secs => $3)
+        let row: Option<SqlRow> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "UPDATE shards SET owner = $2, owner_until = now() + make_interval(secs => $3)
              WHERE shard = $1 AND (owner IS NULL OR owner = $2 OR owner_until < now())
              RETURNING shard, epoch, first_seq, persisted_seq, persisted_at, owner, owner_until",
-        )
-        .bind(sql_shard(shard))
-        .bind(owner)
-        .bind(lease.as_secs_f64())
-        .fetch_optional(&self.pool)
-        .await?;
+                )
+                .bind(sql_shard(shard))
+                .bind(owner)
+                .bind(lease.as_secs_f64())
+                .fetch_optional(db)
+                .await
+            })
+            .await?;
         Ok(row.map(Into::into))
     }
 
     /// Gives the shard back, if it is still the owner's.
     pub async fn release_shard(&self, shard: Shard, owner: &str) -> Result<()> {
-        sqlx::query(
+        self.call(async |db| {
+            sqlx::query(
             "UPDATE shards SET owner = NULL, owner_until = NULL WHERE shard = $1 AND owner = $2",
         )
         .bind(sql_shard(shard))
         .bind(owner)
-        .execute(&self.pool)
+        .execute(db).await
+        })
         .await?;
         Ok(())
     }
@@ -149,11 +165,14 @@ impl Store {
     /// # Errors
     /// `NotFound` for an unknown shard.
     pub async fn persisted_until(&self, shard: Shard) -> Result<(Seq, OffsetDateTime)> {
-        let (until, at): (i64, OffsetDateTime) =
-            sqlx::query_as("SELECT persisted_seq, persisted_at FROM shards WHERE shard = $1")
-                .bind(sql_shard(shard))
-                .fetch_one(&self.pool)
-                .await?;
+        let (until, at): (i64, OffsetDateTime) = self
+            .call(async |db| {
+                sqlx::query_as("SELECT persisted_seq, persisted_at FROM shards WHERE shard = $1")
+                    .bind(sql_shard(shard))
+                    .fetch_one(db)
+                    .await
+            })
+            .await?;
         Ok((seq(until), at))
     }
 }
