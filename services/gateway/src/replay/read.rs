@@ -191,12 +191,13 @@ impl<'a> Reader<'a> {
     /// When it does, or the log cannot be looked at.
     pub async fn refuse_ahead(&self, from: &Cursor, onto: &Cursor) -> Result<(), NoReplay> {
         for shard in 0..self.app.config.shards {
-            let level = from.level(shard);
-            if level <= onto.level(shard) {
+            let furthest = from.furthest(shard);
+            // What is verified was in the log; where a user's feeds begin may be Postgres' word only.
+            if furthest <= onto.bases().of(shard) {
                 continue;
             }
             let log = self.app.bus.log_state(shard).await?;
-            if log.is_some_and(|log| log.last_seq < level) {
+            if log.is_some_and(|log| log.last_seq < furthest) {
                 return Err(NoReplay::Refused(ResumeRefusal::Ahead));
             }
         }

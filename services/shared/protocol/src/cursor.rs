@@ -187,6 +187,13 @@ impl Cursor {
         floor.max(self.bases.of(shard))
     }
 
+    /// How far the furthest of the shard's feeds has come.
+    #[must_use]
+    pub fn furthest(&self, shard: Shard) -> Seq {
+        let places = self.feeds.iter().filter(|place| place.shard == shard);
+        places.map(|place| place.seq).max().unwrap_or(0).max(self.level(shard))
+    }
+
     /// The shard's feeds stand at `seq` at least.
     pub fn raise(&mut self, shard: Shard, seq: Seq) {
         if seq <= self.level(shard) {

@@ -32,7 +32,8 @@ impl Store {
         StoreError: From<E>,
     {
         let work = async |lent: &mut PgConnection| work(lent).await.map_err(StoreError::from);
-        self.lend(self.call_timeout, work).await
+        // Boxed: its future is large, and would be part of everything that waits for it.
+        Box::pin(self.lend(self.call_timeout, work)).await
     }
 
     /// The same in a transaction, which is committed when `work` succeeds. Else it has been rolled
@@ -50,7 +51,7 @@ impl Store {
         bound: Duration,
         work: impl AsyncFnOnce(&mut PgConnection) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        self.lend(bound, async |lent: &mut PgConnection| {
+        let work = async |lent: &mut PgConnection| {
             let mut tx = lent.begin().await.map_err(StoreError::from)?;
             let done = work(&mut tx).await;
             // A transaction that is only dropped ends some time later.
@@ -61,8 +62,8 @@ impl Store {
             let done = done?;
             ended.map_err(StoreError::from)?;
             Ok(done)
-        })
-        .await
+        };
+        Box::pin(self.lend(bound, work)).await
     }
 
     async fn lend<T, E: From<StoreError>>(

@@ -3,7 +3,7 @@
 
 use super::{
     Bus, BusError, Done, Duration, Feed, FollowEvent, Follower, Instant, LogState, Seq, Shard,
-    debug, log_of, reached,
+    debug, log_of, reached, unbroken,
 };
 
 /// Feeds whose heads are asked for at once.
@@ -163,7 +163,7 @@ impl Follower {
         // whether something was.
         for feed in empty {
             let stands = self.feeds.get(&feed).filter(|followed| !followed.unannounced);
-            if stands.is_some_and(|f| f.chain.last().max(verified).saturating_add(1) < first) {
+            if stands.is_some_and(|f| !unbroken(f.chain.last().max(verified), first)) {
                 self.lost(feed);
             }
         }

@@ -34,7 +34,7 @@ use std::{
 use bytes::Bytes;
 use natter_protocol::{
     feed::{Digest, Feed},
-    ids::{Seq, Shard},
+    ids::{EPOCH_GAP, Seq, Shard},
 };
 use tokio::{
     task::JoinSet,
@@ -545,6 +545,13 @@ impl Follower {
 
 async fn log_of(bus: &Bus, shard: Shard) -> Result<LogState, BusError> {
     bus.log_state(shard).await?.ok_or(BusError::NoStream)
+}
+
+/// Whether a log that begins with `first` has all that lies beyond `covered`. A log that was made
+/// anew begins so far above the end of the one before, up to which all was written: whoever has had
+/// that has missed nothing of it.
+fn unbroken(covered: Seq, first: Seq) -> bool {
+    covered.saturating_add(1) >= first || first > EPOCH_GAP && covered >= first - EPOCH_GAP
 }
 
 /// Whether a feed, if it is followed, has come so far.

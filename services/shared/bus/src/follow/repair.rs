@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::{
     Arrival, BusError, Done, Duration, Feed, FollowEvent, Follower, Life, Need, RETRY, Seq, Shard,
-    Stored, debug, log_of,
+    Stored, debug, log_of, unbroken,
 };
 
 /// Reads of one shard's log under way at once; more wait.
@@ -128,7 +128,7 @@ impl Follower {
             // Unfollowed and followed again meanwhile: that chain asks for itself.
             return;
         }
-        if covered.saturating_add(1) < first {
+        if !unbroken(covered, first) {
             self.lost(feed);
         }
         let Some(followed) = self.feeds.get_mut(&feed) else { return };
