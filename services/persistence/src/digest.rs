@@ -1,8 +1,8 @@
 //! Tells gateways which feeds the shard's log touched, range by range, without a hole.
 //!
-//! A range is what was read, written or not: a gateway compares it with what it heard live, so
-//! it must not wait for Postgres. Each range goes out once; a gateway that misses one falls back
-//! to looking up its feeds' heads.
+//! A range is what was read, written or not: a gateway compares it with what it heard live, and
+//! reading goes on for a while when Postgres does not take anything (see `ahead`). Each range goes
+//! out once; a gateway that misses one, or hears none, looks up its feeds' heads.
 
 use std::{
     collections::HashMap,

@@ -4,19 +4,24 @@
 //! |---|---|
 //! | is missing, and always was | made, epoch 1 |
 //! | is missing, and was there | made anew, 1,000,000,000 above all that was given |
-//! | ends before what is written, or was stored anew beyond it | has lost its end: made anew likewise |
+//! | ends before what is written or was read, or was stored anew beyond it | has lost its end: made anew likewise |
+//! | is sealed | its owner died while it made it anew: made anew likewise |
 //! | starts after what is written | taken as it is, in a new epoch; what lies between is lost |
 //! | goes on where Postgres ends | read on |
 //!
+//! To make it anew: the log is sealed, so that nothing is acked that nobody looks at; what it holds
+//! and Postgres does not is kept elsewhere; the epoch is started; the log is deleted and made; what
+//! was kept is published again. Whoever dies in between leaves a log that is sealed, missing, or
+//! there with entries kept beside it, and the next owner goes on from that.
+//!
 //! `start_epoch` comes before the stream is made, since it lets one worker through, and only while
-//! it owns the shard; one that dies between the two leaves a log that is missing, or ends before
-//! the new epoch, and so another epoch. One that stands still in between finds the log of whoever
-//! went on, and leaves it alone.
+//! it owns the shard. One that stands still in between finds the log of whoever went on, and leaves
+//! it alone.
 
 use natter_bus::{Bus, BusError, LogConfig, LogState, PublishError};
 use natter_protocol::ids::Seq;
 use natter_store::{ShardRow, Store, StoreError};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use crate::salvage;
 
@@ -40,28 +45,53 @@ pub enum EpochError {
     Publish(#[from] PublishError),
 }
 
+/// An entry that was read, and is therefore in the log for as long as that has not lost its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// In which epoch.
+    pub epoch: i32,
+    /// Its place.
+    pub seq: Seq,
+    /// When the broker stored it.
+    pub at: OffsetDateTime,
+}
+
 /// Makes sure that the log is there, goes on from what `row` says, and is kept as `config` says.
-/// Returns the row as it is then.
+/// Returns the row as it is then. `seen` is the last entry that was read of it, if any was: with
+/// Postgres behind, it tells more than the row of where the log must at least end.
 pub(crate) async fn open_log(
     store: &Store,
     bus: &Bus,
     config: &LogConfig,
     row: ShardRow,
+    seen: Option<Seen>,
 ) -> Result<ShardRow, EpochError> {
     let shard = row.shard;
-    let Some(log) = bus.log_state(shard).await? else {
+    let seen = seen.filter(|seen| seen.epoch == row.epoch);
+    let Some(log) = bus.update_log(shard, config).await? else {
         if row.epoch > 0 {
             tracing::error!(shard, epoch = row.epoch, "the shard's log is gone");
         }
-        let first_seq = first_of_next(&row);
+        let first_seq = first_of_next(&row, seen);
         let row = start(store, &row, first_seq).await?;
         bus.ensure_log(shard, config, Some(first_seq)).await?;
-        return Ok(row);
+        return carry_over(bus, row).await;
     };
-    bus.ensure_log(shard, config, None).await?;
     if row.epoch == 0 {
         // The database is new and the log is not.
         return start(store, &row, log.first_seq).await;
+    }
+    if log.sealed || has_lost_its_end(bus, &row, seen, &log).await? {
+        tracing::error!(
+            shard,
+            persisted = row.persisted_seq,
+            seen = seen.map(|seen| seen.seq),
+            last = log.last_seq,
+            sealed = log.sealed,
+            "the log has lost its end"
+        );
+        let row = make_anew(store, bus, config, row, seen, &log).await?;
+        return carry_over(bus, row).await;
     }
     if log.first_seq > row.persisted_seq + 1 {
         tracing::error!(
@@ -70,40 +100,78 @@ pub(crate) async fn open_log(
             first = log.first_seq,
             "the log starts after what is written"
         );
-        return start(store, &row, log.first_seq).await;
+        let row = start(store, &row, log.first_seq).await?;
+        return carry_over(bus, row).await;
     }
-    if !has_lost_its_end(bus, &row, &log).await? {
-        return Ok(row);
-    }
-    tracing::error!(
-        shard,
-        persisted = row.persisted_seq,
-        last = log.last_seq,
-        "the log has lost its end"
-    );
-    let unwritten = salvage::keep(bus, &row, &log).await?;
-    let first_seq = first_of_next(&row).max(log.last_seq + EPOCH_GAP);
+    carry_over(bus, row).await
+}
+
+async fn make_anew(
+    store: &Store,
+    bus: &Bus,
+    config: &LogConfig,
+    row: ShardRow,
+    seen: Option<Seen>,
+    log: &LogState,
+) -> Result<ShardRow, EpochError> {
+    let shard = row.shard;
+    // Nothing moves, but it fails for one who has stood still and lost the shard, and must not
+    // seal the log of whoever went on.
+    let (position, owner) = (row.persisted_seq, row.owner.clone().unwrap_or_default());
+    store.persist(shard, &owner, position, position, row.persisted_at, &[]).await?;
+    let log = bus.seal_log(shard, log.made_at).await?;
+    bus.ensure_kept(shard, config.replicas).await?;
+    let kept = salvage::keep(bus, &row, &log).await?;
+    tracing::warn!(shard, kept, "kept what the log holds and Postgres does not");
+    let first_seq = first_of_next(&row, seen).max(log.last_seq + EPOCH_GAP);
     let row = start(store, &row, first_seq).await?;
     bus.replace_log(shard, config, first_seq, log.made_at).await?;
-    salvage::publish_again(bus, unwritten).await?;
     Ok(row)
 }
 
-/// A log whose server lost what was not synced ends before what is written, or has stored
-/// something else there since, which must then be younger.
-async fn has_lost_its_end(bus: &Bus, row: &ShardRow, log: &LogState) -> Result<bool, BusError> {
-    if log.last_seq < row.persisted_seq {
-        return Ok(true);
+/// A log that is full must not keep its owner from writing what would make room: what is left is
+/// carried over while it works.
+async fn carry_over(bus: &Bus, row: ShardRow) -> Result<ShardRow, EpochError> {
+    match salvage::carry_over(bus, row.shard).await {
+        Ok(_) => Ok(row),
+        Err(EpochError::Publish(PublishError::Full)) => {
+            tracing::warn!(shard = row.shard, "no room yet for what the log before had taken");
+            Ok(row)
+        }
+        Err(error) => Err(error),
     }
-    if row.persisted_seq < log.first_seq {
-        return Ok(false);
-    }
-    let stored_at = bus.stored_at(row.shard, row.persisted_seq).await?;
-    Ok(stored_at.is_some_and(|at| at > row.persisted_at + PRECISION))
 }
 
-fn first_of_next(row: &ShardRow) -> Seq {
-    if row.epoch == 0 { 1 } else { row.persisted_seq.max(row.first_seq) + EPOCH_GAP }
+/// A log whose server lost what was not synced ends before what is written or was read, or has
+/// stored something else there since, which must then be younger.
+async fn has_lost_its_end(
+    bus: &Bus,
+    row: &ShardRow,
+    seen: Option<Seen>,
+    log: &LogState,
+) -> Result<bool, BusError> {
+    let written = (row.persisted_seq, row.persisted_at);
+    for (seq, at) in [Some(written), seen.map(|seen| (seen.seq, seen.at))].into_iter().flatten() {
+        if log.last_seq < seq {
+            return Ok(true);
+        }
+        if seq < log.first_seq {
+            continue;
+        }
+        let stored_at = bus.stored_at(row.shard, seq).await?;
+        if stored_at.is_some_and(|stored_at| stored_at > at + PRECISION) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn first_of_next(row: &ShardRow, seen: Option<Seen>) -> Seq {
+    if row.epoch == 0 {
+        return 1;
+    }
+    let given = row.persisted_seq.max(row.first_seq);
+    given.max(seen.map_or(0, |seen| seen.seq)) + EPOCH_GAP
 }
 
 async fn start(store: &Store, row: &ShardRow, first_seq: Seq) -> Result<ShardRow, EpochError> {

@@ -6,14 +6,16 @@
 //! | [`migrate`] | the schema and the streams, brought up to date |
 //! | [`worker`] | a task for every shard, which owns it or stands by |
 //! | [`owner`] | one shard while it is ours: read, tell, write; one [`owner::Owner::step`] a batch |
+//! | [`ahead`] | its half that reads and tells, also while Postgres is away |
 //! | [`epoch`] | whether the log is the one that Postgres knows |
 //! | [`outbox`] | what handlers committed and did not get to relay |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | `batch` | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
-//! | `salvage` | what a log that lost its end took in since |
+//! | [`salvage`] | what goes over from a log that is made anew |
 //! | `trace` | the worker's part of a message's trace |
 
+pub mod ahead;
 mod batch;
 pub mod config;
 mod digest;
@@ -21,7 +23,7 @@ pub mod epoch;
 pub mod migrate;
 pub mod outbox;
 pub mod owner;
-mod salvage;
+pub mod salvage;
 mod trace;
 pub mod upkeep;
 pub mod worker;

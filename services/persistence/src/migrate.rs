@@ -76,10 +76,8 @@ async fn attempt(
     for row in store.shards().await?.into_iter().filter(|row| row.shard < shards) {
         let shard = row.shard;
         if row.epoch == 0 {
-            epoch::open_log(store, bus, log, row).await?;
-        } else if bus.log_state(shard).await?.is_some() {
-            bus.ensure_log(shard, log, None).await?;
-        } else {
+            epoch::open_log(store, bus, log, row, None).await?;
+        } else if bus.update_log(shard, log).await?.is_none() {
             // Only the shard's owner makes a log anew, so that no two do.
             tracing::warn!(shard, "the shard's log is missing; a worker will make it anew");
             continue;

@@ -5,6 +5,7 @@
 //! noticing cannot write: its position is not there any more.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,25 +13,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natter_bus::{Bus, BusError, LogReader, PublishError, Raw};
+use natter_bus::{Bus, BusError, PublishError, Raw};
 use natter_protocol::ids::{Seq, Shard};
 use natter_store::{Row, ShardRow, Store, StoreError};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::{
+    ahead::{Ahead, Horizon},
     batch::Item,
     config::WorkerConfig,
-    digest::DigestWriter,
     epoch::{self, EpochError},
     trace,
 };
 
 /// Entries in one transaction.
 const BATCH: usize = 1_000;
-/// The digests of a new owner begin so many entries before what is written: what the owner
-/// before had written and not yet told is at most what it read within one digest's pace.
-const TOLD_AGAIN: Seq = 2_000;
 /// How often the position's time moves while nothing comes.
 const QUIET: Duration = Duration::from_secs(5);
 /// What the broker's clock may be behind this one's.
@@ -85,13 +84,17 @@ pub struct Stepped {
 
 /// The owner of a shard.
 pub struct Owner {
+    ahead: Ahead,
+    writer: Writer,
+}
+
+/// The half that writes.
+struct Writer {
     store: Store,
     bus: Bus,
     shard: Shard,
     name: String,
-    reader: LogReader,
-    digest: DigestWriter,
-    /// Read, told and not yet written.
+    /// Taken to be written, and not yet.
     held: Vec<Item>,
     /// All up to here is written.
     position: Arc<AtomicU64>,
@@ -100,7 +103,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Claims the shard and opens its log; none when another worker has it.
+    /// Claims the shard and opens its log; none when another worker has it. `horizon` is this
+    /// worker's for the shard, as the owners before have left it.
     ///
     /// # Errors
     /// [`TakeError`]. The claim may then stand; it runs out, or is released.
@@ -109,68 +113,92 @@ impl Owner {
         bus: &Bus,
         config: &WorkerConfig,
         shard: Shard,
+        horizon: &Horizon,
     ) -> Result<Option<Self>, TakeError> {
         let Some(row) = store.claim_shard(shard, &config.owner, config.lease).await? else {
             return Ok(None);
         };
         bus.ensure_dead_letters(config.log.replicas).await.map_err(EpochError::from)?;
-        let row = epoch::open_log(store, bus, &config.log, row).await?;
-        Ok(Some(Self::at(store, bus, config, &row)))
+        let row = epoch::open_log(store, bus, &config.log, row, horizon.seen()).await?;
+        Ok(Some(Self::at(store, bus, config, &row, horizon)))
     }
 
     /// Goes on from a position, whoever owns the shard: Postgres refuses what is not true.
     #[must_use]
-    pub fn at(store: &Store, bus: &Bus, config: &WorkerConfig, row: &ShardRow) -> Self {
-        let told = row.persisted_seq.saturating_sub(TOLD_AGAIN).max(row.first_seq - 1);
-        Self {
+    pub fn at(
+        store: &Store,
+        bus: &Bus,
+        config: &WorkerConfig,
+        row: &ShardRow,
+        horizon: &Horizon,
+    ) -> Self {
+        let writer = Writer {
             store: store.clone(),
             bus: bus.clone(),
             shard: row.shard,
             name: config.owner.clone(),
-            reader: bus.log_reader(row.shard, told + 1),
-            digest: DigestWriter::new(row.shard, row.epoch, told),
             held: Vec::new(),
             position: Arc::new(AtomicU64::new(row.persisted_seq)),
             persisted_at: row.persisted_at,
             quiet_since: Instant::now(),
-        }
+        };
+        Self { ahead: Ahead::new(bus, row, horizon.clone()), writer }
     }
 
     /// All up to here is written; moves as it is.
     #[must_use]
     pub fn position(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.position)
+        Arc::clone(&self.writer.position)
     }
 
-    /// Reads one batch, unless one is held from a step that failed; tells gateways of it; writes
-    /// it. Waits at most until a digest is due (500 ms) for something to read.
+    /// Writes one batch: the one held from a step that failed, or what is read; else reads, and
+    /// waits at most until a digest is due (500 ms) for something. Meanwhile it reads on and tells
+    /// gateways.
     ///
     /// # Errors
     /// [`StepError`] says what to do.
     pub async fn step(&mut self) -> Result<Stepped, StepError> {
-        if self.held.is_empty() {
-            let wait = self.digest.due_in(Instant::now());
-            let read = self.reader.next_batch(BATCH, wait).await?;
-            // Before it is written: what gateways check against it does not need Postgres.
-            self.digest.note(&self.bus, &read, Instant::now())?;
-            self.hold(read);
+        let Self { ahead, writer } = self;
+        if writer.held.is_empty() {
+            if ahead.is_empty() {
+                ahead.advance().await?;
+            }
+            writer.held = ahead.take(BATCH).into_iter().map(Item::new).collect();
         }
-        self.digest.publish_when_due(&self.bus, Instant::now())?;
-        if self.held.is_empty() {
-            self.note_quiet().await?;
+        if writer.held.is_empty() {
+            writer.note_quiet(ahead.last_read()).await?;
             return Ok(Stepped::default());
         }
-        let span = trace::batch_span(self.shard, self.held.iter().map(|item| &item.raw));
-        let done = self.write_held().instrument(span).await;
-        self.measure();
+        let span = trace::batch_span(writer.shard, writer.held.iter().map(|item| &item.raw));
+        let done = {
+            let mut writing = pin!(writer.write_held().instrument(span));
+            tokio::select! {
+                done = &mut writing => done,
+                trouble = ahead.go_on() => match writing.await {
+                    Err(StepError::Fenced) => Err(StepError::Fenced),
+                    // Also when the batch is not written: another owner reads it again, and looks
+                    // at the log before.
+                    _ => Err(trouble.into()),
+                },
+            }
+        };
+        writer.measure(ahead.waiting());
         done
     }
 
-    fn hold(&mut self, read: Vec<Raw>) {
-        let position = self.at_seq();
-        self.held = read.into_iter().filter(|raw| raw.seq > position).map(Item::new).collect();
+    /// Reads on and tells gateways for so long, after a step that failed.
+    ///
+    /// # Errors
+    /// [`StepError::Log`].
+    pub async fn tell_for(&mut self, pause: Duration) -> Result<(), StepError> {
+        match timeout(pause, self.ahead.go_on()).await {
+            Ok(trouble) => Err(trouble.into()),
+            Err(_) => Ok(()),
+        }
     }
+}
 
+impl Writer {
     /// Writes the batch, in one transaction if Postgres takes every row. When it refuses a row's
     /// data, halves find that row; it becomes a void one.
     async fn write_held(&mut self) -> Result<Stepped, StepError> {
@@ -215,8 +243,8 @@ impl Owner {
         let mut buried = 0;
         for item in self.held.iter_mut().take(count) {
             let Some(reason) = &item.poison else { continue };
-            let Raw { seq, subject, body, .. } = &item.raw;
-            self.bus.dead_letter(self.shard, *seq, subject, reason, body.clone()).await?;
+            let Raw { seq, subject, .. } = &item.raw;
+            self.bus.dead_letter(self.shard, &item.raw, reason).await?;
             tracing::error!(shard = self.shard, seq, %subject, reason, "an entry is poison");
             metrics::counter!("natter_persistence_poison_total").increment(1);
             item.poison = None;
@@ -244,7 +272,7 @@ impl Owner {
 
     /// Nothing to read: then all that was stored until shortly before now is written, and who
     /// asks how far Postgres is shall know.
-    async fn note_quiet(&mut self) -> Result<(), StepError> {
+    async fn note_quiet(&mut self, last_read: Seq) -> Result<(), StepError> {
         if self.quiet_since.elapsed() < QUIET {
             return Ok(());
         }
@@ -252,7 +280,8 @@ impl Owner {
         let position = self.at_seq();
         // The leader's word, asked after the time was taken: what is stored later is later.
         let log = self.bus.log_state(self.shard).await?.ok_or(BusError::NoStream)?;
-        if log.last_seq < position {
+        // One that has lost its end, or was sealed, is to be made anew.
+        if log.last_seq < position.max(last_read) || log.sealed {
             return Err(BusError::NoStream.into());
         }
         self.quiet_since = Instant::now();
@@ -263,9 +292,9 @@ impl Owner {
         Ok(())
     }
 
-    fn measure(&self) {
+    fn measure(&self, waiting: u64) {
         let shard = self.shard.to_string();
-        let behind = self.reader.behind() + self.held.len() as u64;
+        let behind = waiting + self.held.len() as u64;
         metrics::gauge!("natter_persistence_lag_entries", "shard" => shard.clone())
             .set(behind as f64);
         let age = OffsetDateTime::now_utc() - self.persisted_at;

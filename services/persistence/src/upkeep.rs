@@ -1,4 +1,5 @@
-//! What an owner does for its shard besides writing it: the live mirror, and the log's tail.
+//! What an owner does for its shard besides writing it: the live mirror, the log's tail, and what
+//! is left of a log before.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -9,6 +10,8 @@ use natter_bus::{Bus, BusError, Live, LiveWatch, LogState};
 use natter_protocol::ids::{Seq, Shard};
 use natter_runtime::causes;
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::salvage::carry_over;
 
 /// How often the mirror is looked at: for so long nothing is sent on live when it is gone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,13 +30,18 @@ pub(crate) async fn keep_up(bus: &Bus, shard: Shard, persisted: &AtomicU64, reta
         tick.tick().await;
         if let Err(error) = look(bus, shard, &mut watch).await {
             tracing::warn!(shard, error = %causes(&error), "the live mirror cannot be looked after");
-            continue;
         }
         if purged.is_none_or(|last| last.elapsed() >= PURGE) {
             purged = Some(Instant::now());
             let persisted = persisted.load(Ordering::Acquire);
             if let Err(error) = purge(bus, shard, persisted, retain_bytes).await {
                 tracing::warn!(shard, error = %causes(&error), "the log cannot be cut");
+            }
+            // Nearly always there is nothing: only a log that was full when it was made anew
+            // leaves something for later.
+            if let Err(error) = carry_over(bus, shard).await {
+                let error = causes(&error);
+                tracing::warn!(shard, %error, "what the log before had taken cannot be carried over");
             }
         }
     }
@@ -94,12 +102,11 @@ mod tests {
         LogState {
             first_seq: 1_001,
             last_seq: 1_000 + entries,
-            last_at: None,
             made_at: time::OffsetDateTime::UNIX_EPOCH,
             entries,
             bytes,
             max_bytes: 64_000,
-            created: false,
+            sealed: false,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ahead::Horizon,
     config::WorkerConfig,
     outbox,
     owner::{Owner, StepError},
@@ -41,7 +42,13 @@ pub async fn run(
 ) {
     let mut tasks = JoinSet::new();
     for shard in 0..config.shards {
-        let post = Post { shard, config: config.clone(), store: store.clone(), bus: bus.clone() };
+        let post = Post {
+            shard,
+            config: config.clone(),
+            store: store.clone(),
+            bus: bus.clone(),
+            horizon: Horizon::default(),
+        };
         tasks.spawn(post.serve(stop.clone()));
     }
     tasks.spawn(outbox::sweep_until(store.clone(), bus.clone(), stop.clone()));
@@ -71,6 +78,8 @@ struct Post {
     config: WorkerConfig,
     store: Store,
     bus: Bus,
+    /// Outlives each owner: it tells the next one where the log must at least end.
+    horizon: Horizon,
 }
 
 /// Why an owner's time ended.
@@ -115,7 +124,7 @@ impl Post {
     async fn hold(&self, stop: &CancellationToken) -> Option<Ended> {
         // Opening a log that has lost its end takes its time, and the lease has to outlast it.
         let taken = tokio::select! {
-            taken = Owner::take(&self.store, &self.bus, &self.config, self.shard) => taken,
+            taken = Owner::take(&self.store, &self.bus, &self.config, self.shard, &self.horizon) => taken,
             () = self.until_lease_is_lost() => return None,
         };
         let owner = match taken {
@@ -161,18 +170,28 @@ impl Post {
             if matches!(error, StepError::Log(_) | StepError::DeadLetter(_)) {
                 return Ended::LogTrouble;
             }
-            // The batch is kept: nothing more is read until it is written.
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = stop.cancelled() => {}
+            // The batch is kept. What comes after it is read and told for as long as there is room.
+            let told = tokio::select! {
+                told = owner.tell_for(pause) => told,
+                () = stop.cancelled() => Ok(()),
+            };
+            if let Err(error) = told {
+                warn(self.shard, &error, "the log is in trouble");
+                return Ended::LogTrouble;
             }
             pause = (pause * 2).min(PAUSE.1);
         }
         Ended::Stopped
     }
 
-    /// Renews the claim in time for two renewals to fail. While Postgres is away nobody else can
-    /// claim either.
+    /// Renews the claim in time for two renewals to fail; returns when another has the shard.
+    ///
+    /// A claim that cannot be renewed is not given up. Nearly always Postgres is away for everybody,
+    /// and the log needs somebody who looks after its mirror and tells what it touched. When only
+    /// this worker cannot reach it, another takes the shard after the lease, and until this one
+    /// hears of it two do the same: a digest is true whoever sends it, a mirror is made anew once
+    /// more, and nothing is cut that is not written. Only writing must not be done twice: a write
+    /// names the owner and the position, and fails.
     async fn until_lease_is_lost(&self) {
         let period = self.config.lease.mul_f64(0.3);
         let mut tick = interval_at((Instant::now() + period).into(), period);
@@ -180,10 +199,12 @@ impl Post {
         loop {
             tick.tick().await;
             let renewal = self.store.claim_shard(self.shard, &self.config.owner, self.config.lease);
-            match renewal.await {
-                Ok(Some(_)) => {}
-                Ok(None) => return,
-                Err(error) => warn(self.shard, &error, "the lease cannot be renewed"),
+            // One connection that does not answer must not stop those over another.
+            match timeout(self.config.lease.mul_f64(0.5), renewal).await {
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return,
+                Ok(Err(error)) => warn(self.shard, &error, "the lease cannot be renewed"),
+                Err(_) => tracing::warn!(shard = self.shard, "no answer to the lease's renewal"),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The worker against real servers.
 
+mod away;
+mod backup;
 mod binary;
 mod epochs;
 mod failover;

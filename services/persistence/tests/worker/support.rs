@@ -8,6 +8,7 @@ use futures::StreamExt;
 use natter_bus::{Bus, BusConfig, LogConfig, Raw, subjects};
 use natter_cluster::testing::{self, Fresh};
 use natter_persistence::{
+    ahead::Horizon,
     config::WorkerConfig,
     migrate,
     outbox::Sweeper,
@@ -66,7 +67,12 @@ impl World {
     }
 
     pub async fn owner(&self) -> Result<Owner> {
-        let taken = Owner::take(&self.store, &self.bus, &config("worker"), 0).await?;
+        self.owner_who_saw(&Horizon::default()).await
+    }
+
+    /// One of a worker that has read so far already.
+    pub async fn owner_who_saw(&self, horizon: &Horizon) -> Result<Owner> {
+        let taken = Owner::take(&self.store, &self.bus, &config("worker"), 0, horizon).await?;
         taken.context("it is another's")
     }
 
@@ -123,6 +129,21 @@ impl World {
 
     pub async fn texts(&self) -> Result<Vec<String>> {
         Ok(self.history().await?.into_iter().map(|message| message.content).collect())
+    }
+
+    /// The same, however many.
+    pub async fn all_texts(&self) -> Result<Vec<String>> {
+        let (mut texts, mut after) = (Vec::new(), 0);
+        loop {
+            let page = Page { before: None, after: Some(after), limit: 200 };
+            let slice = self.store.history(ChatId(self.chat.id), page).await?;
+            let messages = slice.messages.into_iter().filter(|message| message.system.is_none());
+            texts.extend(messages.map(|message| message.content));
+            if !slice.has_more {
+                return Ok(texts);
+            }
+            after = slice.to_seq;
+        }
     }
 
     pub async fn written_to(&self, seq: Seq) -> Result<()> {

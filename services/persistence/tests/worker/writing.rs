@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use natter_bus::subjects;
 use natter_persistence::{
+    ahead::Horizon,
     owner::{Owner, StepError},
     upkeep,
 };
@@ -83,11 +84,12 @@ async fn a_batch_is_written_once_whoever_tries_again() -> Result<()> {
         world.send("one").await?;
         world.send("two").await?
     };
-    step_to(&mut Owner::at(&world.store, &world.bus, &worker, &before), head).await?;
+    step_to(&mut Owner::at(&world.store, &world.bus, &worker, &before, &Horizon::default()), head)
+        .await?;
 
     // As if the first had died between its commit and its next read, and this one had looked
     // before: the same position, the same entries.
-    let mut late = Owner::at(&world.store, &world.bus, &worker, &before);
+    let mut late = Owner::at(&world.store, &world.bus, &worker, &before, &Horizon::default());
     let error = step_to(&mut late, head).await.expect_err("the position has moved");
     assert!(matches!(error.downcast_ref(), Some(StepError::Fenced)), "{error:?}");
     assert_eq!(world.texts().await?, ["one", "two"]);
@@ -95,7 +97,8 @@ async fn a_batch_is_written_once_whoever_tries_again() -> Result<()> {
     // Who is not the owner cannot write, from the right position either.
     let now = world.row().await?;
     let three = world.send("three").await?;
-    let mut stranger = Owner::at(&world.store, &world.bus, &config("stranger"), &now);
+    let mut stranger =
+        Owner::at(&world.store, &world.bus, &config("stranger"), &now, &Horizon::default());
     let error = step_to(&mut stranger, three).await.expect_err("not the owner");
     assert!(matches!(error.downcast_ref(), Some(StepError::Fenced)), "{error:?}");
     step_to(&mut world.owner().await?, three).await?;

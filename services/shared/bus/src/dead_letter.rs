@@ -1,12 +1,12 @@
 //! Dead letters: what the log holds and Postgres cannot take, kept with the reason.
 
 use async_nats::HeaderMap;
-use bytes::Bytes;
-use natter_protocol::ids::{Seq, Shard};
+use natter_protocol::ids::Shard;
 
 use crate::{
     client::Bus,
     publish::{PublishError, Published},
+    stored::Raw,
     subjects::{self, MSG_ID},
 };
 
@@ -24,22 +24,23 @@ const HEADER_ROOM: usize = 8 * 1024;
 const REASON_BYTES: usize = 512;
 
 impl Bus {
-    /// Stores a dead letter and waits for that. Repeating it within 5 minutes stores it once.
+    /// Stores an entry of a shard's log as a dead letter and waits for that. Repeating it within
+    /// 5 minutes stores it once.
     ///
     /// # Errors
     /// When it is not known to be stored: repeat it.
     pub async fn dead_letter(
         &self,
         shard: Shard,
-        seq: Seq,
-        subject: &str,
+        raw: &Raw,
         reason: &str,
-        body: Bytes,
     ) -> Result<Published, PublishError> {
+        let Raw { subject, seq, at, body, .. } = raw;
         let mut headers = HeaderMap::new();
-        headers.insert(MSG_ID, format!("dead.{shard}.{seq}"));
+        // With its time: a log that lost its end gives a sequence again, to another entry.
+        headers.insert(MSG_ID, format!("dead.{shard}.{seq}.{}", at.unix_timestamp_nanos()));
         headers.insert(REASON, one_line(reason));
-        headers.insert(ORIGIN_SUBJECT, subject);
+        headers.insert(ORIGIN_SUBJECT, subject.as_str());
         headers.insert(ORIGIN_SEQ, seq.to_string());
         // It must fit, or the shard would stand still for it.
         let room = self.inner.client.max_payload().saturating_sub(HEADER_ROOM);

@@ -10,12 +10,14 @@
 //! | [`log_reader`] | a whole shard in order, for its owner |
 //! | [`streams`] | the streams: made, looked at, cut off |
 //! | [`signals`] | what may be lost: signals and digests |
+//! | [`kept`] | what goes over from a log into the one that takes its place |
 //! | [`dead_letter`] | what the log holds and Postgres cannot take |
 
 pub mod client;
 pub mod dead_letter;
 mod error;
 pub mod follow;
+pub mod kept;
 pub mod log_reader;
 pub mod publish;
 pub mod read;
@@ -26,6 +28,7 @@ pub mod subjects;
 
 pub use client::{Bus, BusConfig};
 pub use error::BusError;
+pub use kept::{Kept, KeptReader};
 pub use log_reader::LogReader;
 pub use publish::{PublishError, Published, Publishing};
 pub use stored::{Raw, Stored};

@@ -1,4 +1,4 @@
-//! A shard's log, whole or one feed of it, in order, from any place on.
+//! A shard's log, whole or one feed of it, in order, from any place on; or what is kept of one.
 //!
 //! It is a pull consumer that nobody acks and that dies with its reader: the reader's position
 //! lives elsewhere. The server counts what it delivers; a hole in the count, a lost connection
@@ -33,7 +33,7 @@ const INACTIVE: Duration = Duration::from_secs(30);
 /// Reads a shard's log in order; see [`Bus::log_reader`].
 pub struct LogReader {
     bus: Bus,
-    shard: Shard,
+    stream: String,
     /// What is read of it.
     subject: String,
     /// Sequence of the next entry wanted.
@@ -84,18 +84,18 @@ impl Bus {
     /// [`LogReader::next_batch`].
     #[must_use]
     pub fn log_reader(&self, shard: Shard, from: Seq) -> LogReader {
-        self.reader(shard, subjects::stored_all(shard), from)
+        self.reader(subjects::log_stream(shard), subjects::stored_all(shard), from)
     }
 
     /// The same for one feed.
     pub(crate) fn feed_reader(&self, feed: Feed, from: Seq) -> LogReader {
-        self.reader(feed.shard, subjects::stored(feed), from)
+        self.reader(subjects::log_stream(feed.shard), subjects::stored(feed), from)
     }
 
-    fn reader(&self, shard: Shard, subject: String, from: Seq) -> LogReader {
+    pub(crate) fn reader(&self, stream: String, subject: String, from: Seq) -> LogReader {
         LogReader {
             bus: self.clone(),
-            shard,
+            stream,
             subject,
             next: from.max(1),
             consumer: None,
@@ -138,8 +138,7 @@ impl LogReader {
     /// Takes the consumer away from the server, which would otherwise keep it for a while.
     pub(crate) async fn close(mut self) {
         if let Some(consumer) = self.consumer.take() {
-            let stream = subjects::log_stream(self.shard);
-            let operation = format!("CONSUMER.DELETE.{stream}.{}", consumer.name);
+            let operation = format!("CONSUMER.DELETE.{}.{}", self.stream, consumer.name);
             let _ = self.bus.api::<serde_json::Value>(operation, &json!({})).await;
         }
     }
@@ -160,7 +159,7 @@ impl LogReader {
     async fn advance(&mut self, max: usize, deadline: Instant) -> Result<bool, BusError> {
         if self.consumer.is_none() {
             self.consumer =
-                Some(Consumer::create(&self.bus, self.shard, &self.subject, self.next).await?);
+                Some(Consumer::create(&self.bus, &self.stream, &self.subject, self.next).await?);
         }
         let until = self.first_at.map_or(deadline, |first| first + LINGER);
         let step = match timeout_at(until, self.step(max)).await {
@@ -184,7 +183,7 @@ impl LogReader {
     async fn step(&mut self, max: usize) -> Result<Step, BusError> {
         let Some(consumer) = &mut self.consumer else { return Err(BusError::Closed) };
         if consumer.pull.is_none() {
-            consumer.pull(&self.bus, self.shard, max).await?;
+            consumer.pull(&self.bus, &self.stream, max).await?;
         }
         let message = consumer.messages.next().await.ok_or(BusError::Closed)?;
         consumer.on_message(&self.bus.inner.jetstream, message)
@@ -204,8 +203,8 @@ impl LogReader {
     /// A pull ran out without an entry: then the log must hold none beyond. Should deliveries
     /// ever be lost at the end of the log, this is what finds it.
     async fn check_idle(&mut self) -> Result<(), BusError> {
-        if self.bus.next_of(self.shard, &self.subject, self.next).await?.is_some() {
-            tracing::info!(shard = self.shard, next = self.next, "the log reader starts anew");
+        if self.bus.next_in(&self.stream, &self.subject, self.next).await?.is_some() {
+            tracing::info!(stream = self.stream, next = self.next, "the log reader starts anew");
             self.consumer = None;
         }
         Ok(())
@@ -213,13 +212,12 @@ impl LogReader {
 }
 
 impl Consumer {
-    async fn create(bus: &Bus, shard: Shard, subject: &str, from: Seq) -> Result<Self, BusError> {
+    async fn create(bus: &Bus, stream: &str, subject: &str, from: Seq) -> Result<Self, BusError> {
         // Counted first: a loss after it is seen.
         let losses = bus.inner.acks.losses();
         let name = format!("reader_{}", uuid::Uuid::new_v4().simple());
         let inbox = format!("{}.", bus.inner.client.new_inbox());
         let messages = bus.subscribe(format!("{inbox}*")).await?;
-        let stream = subjects::log_stream(shard);
         let request = json!({
             "stream_name": stream,
             "action": "create",
@@ -240,11 +238,10 @@ impl Consumer {
         Ok(Self { name, inbox, messages, losses, delivered: 0, pull: None, pulls: 0 })
     }
 
-    async fn pull(&mut self, bus: &Bus, shard: Shard, entries: usize) -> Result<(), BusError> {
+    async fn pull(&mut self, bus: &Bus, stream: &str, entries: usize) -> Result<(), BusError> {
         bus.require_connection()?;
         self.pulls += 1;
         let reply = format!("{}{}", self.inbox, self.pulls);
-        let stream = subjects::log_stream(shard);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", self.name);
         let expires = PULL_EXPIRES.as_nanos();
         let body = PullRequest { batch: entries, max_bytes: BATCH_BYTES, expires };
@@ -308,7 +305,7 @@ impl Consumer {
 impl std::fmt::Debug for LogReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LogReader")
-            .field("shard", &self.shard)
+            .field("stream", &self.stream)
             .field("next", &self.next)
             .finish_non_exhaustive()
     }

@@ -36,7 +36,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
     client::Bus,
-    stored::Raw,
     subjects::{self, MSG_ID, TRACEPARENT},
 };
 
@@ -116,22 +115,6 @@ impl Bus {
             headers.insert(TRACEPARENT, context);
         }
         self.publish_raw(subjects::stored(feed), headers, body.into())
-    }
-
-    /// Publishes what a log held once more, as it was: same subject, message id and body. For a
-    /// log that is made anew.
-    ///
-    /// # Errors
-    /// [`PublishError::NotSent`].
-    pub fn publish_again(&self, raw: &Raw) -> Result<Publishing, PublishError> {
-        let mut headers = HeaderMap::new();
-        if let Some(msg_id) = &raw.msg_id {
-            headers.insert(MSG_ID, msg_id.as_str());
-        }
-        if let Some(context) = &raw.traceparent {
-            headers.insert(TRACEPARENT, context.as_str());
-        }
-        self.publish_raw(raw.subject.clone(), headers, raw.body.clone())
     }
 
     pub(crate) fn publish_raw(

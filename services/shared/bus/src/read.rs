@@ -131,8 +131,18 @@ impl Bus {
         subject: &str,
         seq: Seq,
     ) -> Result<Option<Raw>, BusError> {
-        let log = self.log(shard).await?;
-        insist(async || found(log.get_first_raw_message_by_subject(subject, seq).await)).await
+        self.next_in(&subjects::log_stream(shard), subject, seq).await
+    }
+
+    /// The same in any stream.
+    pub(crate) async fn next_in(
+        &self,
+        stream: &str,
+        subject: &str,
+        seq: Seq,
+    ) -> Result<Option<Raw>, BusError> {
+        let stream = self.stream(stream).await?;
+        insist(async || found(stream.get_first_raw_message_by_subject(subject, seq).await)).await
     }
 
     /// The last sequence of each feed that the log still holds; 0 for a feed without entries
@@ -154,8 +164,11 @@ impl Bus {
     }
 
     async fn log(&self, shard: Shard) -> Result<Stream<()>, BusError> {
+        self.stream(&subjects::log_stream(shard)).await
+    }
+
+    async fn stream(&self, name: &str) -> Result<Stream<()>, BusError> {
         self.require_connection()?;
-        let name = subjects::log_stream(shard);
         let stream = self.inner.jetstream.get_stream_no_info(name).await;
         stream.map_err(|error| BusError::Unreadable(error.to_string()))
     }

@@ -70,8 +70,6 @@ pub struct LogState {
     pub first_seq: Seq,
     /// The last sequence given; `first_seq - 1` in a log that is empty.
     pub last_seq: Seq,
-    /// When the last entry was stored, if there was one.
-    pub last_at: Option<OffsetDateTime>,
     /// Entries held.
     pub entries: u64,
     /// Bytes held.
@@ -80,8 +78,8 @@ pub struct LogState {
     pub max_bytes: u64,
     /// When it was made: one made anew is another log.
     pub made_at: OffsetDateTime,
-    /// This call has made it.
-    pub created: bool,
+    /// It takes nothing more, and is about to be made anew.
+    pub sealed: bool,
 }
 
 impl LogState {
@@ -108,8 +106,8 @@ pub enum Live {
         /// Entries.
         lag: u64,
     },
-    /// It was missing, stuck, far behind or on a server that is away, and now starts after this sequence. What went by
-    /// before was not sent on.
+    /// It was missing, stuck, far behind or on a server that is away, and now starts after this
+    /// sequence. What went by before was not sent on.
     MadeAnew {
         /// The log's last sequence when it was made.
         after: Seq,
@@ -130,10 +128,7 @@ impl Bus {
     /// # Errors
     /// When its leader does not answer, in 5 s.
     pub async fn log_state(&self, shard: Shard) -> Result<Option<LogState>, BusError> {
-        Ok(self
-            .stream_info(&subjects::log_stream(shard))
-            .await?
-            .map(|info| log_state(&info, false)))
+        Ok(self.stream_info(&subjects::log_stream(shard)).await?.map(|info| log_state(&info)))
     }
 
     /// Makes sure that a shard's log exists and is kept as `config` says. A new one starts at
@@ -147,20 +142,60 @@ impl Bus {
         config: &LogConfig,
         first_seq: Option<Seq>,
     ) -> Result<LogState, BusError> {
+        if let Some(log) = self.update_log(shard, config).await? {
+            return Ok(log);
+        }
+        self.create_log(shard, config, first_seq.unwrap_or(1)).await
+    }
+
+    /// The same, but one that does not exist is left so: `None`. A log that its owner is about to
+    /// make anew, and that another process would make in between, would begin where it must not.
+    ///
+    /// # Errors
+    /// As [`Bus::ensure_log`].
+    pub async fn update_log(
+        &self,
+        shard: Shard,
+        config: &LogConfig,
+    ) -> Result<Option<LogState>, BusError> {
         let name = subjects::log_stream(shard);
-        let Some(info) = self.stream_info(&name).await? else {
-            let info = self.create_stream(&log_config(shard, config, first_seq)).await?;
-            return Ok(log_state(&info, true));
-        };
+        let Some(info) = self.stream_info(&name).await? else { return Ok(None) };
         let mut wanted = info.config.clone();
         wanted.num_replicas = config.replicas;
         wanted.max_bytes = limit(config.max_bytes);
         wanted.duplicate_window = config.duplicate_window;
-        if wanted == info.config {
-            return Ok(log_state(&info, false));
+        // The server lets nobody change one that is sealed.
+        if wanted == info.config || info.config.sealed {
+            return Ok(Some(log_state(&info)));
         }
         let info = self.api(format!("STREAM.UPDATE.{name}"), &wanted).await?;
-        Ok(log_state(&info, false))
+        Ok(Some(log_state(&info)))
+    }
+
+    /// Closes a shard's log for good, if it is still the one that was made at `made_at`: whoever
+    /// publishes is refused (`NotSent`) until there is another. What it returns is all that it
+    /// will ever hold. For a log that is to be made anew.
+    ///
+    /// # Errors
+    /// [`BusError::NoStream`] or [`BusError::MadeAnew`] when it is not there; when the server does
+    /// not answer or refuses.
+    pub async fn seal_log(
+        &self,
+        shard: Shard,
+        made_at: OffsetDateTime,
+    ) -> Result<LogState, BusError> {
+        let name = subjects::log_stream(shard);
+        let info = self.stream_info(&name).await?.ok_or(BusError::NoStream)?;
+        if info.created != made_at {
+            return Err(BusError::MadeAnew);
+        }
+        if !info.config.sealed {
+            let wanted = Config { sealed: true, ..info.config };
+            let _: Info = self.api(format!("STREAM.UPDATE.{name}"), &wanted).await?;
+        }
+        // Asked again: it may have stored what was on its way when the server answered.
+        let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
+        if log.made_at == made_at { Ok(log) } else { Err(BusError::MadeAnew) }
     }
 
     /// Throws a shard's log away and makes it anew from `first_seq` on; if it is still the one that
@@ -183,8 +218,19 @@ impl Bus {
         {
             return Err(BusError::MadeAnew);
         }
+        // Created, not ensured: should another log be there by now, this one is refused.
         self.delete_stream(&subjects::log_stream(shard)).await?;
-        self.ensure_log(shard, config, Some(first_seq)).await
+        self.create_log(shard, config, first_seq).await
+    }
+
+    async fn create_log(
+        &self,
+        shard: Shard,
+        config: &LogConfig,
+        first_seq: Seq,
+    ) -> Result<LogState, BusError> {
+        let info = self.create_stream(&log_config(shard, config, first_seq)).await?;
+        Ok(log_state(&info))
     }
 
     /// Makes sure that a shard's live mirror follows its log. One that is missing (memory goes
@@ -251,12 +297,16 @@ impl Bus {
     /// # Errors
     /// When the server does not answer or refuses.
     pub async fn purge(&self, shard: Shard, up_to: Seq) -> Result<u64, BusError> {
-        let operation = format!("STREAM.PURGE.{}", subjects::log_stream(shard));
+        self.purge_stream(&subjects::log_stream(shard), up_to).await
+    }
+
+    pub(crate) async fn purge_stream(&self, name: &str, up_to: Seq) -> Result<u64, BusError> {
+        let operation = format!("STREAM.PURGE.{name}");
         let answer: PurgeResponse = self.api(operation, &PurgeBelow { seq: up_to + 1 }).await?;
         Ok(answer.purged)
     }
 
-    async fn stream_info(&self, name: &str) -> Result<Option<Info>, BusError> {
+    pub(crate) async fn stream_info(&self, name: &str) -> Result<Option<Info>, BusError> {
         insist(|| self.stream_info_within(REQUEST_TIMEOUT, name)).await
     }
 
@@ -274,7 +324,7 @@ impl Bus {
         }
     }
 
-    async fn create_stream(&self, config: &Config) -> Result<Info, BusError> {
+    pub(crate) async fn create_stream(&self, config: &Config) -> Result<Info, BusError> {
         self.api(format!("STREAM.CREATE.{}", config.name), config).await
     }
 
@@ -294,7 +344,7 @@ impl Bus {
     }
 }
 
-fn log_config(shard: Shard, config: &LogConfig, first_seq: Option<Seq>) -> Config {
+fn log_config(shard: Shard, config: &LogConfig, first_seq: Seq) -> Config {
     Config {
         name: subjects::log_stream(shard),
         subjects: vec![subjects::stored_all(shard)],
@@ -312,7 +362,7 @@ fn log_config(shard: Shard, config: &LogConfig, first_seq: Option<Seq>) -> Confi
         allow_direct: false,
         // A hole would look like a lost entry.
         deny_delete: true,
-        first_sequence: first_seq,
+        first_sequence: Some(first_seq),
         ..Config::default()
     }
 }
@@ -363,17 +413,16 @@ fn live_start(mirror: &Info) -> Seq {
     mirror.config.mirror.as_ref().and_then(|source| source.start_sequence).unwrap_or(1)
 }
 
-fn log_state(info: &Info, created: bool) -> LogState {
+fn log_state(info: &Info) -> LogState {
     let state = &info.state;
     LogState {
         first_seq: state.first_sequence.max(1),
         last_seq: state.last_sequence,
-        last_at: (state.messages > 0).then_some(state.last_timestamp),
         entries: state.messages,
         bytes: state.bytes,
         max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
         made_at: info.created,
-        created,
+        sealed: info.config.sealed,
     }
 }
 

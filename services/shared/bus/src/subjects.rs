@@ -7,6 +7,7 @@
 //! | `sig.<shard>.chat.<id>`, `sig.<shard>.user.<id>` | signals, not stored |
 //! | `digest.<shard>` | where the shard's feeds stand |
 //! | `dead.<shard>` | dead letters, stored by `DEAD` |
+//! | `kept.<shard>.…` | entries between a log and the one that takes its place, in `KEPT_<shard>` |
 
 use std::str::FromStr;
 
@@ -42,6 +43,30 @@ pub fn log_stream(shard: Shard) -> String {
 #[must_use]
 pub fn live_stream(shard: Shard) -> String {
     format!("LIVE_{shard}")
+}
+
+/// What a shard's log held that is yet to go into the log that takes its place.
+#[must_use]
+pub fn kept_stream(shard: Shard) -> String {
+    format!("KEPT_{shard}")
+}
+
+/// All that is kept for a shard.
+#[must_use]
+pub fn kept_all(shard: Shard) -> String {
+    format!("kept.{shard}.>")
+}
+
+/// Where what the log stores under `subject` is kept.
+#[must_use]
+pub fn kept(subject: &str) -> String {
+    format!("kept{}", subject.strip_prefix("in").unwrap_or(subject))
+}
+
+/// Where the log stored what is kept under `subject`.
+#[must_use]
+pub fn unkept(subject: &str) -> String {
+    format!("in{}", subject.strip_prefix("kept").unwrap_or(subject))
 }
 
 /// All that a shard's log stores.
@@ -158,6 +183,8 @@ mod tests {
             assert_eq!(parse_live(&stored(feed)), None);
         }
         assert_eq!(stored(chat), format!("in.3.chat.{}", chat.id));
+        assert_eq!(kept(&stored(chat)), format!("kept.3.chat.{}", chat.id));
+        assert_eq!(unkept(&kept(&stored(chat))), stored(chat));
         assert_eq!(parse_digest(&digest(7)), Some(7));
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use natter_bus::{
-    Bus, BusConfig, BusError, Live, LiveWatch, LogConfig, PublishError, Published, subjects,
+    Bus, BusConfig, BusError, Live, LiveWatch, LogConfig, PublishError, Published, Raw, subjects,
 };
 use natter_cluster::testing;
 use natter_protocol::{
@@ -15,6 +15,8 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
     server::UserCard,
 };
+
+use time::OffsetDateTime;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -67,9 +69,8 @@ async fn entries_are_acked_in_order_once_and_read_back() -> Result<()> {
     let server = testing::nats_fresh().await?;
     let bus = connect(server.url()).await?;
     let made = bus.ensure_log(0, &small(), None).await?;
-    assert!(made.created);
-    assert_eq!((made.first_seq, made.last_seq, made.last_at), (1, 0, None));
-    assert!(!bus.ensure_log(0, &small(), None).await?.created);
+    assert_eq!((made.first_seq, made.last_seq, made.sealed), (1, 0, false));
+    assert_eq!(bus.ensure_log(0, &small(), Some(7)).await?, made, "it is there");
 
     let (chat, other) = (Feed::chat(0, ChatId::generate()), Feed::user(0, UserId::generate()));
     let entries: Vec<_> = (0..600).map(|n| message(chat, &n.to_string())).collect();
@@ -307,18 +308,65 @@ async fn a_dead_letter_is_kept_once_with_its_reason() -> Result<()> {
     let bus = connect(server.url()).await?;
     bus.ensure_dead_letters(1).await?;
     bus.ensure_dead_letters(1).await?;
-    let letter = async || {
-        bus.dead_letter(2, 77, "in.2.chat.x", "not\r\nJSON", b"{{".as_slice().into()).await
+    let raw = Raw {
+        subject: "in.2.chat.x".to_owned(),
+        feed: None,
+        seq: 77,
+        at: OffsetDateTime::UNIX_EPOCH,
+        body: b"{{".as_slice().into(),
+        traceparent: None,
+        msg_id: None,
     };
-    assert!(!letter().await?.duplicate);
-    assert!(letter().await?.duplicate);
-    let huge = vec![b'x'; 1_048_500].into();
-    bus.dead_letter(2, 78, "in.2.chat.x", "huge", huge).await?;
+    assert!(!bus.dead_letter(2, &raw, "not\r\nJSON").await?.duplicate);
+    assert!(bus.dead_letter(2, &raw, "not\r\nJSON").await?.duplicate);
+    let huge = Raw { seq: 78, body: vec![b'x'; 1_048_500].into(), ..raw.clone() };
+    bus.dead_letter(2, &huge, "huge").await?;
+    // A log that lost its end gives a sequence to something else.
+    let another = Raw { at: OffsetDateTime::now_utc(), ..raw };
+    assert!(!bus.dead_letter(2, &another, "another").await?.duplicate);
     let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
     let stored = jetstream.get_stream(subjects::DEAD_STREAM).await?.get_raw_message(1).await?;
     assert_eq!(stored.payload.as_ref(), b"{{");
     let header = |name: &str| stored.headers.get(name).map(ToString::to_string);
     assert_eq!(header(natter_bus::dead_letter::REASON).as_deref(), Some("not  JSON"));
     assert_eq!(header(natter_bus::dead_letter::ORIGIN_SEQ).as_deref(), Some("77"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_sealed_log_holds_goes_over_into_the_next() -> Result<()> {
+    let server = testing::nats_fresh().await?;
+    let bus = connect(server.url()).await?;
+    assert_eq!(bus.update_log(0, &small()).await?, None, "an update makes none");
+    assert_eq!(bus.log_state(0).await?, None);
+    let made_at = bus.ensure_log(0, &small(), None).await?.made_at;
+    let chat = Feed::chat(0, ChatId::generate());
+    let (msg_id, entry) = message(chat, "kept");
+    bus.publish(chat, &msg_id, &entry)?.await?;
+    bus.ensure_kept(0, 1).await?;
+    assert_eq!(bus.kept(0).await?, None);
+
+    let stale = bus.seal_log(0, OffsetDateTime::UNIX_EPOCH).await;
+    assert!(matches!(stale, Err(BusError::MadeAnew)), "{stale:?}");
+    let sealed = bus.seal_log(0, made_at).await?;
+    assert_eq!((sealed.sealed, sealed.last_seq), (true, 1));
+    assert_eq!(bus.seal_log(0, made_at).await?, sealed, "once more");
+    let (other_id, other) = message(chat, "too late");
+    let refused = bus.publish(chat, &other_id, &other)?.await;
+    assert!(matches!(refused, Err(PublishError::NotSent(_))), "{refused:?}");
+    let wider = LogConfig { max_bytes: 2 * small().max_bytes, ..small() };
+    assert_eq!(bus.update_log(0, &wider).await?, Some(sealed), "as it was");
+
+    let raw = bus.log_reader(0, 1).next_batch(10, PATIENCE).await?.remove(0);
+    assert!(!bus.keep(&raw)?.await?.duplicate);
+    assert!(bus.keep(&raw)?.await?.duplicate, "it is kept once");
+    bus.replace_log(0, &small(), 1_000, made_at).await?;
+    let kept = bus.kept(0).await?.context("one is kept")?;
+    let again = bus.kept_reader(0, kept.first).next_batch(10, PATIENCE).await?.remove(0);
+    assert_eq!((&again.subject, again.feed, &again.body), (&raw.subject, raw.feed, &raw.body));
+    assert_eq!(bus.publish_again(&again)?.await?, Published { seq: 1_000, duplicate: false });
+    assert_eq!(bus.publish(chat, &msg_id, &entry)?.await?.seq, 1_000, "the same message");
+    bus.forget_kept(0, kept.last).await?;
+    assert_eq!(bus.kept(0).await?, None);
     Ok(())
 }
