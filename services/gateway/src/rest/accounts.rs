@@ -6,7 +6,7 @@ use natter_protocol::{
     ids::{DeviceId, UserId},
     rest::{ChangePassword, Device, DeviceSpec, Login, Refresh, Register, Session, User},
 };
-use natter_store::{Login as StoreLogin, NewDevice, NewUser, Rotation, Store};
+use natter_store::{Credentials, Login as StoreLogin, NewDevice, NewUser, Rotation, Store};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -104,13 +104,14 @@ async fn log_in(
     let credentials = store.credentials(login).await?;
     let known_device = request.device.as_ref().is_some_and(|device| device.id.is_some());
     let device = device(request.device)?;
-    let (user, hash) = credentials.map(|found| (found.user, found.password_hash)).unzip();
+    let wrong = || refused("phone, e-mail or password is wrong");
+    let hash = credentials.as_ref().map(|found| found.password_hash.clone());
     let right = auth.passwords().verify(request.password, hash).await?;
-    let Some(user) = user.filter(|_| right) else {
-        return Err(refused("phone, e-mail or password is wrong").into());
-    };
+    let Credentials { user, password_hash } = credentials.filter(|_| right).ok_or_else(wrong)?;
     let refresh = auth.new_refresh();
-    let logged_in = store.log_in(user.id, &device, &refresh.stored).await?;
+    // None: the password was changed while this one was checked.
+    let logged_in = store.log_in(user.id, &password_hash, &device, &refresh.stored).await?;
+    let logged_in = logged_in.ok_or_else(wrong)?;
     // The login before, if there was one, has ended: its connections close.
     if known_device {
         relay.lane(user.id.0).await;
@@ -190,14 +191,16 @@ async fn change_password(
     auth.attempts().at_account(&caller.user_id.to_string())?;
     let forbidden = |why: &str| WireError::new(ErrorCode::Forbidden, why);
     let credentials = store.credentials_of(caller.user_id).await?;
-    let hash =
+    let current =
         credentials.ok_or_else(|| forbidden("the account has no password here"))?.password_hash;
-    if !auth.passwords().verify(request.current, Some(hash)).await? {
-        return Err(forbidden("the current password is wrong").into());
+    let wrong = || forbidden("the current password is wrong");
+    if !auth.passwords().verify(request.current, Some(current.clone())).await? {
+        return Err(wrong().into());
     }
-    let hash = auth.passwords().hash(request.new).await?;
-    let lane = store.set_password(caller.user_id, &hash, caller.device_id).await?;
-    relay.lane(lane).await;
+    let new = auth.passwords().hash(request.new).await?;
+    // None: somebody else has changed it meanwhile.
+    let lane = store.set_password(caller.user_id, &current, &new, caller.device_id).await?;
+    relay.lane(lane.ok_or_else(wrong)?).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -224,27 +224,29 @@ impl Store {
         .await
     }
 
-    /// Sets the password and signs out every device but `keep_device`. Returns the user's lane,
-    /// to relay.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such user.
+    /// Sets the password, if it still is the one that was checked, and signs out every device but
+    /// `keep_device`. Returns the user's lane, to relay; none when the password has been changed
+    /// since, or there is no such user.
     pub async fn set_password(
         &self,
         user: UserId,
-        password_hash: &str,
+        current_hash: &str,
+        new_hash: &str,
         keep_device: DeviceId,
-    ) -> Result<Uuid> {
+    ) -> Result<Option<Uuid>> {
         self.transaction(async |tx| {
-            let user_shard: i16 = sqlx::query_scalar(
-                "UPDATE users SET password_hash = $2 WHERE id = $1 RETURNING shard",
+            let user_shard: Option<i16> = sqlx::query_scalar(
+                "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2
+                 RETURNING shard",
             )
             .bind(user.0)
-            .bind(password_hash)
-            .fetch_one(&mut *tx)
+            .bind(current_hash)
+            .bind(new_hash)
+            .fetch_optional(&mut *tx)
             .await?;
+            let Some(user_shard) = user_shard else { return Ok(None) };
             devices::end_logins(tx, user, shard(user_shard), Which::AllBut(keep_device)).await?;
-            Ok(user.0)
+            Ok(Some(user.0))
         })
         .await
     }

@@ -107,16 +107,6 @@ impl Store {
         self.end_logins(user, Which::One(device)).await
     }
 
-    /// Ends the login of each of the user's devices but one. Returns the user's lane, to relay;
-    /// none when there was no other.
-    pub async fn sign_out_others(
-        &self,
-        user: UserId,
-        keep_device: DeviceId,
-    ) -> Result<Option<Uuid>> {
-        self.end_logins(user, Which::AllBut(keep_device)).await
-    }
-
     /// Moves devices' "last seen" forward.
     pub async fn touch_devices(&self, seen: &[(DeviceId, OffsetDateTime)]) -> Result<()> {
         let (ids, times): (Vec<Uuid>, Vec<OffsetDateTime>) =

@@ -67,21 +67,34 @@ pub enum Rotation {
 }
 
 impl Store {
-    /// Logs a user in on a device. A device id of this user's is used again (also a revoked one:
-    /// whoever knows the password may): it gets the new session, and tokens of the one before
-    /// are void.
+    /// Logs a user in on a device, if the password still is the one that was checked: none when it
+    /// has been changed since, or there is no such user. A device id of this user's is used again
+    /// (also a revoked one: whoever knows the password may): it gets the new session, and tokens of
+    /// the one before are void.
     ///
     /// # Errors
-    /// `NotFound` for an unknown user; `Conflict(Device)` when the device is another user's.
+    /// `Conflict(Device)` when the device is another user's.
     pub async fn log_in(
         &self,
         user: UserId,
+        password_hash: &str,
         device: &NewDevice,
         refresh: &NewRefresh,
-    ) -> Result<Device> {
+    ) -> Result<Option<Device>> {
         self.transaction(async |tx| {
-            let device = start(tx, user, device, refresh).await?;
-            Ok(device)
+            // A change of the password waits for this, and then signs this login out; or this
+            // waits for it, and then finds another hash. Both lock the user first, then devices.
+            let unchanged: Option<i32> = sqlx::query_scalar(
+                "SELECT 1 FROM users WHERE id = $1 AND password_hash = $2 FOR SHARE",
+            )
+            .bind(user.0)
+            .bind(password_hash)
+            .fetch_optional(&mut *tx)
+            .await?;
+            if unchanged.is_none() {
+                return Ok(None);
+            }
+            start(tx, user, device, refresh).await.map(Some)
         })
         .await
     }
@@ -149,30 +162,12 @@ pub(crate) async fn start(
     device: &NewDevice,
     refresh: &NewRefresh,
 ) -> Result<Device> {
-    // The login before ends with this one, its connections too: whoever revokes the device later
-    // means what is there by then.
-    let before: Option<(Option<Uuid>, i16)> = sqlx::query_as(
-        "SELECT d.session, u.shard FROM devices d JOIN users u ON u.id = d.user_id
-         WHERE d.id = $1 AND d.user_id = $2 FOR NO KEY UPDATE OF d",
-    )
-    .bind(device.id.0)
-    .bind(user.0)
-    .fetch_optional(&mut *tx)
-    .await?;
-    if let Some((ended @ Some(_), user_shard)) = before {
-        devices::signed_out(tx, user, shard(user_shard), &[(device.id.0, ended)]).await?;
-    }
-    // Two log-ins on one device: the second waits for the first and takes the device over.
-    let row: Option<DeviceRow> = sqlx::query_as(
+    // Two first log-ins of one device: the second waits here for the first, does nothing, and
+    // finds below what the first has made.
+    let made: Option<DeviceRow> = sqlx::query_as(
         "INSERT INTO devices (id, user_id, name, platform, session, last_seen_at)
          VALUES ($1, $2, $3, $4, $5, date_trunc('milliseconds', now()))
-         ON CONFLICT (id) DO UPDATE SET
-             name = COALESCE(excluded.name, devices.name),
-             platform = COALESCE(excluded.platform, devices.platform),
-             session = excluded.session,
-             last_seen_at = excluded.last_seen_at,
-             revoked_at = NULL
-         WHERE devices.user_id = excluded.user_id
+         ON CONFLICT (id) DO NOTHING
          RETURNING id, name, platform, created_at, last_seen_at",
     )
     .bind(device.id.0)
@@ -182,13 +177,50 @@ pub(crate) async fn start(
     .bind(device.session)
     .fetch_optional(&mut *tx)
     .await?;
-    let row = row.ok_or(StoreError::Conflict(Conflict::Device))?;
+    let row = match made {
+        Some(row) => row,
+        None => take_over(tx, user, device).await?,
+    };
     sqlx::query("DELETE FROM refresh_tokens WHERE device_id = $1")
         .bind(device.id.0)
         .execute(&mut *tx)
         .await?;
     add_token(tx, user.0, device.id.0, device.session, refresh).await?;
     Ok(row.into())
+}
+
+/// Puts the session on a device that is there. The login before ends, its connections too: whoever
+/// revokes the device later means what is there by then.
+async fn take_over(tx: &mut PgConnection, user: UserId, device: &NewDevice) -> Result<DeviceRow> {
+    let before: Option<(Option<Uuid>, i16)> = sqlx::query_as(
+        "SELECT d.session, u.shard FROM devices d JOIN users u ON u.id = d.user_id
+         WHERE d.id = $1 AND d.user_id = $2 FOR NO KEY UPDATE OF d",
+    )
+    .bind(device.id.0)
+    .bind(user.0)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let (ended, user_shard) = before.ok_or(StoreError::Conflict(Conflict::Device))?;
+    if ended.is_some() {
+        devices::signed_out(tx, user, shard(user_shard), &[(device.id.0, ended)]).await?;
+    }
+    let row = sqlx::query_as(
+        "UPDATE devices SET
+             name = COALESCE($2, name),
+             platform = COALESCE($3, platform),
+             session = $4,
+             last_seen_at = date_trunc('milliseconds', now()),
+             revoked_at = NULL
+         WHERE id = $1
+         RETURNING id, name, platform, created_at, last_seen_at",
+    )
+    .bind(device.id.0)
+    .bind(&device.name)
+    .bind(&device.platform)
+    .bind(device.session)
+    .fetch_one(tx)
+    .await?;
+    Ok(row)
 }
 
 async fn add_token(

@@ -97,7 +97,7 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             store.search_users(UserSearch::Phone(&phone), 10).await?;
             store.search_users(UserSearch::Email(&phone), 10).await?;
         }
-        "log_in" => drop(store.log_in(ana, &device(device_of(n)), &some_token()).await?),
+        "log_in" => drop(store.log_in(ana, "$", &device(device_of(n)), &some_token()).await?),
         "rotate_refresh" => {
             let mut hash = [0; 32];
             hash[16..].copy_from_slice(&n.to_be_bytes());

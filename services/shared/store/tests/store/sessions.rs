@@ -7,6 +7,9 @@ use time::OffsetDateTime;
 
 use crate::support::{Broker, device, new_user, person, relay, some_token, store, token};
 
+/// Of everybody's password, in these tests.
+const HASH: &str = "$argon2id$";
+
 #[tokio::test]
 async fn a_token_is_good_once_and_its_replay_ends_the_login() -> Result<()> {
     let store = store().await?;
@@ -94,17 +97,17 @@ async fn a_device_logs_in_again_with_a_new_session() -> Result<()> {
     assert!(matches!(void, Rotation::Unknown));
 
     let again = device(ana.device.id);
-    store.log_in(ana.id, &again, &some_token()).await?;
+    store.log_in(ana.id, HASH, &again, &some_token()).await?.unwrap();
     let state = store.device_state(ana.id, again.id).await?.unwrap();
     assert_eq!((state.session, state.revoked), (Some(again.session), false));
     assert_eq!(store.devices(ana.id).await?.len(), 1);
 
     let ben = person(&store, "Ben").await?;
-    let stolen = store.log_in(ben, &again, &some_token()).await;
+    let stolen = store.log_in(ben, HASH, &again, &some_token()).await;
     assert!(matches!(stolen, Err(StoreError::Conflict(Conflict::Device))));
     let nobody = natter_protocol::ids::UserId::generate();
-    let nobody = store.log_in(nobody, &device(DeviceId::generate()), &some_token()).await;
-    assert!(matches!(nobody, Err(StoreError::NotFound)));
+    let nobody = store.log_in(nobody, HASH, &device(DeviceId::generate()), &some_token()).await?;
+    assert!(nobody.is_none());
     Ok(())
 }
 
@@ -115,9 +118,9 @@ async fn a_new_password_signs_the_other_devices_out() -> Result<()> {
     store.create_user(&ana).await?;
     let others = [device(DeviceId::generate()), device(DeviceId::generate())];
     for other in &others {
-        store.log_in(ana.id, other, &some_token()).await?;
+        store.log_in(ana.id, HASH, other, &some_token()).await?.unwrap();
     }
-    let lane = store.set_password(ana.id, "$new$", ana.device.id).await?;
+    let lane = store.set_password(ana.id, HASH, "$new$", ana.device.id).await?.unwrap();
     for other in &others {
         let state = store.device_state(ana.id, other.id).await?.unwrap();
         assert_eq!(state.session, None);
@@ -130,7 +133,6 @@ async fn a_new_password_signs_the_other_devices_out() -> Result<()> {
     assert_eq!(relay(&store, &broker, lane).await?.items, 2);
     assert_eq!(broker.stored().len(), 2);
 
-    assert_eq!(store.sign_out_others(ana.id, ana.device.id).await?, None);
     assert_eq!(store.sign_out(ana.id, ana.device.id).await?, Some(ana.id.0));
     assert_eq!(store.sign_out(ana.id, ana.device.id).await?, None);
     assert_eq!(store.credentials_of(ana.id).await?.unwrap().password_hash, "$new$");
@@ -150,5 +152,62 @@ async fn last_seen_only_moves_forward() -> Result<()> {
     let seen = store.devices(ana.id).await?[0].last_seen_at;
     assert_eq!(seen, Some(natter_protocol::timestamp::truncate(later)));
     assert!(made.last_seen_at < seen);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_login_with_the_password_before_does_not_survive_a_new_one() -> Result<()> {
+    let store = store().await?;
+    for round in 0..20 {
+        let ana = new_user("Ana", None, None);
+        store.create_user(&ana).await?;
+        // Both have checked the password that is there now.
+        let (other, token) = (device(DeviceId::generate()), some_token());
+        let new = format!("$new{round}$");
+        let (logged_in, changed) = tokio::join!(
+            store.log_in(ana.id, HASH, &other, &token),
+            store.set_password(ana.id, HASH, &new, ana.device.id),
+        );
+        logged_in?;
+        assert!(changed?.is_some());
+        let state = store.device_state(ana.id, other.id).await?;
+        assert_eq!(state.and_then(|state| state.session), None);
+        let rotated = store.rotate_refresh(&token.hash, &some_token()).await?;
+        assert!(matches!(rotated, Rotation::Unknown));
+        // Nor can it be done afterwards, or the password be changed by who knew the one before.
+        assert!(store.log_in(ana.id, HASH, &other, &some_token()).await?.is_none());
+        assert_eq!(store.set_password(ana.id, HASH, "$mine$", other.id).await?, None);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_first_logins_at_once_the_one_before_is_ended() -> Result<()> {
+    let store = store().await?;
+    for _ in 0..20 {
+        let ana = new_user("Ana", None, None);
+        store.create_user(&ana).await?;
+        let id = DeviceId::generate();
+        let (one, two) = (device(id), device(id));
+        let (one_token, two_token) = (some_token(), some_token());
+        let (a, b) = tokio::join!(
+            store.log_in(ana.id, HASH, &one, &one_token),
+            store.log_in(ana.id, HASH, &two, &two_token),
+        );
+        assert!(a?.is_some() && b?.is_some());
+        let session = store.device_state(ana.id, id).await?.unwrap().session;
+        let ended = if session == Some(one.session) { two.session } else { one.session };
+        let broker = Broker::default();
+        relay(&store, &broker, ana.id.0).await?;
+        let told: Vec<_> = broker
+            .stored()
+            .into_iter()
+            .filter_map(|(.., entry)| match entry.event {
+                Event::DeviceRevoked(revoked) => revoked.session,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, [ended]);
+    }
     Ok(())
 }
