@@ -13,6 +13,7 @@ async fn sends_are_refused_clearly_and_nothing_unwritten_is_dropped() -> Result<
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).open_group("Full", &[]).await?.id;
+    let direct = ana.api(0).direct(&ben).await?.id;
     let anas = ana.connect(0).await?;
     cluster.worker(0).terminate().await?;
     let filling = "x".repeat(15_000);
@@ -48,6 +49,15 @@ async fn sends_are_refused_clearly_and_nothing_unwritten_is_dropped() -> Result<
         (&refused["code"], &refused["outcome"]),
         (&json!("unavailable"), &json!("not_sent"))
     );
+    // A new chat writes to the feeds of all it has: one user could fill with it what is kept for
+    // others' revocations. One that is there is found.
+    let crowd = json!({"isGroup": true, "title": "Crowd", "participantIds": [ben.id]});
+    let refused: Value = ana.api(0).post("/chats", crowd.clone()).await?.read(503)?;
+    assert_eq!(refused["outcome"], "not_sent");
+    anas.refused("create_chat", crowd).await?;
+    let pair = json!({"isGroup": false, "participantIds": [ben.id]});
+    let there: Value = ana.api(0).post("/chats", pair).await?.read(200)?;
+    assert_eq!(there["id"], json!(direct));
     // Membership, and what ends a device's right to be here, still get through.
     ben.api(1).post(&format!("/chats/{chat}/join"), json!({})).await?.expect(200)?;
     anas.expect("system", |data| data["kind"] == "joined").await?;

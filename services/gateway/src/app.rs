@@ -64,15 +64,16 @@ impl App {
         hub: Hub,
     ) -> Result<(Self, Keeping), AuthConfigError> {
         let relay = Relay::new(store.clone(), bus.clone());
+        let room = Room::new(config.shards);
         let socket = &config.socket;
         let (admissions, keeping) =
             Admissions::new(socket.admissions_at_once, socket.admission_kept());
         let app = Self {
             auth: Auth::new(store.clone(), &config.auth, config.shards)?,
-            chats: Chats::new(store.clone(), relay.clone(), config.shards),
+            chats: Chats::new(store.clone(), relay.clone(), room.clone(), config.shards),
             seals: Seals::new(&config.auth),
             calls: CallLimit::new(&config.rest),
-            room: Room::new(config.shards),
+            room,
             admissions,
             replays: Replays::new(config.socket.resume_entries),
             store,

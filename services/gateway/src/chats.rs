@@ -2,7 +2,7 @@
 //! its feeds, then answered.
 
 use natter_protocol::{
-    error::{ErrorCode, WireError},
+    error::{ErrorCode, Outcome, WireError},
     ids::{ChatId, Shard, UserId},
     rest::CreateChat,
     server::Chat,
@@ -10,20 +10,24 @@ use natter_protocol::{
 use natter_store::{ChatCursor, Store, StoreError};
 use uuid::Uuid;
 
-use crate::{auth::Caller, fault, relay::Relay, text};
+use crate::{auth::Caller, fault, relay::Relay, room::Room, text};
+
+/// How long one should wait who is refused for want of room: a worker must write some of the log.
+const RETRY_MS: u64 = 5_000;
 
 /// Makes chats, and changes who takes part. Cloning shares what it uses.
 #[derive(Clone)]
 pub struct Chats {
     store: Store,
     relay: Relay,
+    room: Room,
     shards: Shard,
 }
 
 impl Chats {
     /// `shards` is how many new chats are spread over.
-    pub fn new(store: Store, relay: Relay, shards: Shard) -> Self {
-        Self { store, relay, shards }
+    pub fn new(store: Store, relay: Relay, room: Room, shards: Shard) -> Self {
+        Self { store, relay, room, shards }
     }
 
     /// Makes a group, or opens the one-to-one with the one participant named. Also tells whether
@@ -31,13 +35,16 @@ impl Chats {
     ///
     /// # Errors
     /// `bad_request` for a request that names no such chat; `not_found` for an unknown
-    /// participant; `unavailable`.
+    /// participant; `unavailable`, with `not_sent` while a log is nearly full.
     pub async fn create(
         &self,
         caller: &Caller,
         request: CreateChat,
     ) -> Result<(Chat, bool), WireError> {
         let plan = Plan::of(request, caller.user_id)?;
+        if self.room.any_full() {
+            return Ok((self.there(caller, &plan).await?.ok_or_else(no_room)?, false));
+        }
         let shard = shard_of(Uuid::now_v7(), self.shards);
         let created = match plan {
             Plan::Direct(other) => self.store.open_direct(caller.user_id, other, shard).await,
@@ -54,6 +61,14 @@ impl Chats {
         })?;
         self.relay.lane_if_any(created.lane).await;
         Ok((self.get(caller, created.chat).await?, !created.existed))
+    }
+
+    /// The one-to-one that the plan asks for, if there is one.
+    async fn there(&self, caller: &Caller, plan: &Plan) -> Result<Option<Chat>, WireError> {
+        let Plan::Direct(other) = plan else { return Ok(None) };
+        let there = self.store.direct(caller.user_id, *other).await.map_err(fault::store)?;
+        let Some(there) = there else { return Ok(None) };
+        self.get(caller, there.chat).await.map(Some)
     }
 
     /// Makes the caller a participant of an open chat; one who is already stays so.
@@ -113,6 +128,12 @@ impl Chats {
 /// The answer to one who takes no part, and for a chat that does not exist: the two look alike.
 pub fn not_member() -> WireError {
     WireError::new(ErrorCode::NotMember, "not a participant of this chat")
+}
+
+fn no_room() -> WireError {
+    WireError::new(ErrorCode::Unavailable, "a log is nearly full: no new chats")
+        .retry_after_ms(RETRY_MS)
+        .outcome(Outcome::NotSent)
 }
 
 /// Where something new lives. UUIDv7 start with the time, so all bytes are folded, the random

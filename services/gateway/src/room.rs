@@ -1,8 +1,8 @@
 //! What the logs are like, looked at once a second: whether there is room left in them, and whether
 //! they remember what they have stored.
 //!
-//! User sends stop at 90 %, so that membership changes and revocations can still be published when
-//! the worker has been away for long.
+//! User sends and new chats stop at 90 %, so that changes of membership and revocations can still be
+//! published when the worker has been away for long.
 
 use std::{
     sync::{
@@ -58,6 +58,13 @@ impl Room {
         self.log(shard).is_some_and(|log| !log.forgetful.load(Ordering::Relaxed))
     }
 
+    /// Whether any log takes no more: a new chat writes to the feeds of all its participants, which
+    /// live anywhere, and far more than a message does.
+    #[must_use]
+    pub fn any_full(&self) -> bool {
+        self.0.iter().any(|log| log.full.load(Ordering::Relaxed))
+    }
+
     /// Looks about once a second, until dropped.
     pub async fn watch(self, bus: Bus) {
         // Before that there is nothing to see.
@@ -100,12 +107,11 @@ mod tests {
         let log = |last_seq, age: Duration| LogState {
             first_seq: 1,
             last_seq,
-            last_at: None,
             entries: 0,
             bytes: 0,
             max_bytes: 1,
             made_at: now - age,
-            created: false,
+            sealed: false,
         };
         assert!(remembers(&log(10, Duration::ZERO), now));
         assert!(!remembers(&log(EPOCH_GAP, Duration::from_secs(299)), now));

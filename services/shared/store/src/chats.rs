@@ -78,8 +78,8 @@ impl Store {
         if a == b {
             return Err(StoreError::Forbidden);
         }
-        let key = format!("{}:{}", a.min(b), a.max(b));
-        if let Some(there) = self.direct(&key).await? {
+        let key = direct_key(a, b);
+        if let Some(there) = self.direct(a, b).await? {
             return Ok(there);
         }
         let draft = Draft {
@@ -104,7 +104,7 @@ impl Store {
         if let Some(created) = created {
             return Ok(created);
         }
-        self.direct(&key).await?.ok_or(StoreError::NotFound)
+        self.direct(a, b).await?.ok_or(StoreError::NotFound)
     }
 
     /// A chat with its first participants, last message and the viewer's part; none when the
@@ -129,11 +129,13 @@ impl Store {
 }
 
 impl Store {
-    async fn direct(&self, key: &str) -> Result<Option<Created>> {
+    /// The one-to-one of two users, if there is one.
+    pub async fn direct(&self, a: UserId, b: UserId) -> Result<Option<Created>> {
+        let key = direct_key(a, b);
         let row: Option<(Uuid, i16)> = self
             .call(async |db| {
                 sqlx::query_as("SELECT id, shard FROM chats WHERE direct_key = $1")
-                    .bind(key)
+                    .bind(&key)
                     .fetch_optional(db)
                     .await
             })
@@ -145,6 +147,11 @@ impl Store {
             existed: true,
         }))
     }
+}
+
+/// The same for both orders.
+fn direct_key(a: UserId, b: UserId) -> String {
+    format!("{}:{}", a.min(b), a.max(b))
 }
 
 /// A chat about to be made.
