@@ -15,7 +15,7 @@ use serde_json::json;
 use uuid::{ContextV7, Timestamp, Uuid};
 
 /// The broker remembers a message's id for a second only.
-static STAGE: Stage = Stage::with(|builder| builder.env("NATTER_DUPLICATE_WINDOW", "1"));
+static STAGE: Stage = Stage::with(|builder| builder.env("NATTER_UNSAFE_DUPLICATE_WINDOW", "1"));
 
 /// A UUIDv7 of a while ago.
 fn old_id() -> Result<String> {

@@ -20,8 +20,9 @@ pub struct Config {
     #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub shards: Shard,
 
-    /// Seconds that draining may take after SIGTERM, before connections are cut.
-    #[arg(long, env = "NATTER_DRAIN_SECONDS", default_value_t = 20)]
+    /// Seconds that draining may take after SIGTERM, before connections are cut: 0 to 3,600.
+    /// Whatever ends the process by force must wait longer.
+    #[arg(long, env = "NATTER_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_seconds: u64,
 
     /// The servers behind the gateway.
@@ -48,7 +49,7 @@ pub struct BackendArgs {
     #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true)]
     pub database_url: SecretString,
 
-    /// Connections to Postgres that this gateway opens at most.
+    /// Connections to Postgres that this gateway opens at most: 1 to 1,000.
     #[arg(long, env = "NATTER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
@@ -183,48 +184,48 @@ pub struct RestArgs {
 /// Sockets.
 #[derive(Args, Clone, Debug)]
 pub struct SocketArgs {
-    /// Seconds between pings to a client; one that is silent for twice as long is gone.
+    /// Seconds between pings to a client, 1 to 300; one that is silent for twice as long is gone.
     #[arg(long, env = "NATTER_HEARTBEAT_SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub heartbeat_seconds: u64,
 
-    /// Open TCP connections on the public port, sockets and REST together; more wait to be
-    /// accepted. Each needs a file: see `ulimit -n`.
+    /// Open TCP connections on the public port, sockets and REST together, 1 or more; what is
+    /// beyond waits to be accepted. Each needs a file: see `ulimit -n`.
     #[arg(long, env = "NATTER_CONNECTIONS_MAX", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: u32,
 
-    /// Seconds that a new socket has to authenticate.
+    /// Seconds that a new socket has to authenticate: 1 to 60.
     #[arg(long, env = "NATTER_HANDSHAKE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub handshake_seconds: u64,
 
-    /// Frames that may wait for one connection; a client that lets more pile up reads too slowly
-    /// and is closed with 4430. Frames are shared between connections.
+    /// Frames that may wait for one connection, 8 to 65,536; a client that lets more pile up reads
+    /// too slowly and is closed with 4430. Frames are shared between connections.
     #[arg(long, env = "NATTER_QUEUE_FRAMES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub queue_frames: u32,
 
-    /// Connections that are let in at once; more wait, so that a storm of them cannot knock over
-    /// Postgres or the broker.
+    /// Connections that are let in at once, 1 to 10,000; more wait, so that a storm of them cannot
+    /// knock over Postgres or the broker.
     #[arg(long, env = "NATTER_ADMISSIONS_AT_ONCE", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub admissions_at_once: u32,
 
-    /// Seconds for which Redis keeps what lets a connected device in while Postgres is away; 0 for
-    /// not keeping it. Refreshed three times as often.
+    /// Seconds for which Redis keeps what lets a connected device in while Postgres is away, up to
+    /// 86,400; 0 for not keeping it. Refreshed three times as often.
     #[arg(long, env = "NATTER_ADMISSION_KEPT_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub admission_kept_seconds: u64,
 
-    /// Entries that a client which resumes is replayed at most; one that missed more fetches
-    /// afresh.
+    /// Entries that a client which resumes is replayed at most, 1 to 100,000; one that missed more
+    /// fetches afresh.
     #[arg(long, env = "NATTER_RESUME_ENTRIES", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub resume_entries: u32,
 
-    /// Connections of one device on this gateway; beyond it the oldest is closed.
+    /// Connections of one device on this gateway, 1 to 1,000; beyond it the oldest is closed.
     #[arg(long, env = "NATTER_CONNECTIONS_PER_DEVICE", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections_per_device: u32,
 
-    /// Events per second that one connection may send for long.
+    /// Events per second that one connection may send for long: 1 or more.
     #[arg(long, env = "NATTER_EVENTS_PER_SECOND", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub events_per_second: u32,
 
-    /// Events that one connection may send at once after a pause.
+    /// Events that one connection may send at once after a pause: 1 or more.
     #[arg(long, env = "NATTER_EVENTS_BURST", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub events_burst: u32,
 

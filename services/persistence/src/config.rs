@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 use natter_bus::{BusConfig, LogConfig};
 use natter_protocol::ids::Shard;
@@ -33,9 +34,9 @@ pub struct MigrateArgs {
     #[command(flatten)]
     pub servers: ServerArgs,
 
-    /// Seconds to wait for servers that are still coming up.
-    #[arg(long, env = "NATTER_MIGRATE_PATIENCE", default_value = "60", value_parser = seconds)]
-    pub patience: Duration,
+    /// Seconds to wait for servers that are still coming up: 0 to 86,400.
+    #[arg(long, env = "NATTER_MIGRATE_PATIENCE", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub patience: u64,
 
     /// Name in the logs and in the servers' lists of connections.
     #[arg(long, env = "NATTER_NODE_ID", default_value = "migrate")]
@@ -54,8 +55,8 @@ pub struct RunArgs {
     pub servers: ServerArgs,
 
     /// Bytes of a shard's log that are kept after they are written to Postgres, so that resuming
-    /// and repair rarely need it; half of the log's limit by default. What is not yet written is
-    /// never purged.
+    /// and repair rarely need it: 0 to three quarters of the log's limit, half of it by default.
+    /// What is not yet written is never purged.
     #[arg(long, env = "NATTER_LOG_RETAIN_BYTES")]
     pub log_retain_bytes: Option<u64>,
 
@@ -75,8 +76,8 @@ pub struct ServerArgs {
     #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// Connections to Postgres, at most.
-    #[arg(long, env = "NATTER_DATABASE_CONNECTIONS", default_value_t = 10)]
+    /// Connections to Postgres that this process opens at most: 2 to 1,000.
+    #[arg(long, env = "NATTER_DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
 
     /// `nats://host:port` or `tls://…`, several separated by commas; may carry
@@ -96,17 +97,24 @@ pub struct ServerArgs {
     #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub shards: Shard,
 
-    /// Bytes at which a shard's log refuses new entries.
-    #[arg(long, env = "NATTER_LOG_MAX_BYTES", default_value_t = 1024 * 1024 * 1024)]
+    /// Bytes at which a shard's log refuses new entries: 1,000,000 to 2^50, 1 GiB by default.
+    /// Gateways refuse users' messages at 90 % of it.
+    #[arg(long, env = "NATTER_LOG_MAX_BYTES", default_value_t = 1024 * 1024 * 1024, value_parser = clap::value_parser!(u64).range(1_000_000..=1 << 50))]
     pub log_max_bytes: u64,
 
     /// NATS servers that hold each log, 1 to 5; 3 in production.
     #[arg(long, env = "NATTER_LOG_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub log_replicas: u8,
 
-    /// Seconds within which the log stores a message id once. Gateways must know the same value.
-    #[arg(long, env = "NATTER_DUPLICATE_WINDOW", default_value = "300", value_parser = seconds)]
-    pub duplicate_window: Duration,
+    /// Seconds within which the log stores a message id once: 300 to 86,400. Gateways look up what
+    /// is sent again after 4 minutes in Postgres, and rely on the log before.
+    #[arg(long, env = "NATTER_DUPLICATE_WINDOW", default_value_t = 300, value_parser = clap::value_parser!(u64).range(300..=86_400))]
+    pub duplicate_window: u64,
+
+    /// In its place, for tests of what comes after the window: a message that is sent again may be
+    /// stored and delivered twice.
+    #[arg(long, env = "NATTER_UNSAFE_DUPLICATE_WINDOW", hide = true)]
+    pub unsafe_duplicate_window: Option<u64>,
 }
 
 impl ServerArgs {
@@ -135,7 +143,9 @@ impl ServerArgs {
         LogConfig {
             replicas: usize::from(self.log_replicas),
             max_bytes: self.log_max_bytes,
-            duplicate_window: self.duplicate_window,
+            duplicate_window: Duration::from_secs(
+                self.unsafe_duplicate_window.unwrap_or(self.duplicate_window),
+            ),
             in_memory: false,
         }
     }
@@ -166,22 +176,26 @@ impl WorkerConfig {
     }
 }
 
-impl From<&RunArgs> for WorkerConfig {
-    fn from(args: &RunArgs) -> Self {
+impl TryFrom<&RunArgs> for WorkerConfig {
+    type Error = anyhow::Error;
+
+    fn try_from(args: &RunArgs) -> Result<Self, Self::Error> {
         // A process that was killed and started again is another owner: should the old one
         // still be writing, only one of the two can go on.
         let incarnation = uuid::Uuid::new_v4().simple().to_string();
         let owner = format!("{}.{}", args.node.node_id, &incarnation[..8]);
         let mut config = Self::new(owner, args.servers.shards, args.servers.log());
         if let Some(bytes) = args.log_retain_bytes {
+            // More, and what is kept would be what keeps users' messages out.
+            let most = config.log.max_bytes / 4 * 3;
+            ensure!(
+                bytes <= most,
+                "NATTER_LOG_RETAIN_BYTES: at most {most}, three quarters of NATTER_LOG_MAX_BYTES"
+            );
             config.retain_bytes = bytes;
         }
-        config
+        Ok(config)
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
-    text.parse().map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -193,11 +207,23 @@ mod tests {
         let servers = ["--database-url", "postgres://x", "--nats-url", "nats://x"];
         let cli = Cli::try_parse_from(["natter-persistence", "run"].iter().chain(&servers))?;
         let Command::Run(args) = cli.command else { anyhow::bail!("not run") };
-        let config = WorkerConfig::from(&args);
+        let config = WorkerConfig::try_from(&args)?;
         assert_eq!(config.retain_bytes, config.log.max_bytes / 2);
         assert_eq!(config.shards, 1);
-        let many = ["natter-persistence", "migrate", "--shards", "17"];
-        assert!(Cli::try_parse_from(many.iter().chain(&servers)).is_err());
+        assert_eq!(config.log.duplicate_window, Duration::from_mins(5));
+        let keep = RunArgs { log_retain_bytes: Some(config.log.max_bytes), ..args };
+        assert!(WorkerConfig::try_from(&keep).is_err());
+        for refused in [
+            "--shards=17",
+            // Within the time that gateways leave to the log.
+            "--duplicate-window=299",
+            "--log-max-bytes=0",
+            "--patience=86401",
+            "--database-connections=1",
+        ] {
+            let all = ["natter-persistence", "migrate", refused];
+            assert!(Cli::try_parse_from(all.iter().chain(&servers)).is_err(), "{refused}");
+        }
         Ok(())
     }
 }

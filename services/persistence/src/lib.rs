@@ -28,6 +28,8 @@ mod trace;
 pub mod upkeep;
 pub mod worker;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use config::{MigrateArgs, RunArgs, WorkerConfig};
 use natter_bus::Bus;
@@ -42,7 +44,8 @@ use tokio_util::sync::CancellationToken;
 pub async fn migrate_by(args: &MigrateArgs) -> Result<()> {
     let (store, bus) = connect(&args.servers, &args.node_id).await?;
     let log = args.servers.log();
-    migrate::migrate(&store, &bus, args.servers.shards, &log, args.patience).await?;
+    let patience = Duration::from_secs(args.patience);
+    migrate::migrate(&store, &bus, args.servers.shards, &log, patience).await?;
     tracing::info!(shards = args.servers.shards, "schema and streams are up to date");
     store.close().await;
     Ok(())
@@ -53,8 +56,12 @@ pub async fn migrate_by(args: &MigrateArgs) -> Result<()> {
 /// # Errors
 /// When the settings cannot work.
 pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> Result<()> {
+    let config = WorkerConfig::try_from(args)?;
     let (store, bus) = connect(&args.servers, &args.node.node_id).await?;
-    worker::run(WorkerConfig::from(args), store.clone(), bus, health, stop).await;
+    if config.log.replicas == 1 {
+        tracing::warn!("NATTER_LOG_REPLICAS is 1: acks rest on one broker; 3 in production");
+    }
+    worker::run(config, store.clone(), bus, health, stop).await;
     store.close().await;
     Ok(())
 }
