@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::progress::Progress;
+use crate::{progress::Progress, tools};
 
 /// Names a folder with the binaries where there is nothing to build, as in a container.
 pub const BIN_DIR: &str = "NATTER_BIN_DIR";
@@ -109,7 +109,7 @@ impl Own {
             return build_visibly(&mut command);
         }
         let _step = progress.step("building the nodes");
-        let output = command.output().context("cannot run cargo")?;
+        let output = tools::output(&mut command).context("cannot run cargo")?;
         if !output.status.success() {
             let tail = &output.stderr[output.stderr.len().saturating_sub(TAIL)..];
             let tail = String::from_utf8_lossy(tail);
@@ -121,7 +121,7 @@ impl Own {
 
 /// On a terminal cargo's own progress is the best there is.
 fn build_visibly(command: &mut Command) -> Result<()> {
-    let status = command.stdout(Stdio::null()).status().context("cannot run cargo")?;
+    let status = tools::status(command.stdout(Stdio::null())).context("cannot run cargo")?;
     if !status.success() {
         bail!("the nodes do not build ({status})");
     }

@@ -15,6 +15,7 @@ use nix::unistd::geteuid;
 use crate::{
     binaries,
     progress::{Progress, say},
+    tools,
 };
 
 mod apt;
@@ -148,8 +149,8 @@ fn as_root(program: &str) -> Command {
 /// Runs to the end; the error carries the end of what was said.
 fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
+    let output = tools::output(command.stdin(Stdio::null()));
+    let output = output.with_context(|| format!("cannot run {name}"))?;
     if output.status.success() {
         return Ok(());
     }

@@ -8,6 +8,7 @@
 //! | [`testing`] | the servers that the tests of one process share |
 //! | [`binaries`] | the node binaries, built before they are run |
 //! | [`install`] | PostgreSQL, Redis and nats-server: found, or installed |
+//! | [`tools`] | programs that build or install, ended when we are told to stop |
 //! | [`progress`] | what is said while slow things happen |
 //! | `postgres`, `redis`, `nats` | how a server of each kind is run |
 //! | `process` | one child process that cannot outlive us, even when we are killed by `SIGKILL` |
@@ -20,6 +21,7 @@ pub mod install;
 pub mod node;
 pub mod progress;
 pub mod testing;
+pub mod tools;
 
 mod nats;
 mod ports;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder},
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, chown},
+        fs::{DirBuilderExt, MetadataExt, lchown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -269,9 +269,14 @@ fn make_home(path: &Path, account: Option<Account>) -> Result<()> {
             .create(path)
             .with_context(|| format!("cannot make {}", path.display()))?;
     }
-    // Whoever else made a directory of this name below /var/tmp must not get at the data.
-    let owner = fs::metadata(path).map(|meta| meta.uid());
-    let owner = owner.with_context(|| format!("cannot look at {}", path.display()))?;
+    // Whoever else made something of this name below /var/tmp must not get at the data, nor make
+    // us give away what a link of theirs leads to.
+    let meta = fs::symlink_metadata(path);
+    let meta = meta.with_context(|| format!("cannot look at {}", path.display()))?;
+    if !meta.is_dir() {
+        bail!("{} is no directory", path.display());
+    }
+    let owner = meta.uid();
     let allowed = [Some(geteuid().as_raw()), account.map(|account| account.uid)];
     if !allowed.contains(&Some(owner)) {
         bail!("{} belongs to somebody else", path.display());
@@ -283,7 +288,7 @@ fn give(path: &Path, account: Option<Account>) -> Result<()> {
     let Some(account) = account else {
         return Ok(());
     };
-    chown(path, Some(account.uid), Some(account.gid))
+    lchown(path, Some(account.uid), Some(account.gid))
         .with_context(|| format!("cannot give {} to Postgres", path.display()))
 }
 
@@ -295,4 +300,22 @@ fn elsewhere(dir: &Path) -> PathBuf {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
     Path::new("/var/tmp").join(format!("natter-{hash:016x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_home_is_not_followed() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        make_home(&target, None)?;
+        symlink(&target, &link)?;
+        let refused = make_home(&link, None).expect_err("it is a link");
+        assert!(refused.to_string().contains("no directory"), "{refused}");
+        make_home(&target, None)
+    }
 }

@@ -12,6 +12,7 @@ use natter_cluster::{
     Cluster,
     binaries::workspace,
     progress::{Progress, say},
+    tools,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -65,8 +66,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         started = starting => started?,
         () = stop.asked() => {
             say("interrupted while starting");
-            // Not by returning: a thread that installs or builds would be waited for. What was
-            // started sees us go, and goes too.
+            // What installs or builds is told. Servers that were started see us go, and go too. Not
+            // by returning: the thread that waits for all that would be waited for.
+            tools::end_all();
             process::exit(INTERRUPTED);
         }
     };
@@ -95,7 +97,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 /// The nodes' settings that the user has exported, but what ties this cluster together: that
 /// would point its nodes at somebody else's servers.
 fn exported() -> impl Iterator<Item = (String, String)> {
-    env::vars().filter(|(key, _)| key.starts_with("NATTER_") && !TIES.contains(&key.as_str()))
+    // Anything may be exported; what is no Unicode is no setting of ours.
+    env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(key, _)| key.starts_with("NATTER_") && !TIES.contains(&key.as_str()))
 }
 
 fn default_data() -> PathBuf {

@@ -12,7 +12,9 @@ use natter_cluster::{Cluster, Node};
 
 #[tokio::test]
 async fn nodes_come_and_go_and_come_back() -> Result<()> {
-    let cluster = Cluster::builder().gateways(2).workers(2).start().await?;
+    // Durable as in production, which costs a sync for each ack.
+    let builder = Cluster::builder().gateways(2).workers(2).nats_sync_interval("always");
+    let cluster = builder.start().await?;
     for node in cluster.gateways().iter().chain(cluster.workers()) {
         assert_eq!(status(node.admin(), "/ready")?, 200, "{}", node.name());
     }

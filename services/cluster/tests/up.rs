@@ -1,12 +1,14 @@
 //! `cargo up` as a person and a script see it.
 
 use std::{
+    ffi::OsStr,
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -47,6 +49,10 @@ fn it_runs_once_at_a_time_and_goes_on_with_its_data() -> Result<()> {
     assert_eq!(third.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&third.stderr).contains(&taken.to_string()));
 
+    let gateway = first.processes[0].address;
+    let account = r#""email":"ana@example.org","password":"correct horse""#;
+    let (status, said) = post(gateway, "register", &format!(r#"{{"name":"Ana",{account}}}"#))?;
+    assert_eq!(status, 201, "{said}");
     let secret = fs::read(dir.path().join("data/jwt-secret"))?;
     assert!(first.stop(Signal::SIGINT)?.success());
     for process in &first.processes {
@@ -55,7 +61,46 @@ fn it_runs_once_at_a_time_and_goes_on_with_its_data() -> Result<()> {
 
     let mut again = Up::start(dir.path())?;
     assert_eq!(fs::read(dir.path().join("data/jwt-secret"))?, secret);
+    let (status, said) = post(again.processes[0].address, "login", &format!("{{{account}}}"))?;
+    assert_eq!(status, 200, "who registered before is known: {said}");
     assert!(again.stop(Signal::SIGTERM)?.success());
+    Ok(())
+}
+
+#[test]
+fn as_many_gateways_run_as_are_asked_for() -> Result<()> {
+    let dir = passable_dir()?;
+    let mut command = up(dir.path(), free_ports()?);
+    // Nor does it stumble over what others export.
+    let no_unicode = OsStr::from_bytes(b"\xff");
+    command.args(["--gateways", "1"]).env("NATTER_SOMETHING", no_unicode).env(no_unicode, "x");
+    let mut one = Up::started_by(command, dir.path())?;
+    let gateways = one.processes.iter().filter(|process| process.role == "gateway");
+    assert_eq!(gateways.count(), 1);
+    assert!(one.stop(Signal::SIGTERM)?.success());
+    Ok(())
+}
+
+#[test]
+fn what_it_builds_with_ends_with_it() -> Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let dir = passable_dir()?;
+        // In the place of cargo, since a real one may have nothing to do.
+        let (builder, pid_file) = (dir.path().join("builder"), dir.path().join("pid"));
+        let script = format!(
+            "#!/bin/sh\necho $$ > {0}.new\nmv {0}.new {0}\nexec sleep 600\n",
+            pid_file.display()
+        );
+        fs::write(&builder, script)?;
+        fs::set_permissions(&builder, fs::Permissions::from_mode(0o755))?;
+        let mut launcher =
+            up(dir.path(), free_ports()?).env("CARGO", &builder).stderr(Stdio::null()).spawn()?;
+        soon("it builds", || pid_file.exists())?;
+        let pid: u32 = fs::read_to_string(&pid_file)?.trim().parse()?;
+        kill(Pid::from_raw(launcher.id().cast_signed()), signal)?;
+        assert_eq!(launcher.wait()?.code(), Some(130));
+        soon("the builder has gone", || !is_alive(pid))?;
+    }
     Ok(())
 }
 
@@ -129,11 +174,13 @@ struct Up {
 
 impl Up {
     fn start(dir: &Path) -> Result<Self> {
+        Self::started_by(up(dir, free_ports()?), dir)
+    }
+
+    fn started_by(mut command: Command, dir: &Path) -> Result<Self> {
         let stderr = dir.join("stderr");
-        let mut child = up(dir, free_ports()?)
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(&stderr)?)
-            .spawn()?;
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(fs::File::create(&stderr)?).spawn()?;
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().context("no output")?);
         stdout.read_line(&mut line)?;
@@ -184,6 +231,22 @@ fn up(dir: &Path, port: u16) -> Command {
     command
 }
 
+/// The status and all that was answered.
+fn post(gateway: SocketAddr, call: &str, body: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(gateway)?;
+    stream.set_read_timeout(Some(SOON))?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v1/auth/{call} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, answer))
+}
+
 fn run(script: &str) -> Result<String> {
     let Output { status, stdout, stderr } = Command::new("sh").args(["-c", script]).output()?;
     let (stdout, stderr) = (String::from_utf8(stdout)?, String::from_utf8(stderr)?);
@@ -191,13 +254,15 @@ fn run(script: &str) -> Result<String> {
     Ok(stdout)
 }
 
-/// The first of two free neighbours, below the ephemeral ports and above the clusters' own.
+/// The first of two free neighbours, below the ephemeral ports and above the clusters' own. Each
+/// caller in this process looks elsewhere, since none takes what it gets at once.
 fn free_ports() -> Result<u16> {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
     let mut seed = [0; 2];
     fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    let start = u16::from_le_bytes(seed) % 600;
-    (0..600)
-        .map(|step| 32_000 + (start + step) % 600)
+    let start = u16::from_le_bytes(seed) % 28 * 2 + CALLS.fetch_add(1, Ordering::Relaxed) * 60;
+    (0..30)
+        .map(|step| 32_000 + (start + step * 2) % 600)
         .find(|port| {
             [*port, port + 1].map(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
                 == [true; 2]
