@@ -27,7 +27,8 @@ impl PresenceClient {
         Ok(if before.is_some() { Heartbeat::Renewed } else { Heartbeat::Begun })
     }
 
-    /// Beats for ever, more than three times a `node_ttl`; a beat that failed is soon repeated.
+    /// Beats until it is dropped, every three tenths of a `node_ttl`: two beats in a row may fail. A
+    /// beat that failed is soon repeated.
     /// Calls `begun` whenever the node's life begins anew, the first time included. Drop the
     /// future to stop, then [`leave`](Self::leave).
     pub async fn keep_alive(&self, mut begun: impl FnMut()) {

@@ -1,6 +1,9 @@
 //! What clients send: one frame, parsed into one [`Command`].
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -213,39 +216,64 @@ fn malformed(what: &str, error: &serde_json::Error) -> WireError {
 /// # Errors
 /// `forbidden` when one of them names another user than `caller`.
 pub fn refuse_impersonation(text: &str, caller: UserId) -> Result<(), WireError> {
-    // Most payloads name nobody, and a second parse would cost as much as the first.
-    if !text.contains("\"user\"") && !text.contains("\"userId\"") && !text.contains("\"senderId\"")
-    {
+    // Most payloads name nobody, and a second parse would cost as much as the first. A key may be
+    // spelled with escapes, though.
+    if !text.contains("\"user") && !text.contains("\"senderId") && !text.contains("\\u") {
         return Ok(());
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Hints {
-        #[serde(default)]
-        user: Option<serde_json::Value>,
-        #[serde(default)]
-        user_id: Option<serde_json::Value>,
-        #[serde(default)]
-        sender_id: Option<serde_json::Value>,
-    }
-    let Ok(hints) = serde_json::from_str::<Hints>(text) else {
+    match serde_json::from_str::<Hints<'_>>(text) {
+        Ok(Hints(hints)) if hints.iter().all(|hint| is_or_lacks(hint, caller)) => Ok(()),
+        Ok(_) => Err(WireError::new(ErrorCode::Forbidden, "the payload names another user")),
         // Not an object: the command's own parser says so.
-        return Ok(());
-    };
-    let named = [hints.user, hints.user_id, hints.sender_id];
-    let others = named.iter().flatten().any(|hint| match hint {
-        serde_json::Value::Null => false,
-        serde_json::Value::Object(user) => user
-            .get("id")
-            .or_else(|| user.get("userId"))
-            .or_else(|| user.get("sub"))
-            .is_some_and(|id| !names(id, caller)),
-        other => !names(other, caller),
-    });
-    if others {
-        return Err(WireError::new(ErrorCode::Forbidden, "the payload names another user"));
+        Err(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// Under which keys.
+const HINTS: [&str; 3] = ["user", "userId", "senderId"];
+
+/// What an object has under these keys: all of it, since JSON allows a key twice, and a parser that
+/// refuses that would leave the payload to one that does not.
+struct Hints<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Hints<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Hints<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut hints = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if HINTS.contains(&key.as_str()) {
+                        hints.push(map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Hints(hints))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+/// Whether a hint names the caller or nobody. One that cannot be read (it is nested too deeply,
+/// say) names somebody else.
+fn is_or_lacks(hint: &RawValue, caller: UserId) -> bool {
+    match serde_json::from_str(hint.get()) {
+        Ok(serde_json::Value::Null) => true,
+        Ok(serde_json::Value::Object(user)) => ["id", "userId", "sub"]
+            .iter()
+            .filter_map(|key| user.get(*key))
+            .all(|id| names(id, caller)),
+        Ok(other) => names(&other, caller),
+        Err(_) => false,
+    }
 }
 
 fn names(value: &serde_json::Value, caller: UserId) -> bool {
@@ -299,10 +327,54 @@ mod tests {
             "[".repeat(30_000),
             "]".repeat(30_000)
         );
-        assert_eq!(parse(&hidden, me).map_err(|e| e.code), Err(ErrorCode::BadRequest));
+        assert_eq!(parse(&hidden, me).map_err(|e| e.code), Err(ErrorCode::Forbidden));
+    }
+
+    #[test]
+    fn a_hint_cannot_be_hidden() {
+        let (me, other, chat) = (UserId::generate(), UserId::generate(), ChatId::generate());
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for hint in [
+            format!(r#""\u0075serId":"{other}""#),
+            format!(r#""userId":"{me}","userId":"{other}""#),
+            format!(r#""userId":"{other}","userId":"{me}""#),
+            format!(r#""user":{{"id":"{me}","userId":"{other}"}}"#),
+            format!(r#""user":{deep},"chat":1"#),
+            format!(r#""other":{deep},"senderId":"{other}""#),
+        ] {
+            let data = format!(r#"{{"chatId":"{chat}",{hint}}}"#);
+            let refused = parse(&format!(r#"{{"event":"typing_stop","data":{data}}}"#), me);
+            assert_eq!(refused.map_err(|e| e.code), Err(ErrorCode::Forbidden), "{data}");
+        }
+    }
+
+    /// A key as JSON may spell it: each letter as it is, or escaped.
+    fn spelled() -> impl Strategy<Value = (&'static str, String)> {
+        let keys = ["user", "userId", "senderId", "chatId", "users", "content"];
+        (proptest::sample::select(keys.to_vec()), any::<[bool; 8]>()).prop_map(|(key, escaped)| {
+            let letters = key.chars().zip(escaped);
+            let spelled = letters.map(|(letter, escaped)| match escaped {
+                true => format!("\\u{:04x}", u32::from(letter)),
+                false => letter.to_string(),
+            });
+            (key, spelled.collect())
+        })
     }
 
     proptest! {
+        #[test]
+        fn every_key_that_a_parser_sees_is_seen(
+            pairs in proptest::collection::vec((spelled(), any::<bool>()), 0..6),
+        ) {
+            let (me, other) = (UserId::generate(), UserId::generate());
+            let fields = pairs.iter().map(|((_, spelled), mine)| {
+                format!(r#""{spelled}":"{}""#, if *mine { me } else { other })
+            });
+            let text = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
+            let names_other = pairs.iter().any(|((key, _), mine)| HINTS.contains(key) && !mine);
+            prop_assert_eq!(refuse_impersonation(&text, me).is_err(), names_other, "{}", text);
+        }
+
         #[test]
         fn anything_is_read_or_refused(text in ".*", event in "[a-z_]*", data in ".*") {
             let me = UserId::generate();

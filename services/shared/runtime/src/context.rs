@@ -14,16 +14,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// Name of the header, in messages as in HTTP.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// The `traceparent` of the current span when it is sampled, else `None`: then the message
-/// carries no header.
-pub fn inject_current() -> Option<String> {
-    let context = Span::current().context();
-    let span = context.span();
-    let span = span.span_context();
-    (span.is_valid() && span.is_sampled())
-        .then(|| format!("00-{}-{}-01", span.trace_id(), span.span_id()))
-}
-
 /// Makes `span` a child of the remote span that `traceparent` names.
 ///
 /// Call it before the span is entered: its parent is fixed then. A value that does not parse,
@@ -69,6 +59,15 @@ mod tests {
     use super::*;
 
     const REMOTE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    /// As the bus writes it.
+    fn inject_current() -> Option<String> {
+        let context = Span::current().context();
+        let span = context.span();
+        let span = span.span_context();
+        (span.is_valid() && span.is_sampled())
+            .then(|| format!("00-{}-{}-01", span.trace_id(), span.span_id()))
+    }
 
     fn traced<T>(sampler: Sampler, body: impl FnOnce() -> T) -> T {
         let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
