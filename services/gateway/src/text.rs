@@ -79,7 +79,10 @@ fn camel_case(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use natter_protocol::rest::{Refresh, Register};
+    use natter_protocol::{
+        limits,
+        rest::{Refresh, Register},
+    };
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -130,6 +133,30 @@ mod tests {
         #[test]
         fn anything_is_looked_at(text in "\\PC*") {
             let _ = refuse_nul(&text);
+        }
+
+        #[test]
+        fn what_is_valid_is_within_its_bounds(
+            name in "\\PC{0,120}", phone in "\\+?[0-9a ]{0,18}", email in "\\PC{0,9}@?\\PC{0,9}",
+            password in "\\PC{0,100}",
+        ) {
+            let register = json!({
+                "name": name, "phone": phone, "email": email, "password": password,
+            });
+            let register: Register = serde_json::from_value(register).expect("its form");
+            match valid(&register) {
+                Ok(()) => {
+                    prop_assert!((1..=limits::NAME_CHARS).contains(&name.chars().count()));
+                    prop_assert!((8..=256).contains(&password.len()));
+                    let digits = phone.strip_prefix('+').unwrap_or_default();
+                    prop_assert!((6..=15).contains(&digits.len()), "{}", phone);
+                    prop_assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{}", phone);
+                    prop_assert!(email.contains('@') && !email.contains(char::is_whitespace));
+                }
+                // Never what stood there, unless that is a word of the answer itself.
+                Err(error) => prop_assert!(password.len() < 12 || !error.message.contains(&password)),
+            }
+            let _ = line("name", &name);
         }
     }
 }

@@ -182,10 +182,15 @@ impl Source {
         if bytes.len() > BYTES {
             return Err(ReadError::TooLarge);
         }
-        let set: JwkSet = serde_json::from_slice(&bytes)?;
-        let keys: Vec<_> = set.keys.iter().filter_map(public_key).take(KEYS).collect();
-        if keys.is_empty() { Err(ReadError::Empty) } else { Ok(keys) }
+        usable(&bytes)
     }
+}
+
+/// The keys of a set that are of use here.
+fn usable(set: &[u8]) -> Result<Vec<PublicKey>, ReadError> {
+    let set: JwkSet = serde_json::from_slice(set)?;
+    let keys: Vec<_> = set.keys.iter().filter_map(public_key).take(KEYS).collect();
+    if keys.is_empty() { Err(ReadError::Empty) } else { Ok(keys) }
 }
 
 /// A key that signs with a public algorithm; none for any other. A symmetric one in particular is
@@ -236,7 +241,10 @@ fn is_loopback(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, response::Redirect, routing::get};
     use natter_protocol::error::ErrorCode;
+    use proptest::prelude::*;
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::auth::testing::jwk;
@@ -288,5 +296,53 @@ mod tests {
     fn keys_come_over_https() {
         assert!(Jwks::new("http://id.example/jwks").is_err());
         assert!(Jwks::new("jwks.json").is_ok());
+    }
+
+    #[tokio::test]
+    async fn keys_at_a_url_are_read_within_their_size_and_from_nowhere_else() -> anyhow::Result<()>
+    {
+        // The process has one TLS provider; an error says that another test was first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let set = serde_json::json!({ "keys": [jwk("a")?] }).to_string();
+        let large = format!("{}{set}", " ".repeat(BYTES));
+        let issuer = Router::new()
+            .route("/keys", get(async move || set))
+            .route("/large", get(async move || large))
+            .route("/elsewhere", get(async || Redirect::temporary("/keys")))
+            .route("/none", get(async || r#"{"keys":[]}"#))
+            .route("/page", get(async || "<html>"));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move { axum::serve(listener, issuer).await });
+        for (path, expected) in [
+            ("keys", Ok(())),
+            ("large", Err(ErrorCode::Unavailable)),
+            ("elsewhere", Err(ErrorCode::Unavailable)),
+            ("none", Err(ErrorCode::Unavailable)),
+            ("page", Err(ErrorCode::Unavailable)),
+            ("missing", Err(ErrorCode::Unavailable)),
+        ] {
+            let jwks =
+                Jwks::new(&format!("http://{address}/{path}")).map_err(anyhow::Error::msg)?;
+            let found = jwks.find(Some("a")).await.map(|_| ()).map_err(|error| error.code);
+            assert_eq!(found, expected, "{path}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn any_set_is_read_or_refused(
+            bytes: Vec<u8>,
+            kty in "RSA|EC|OKP|oct|\\PC{0,4}",
+            crv in "P-256|P-384|Ed25519|\\PC{0,4}",
+            part in "[A-Za-z0-9_-]{0,90}|\\PC{0,9}",
+        ) {
+            let _ = usable(&bytes);
+            let key = serde_json::json!({
+                "kty": kty, "crv": crv, "x": part, "y": part, "n": part, "e": part, "k": part,
+            });
+            let _ = usable(serde_json::json!({ "keys": [key] }).to_string().as_bytes());
+        }
     }
 }

@@ -176,9 +176,11 @@ fn long_enough<'a>(
 mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use natter_protocol::error::ErrorCode;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::auth::issuer_of;
     use crate::auth::testing::{SECRET, config, hs256, public_pem};
 
     fn claims(more: &Value) -> Value {
@@ -278,6 +280,25 @@ mod tests {
             refusal(&signer, junk);
         }
         Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_token(text in "\\PC*", claims in "\\PC{0,40}", signature in "[A-Za-z0-9_-]{0,50}") {
+            let signer = Signer::from_config(&config()).expect("a secret");
+            prop_assert!(signer.verify(&text).is_err());
+            let _ = issuer_of(&text);
+            let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+            let token = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(&claims));
+            prop_assert!(signer.verify(&token).is_err());
+            let _ = issuer_of(&token);
+        }
+
+        #[test]
+        fn the_issuer_is_read_as_it_was_written(issuer in "\\PC{0,60}") {
+            let token = hs256(&claims(&json!({"iss": issuer})), SECRET);
+            prop_assert_eq!(issuer_of(&token), Ok(issuer));
+        }
     }
 
     #[test]

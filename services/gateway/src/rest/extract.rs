@@ -284,6 +284,7 @@ pub fn limit(asked: Option<u32>, default: u32, most: u32) -> Result<u32, WireErr
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
@@ -360,6 +361,25 @@ mod tests {
         headers.append("x-forwarded-for", "unknown".parse()?);
         assert_eq!(forwarded_for(&headers), None);
         Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_the_last_entry_whatever_stands_before(
+            before in "[ -~]{0,40}", v4: u32, v6: u128, six: bool, junk in "[ -~]{0,20}",
+        ) {
+            let last: IpAddr = if six {
+                std::net::Ipv6Addr::from_bits(v6).into()
+            } else {
+                std::net::Ipv4Addr::from_bits(v4).into()
+            };
+            let mut headers = HeaderMap::new();
+            headers.append("x-forwarded-for", format!("{before}, {last}").parse().expect("ASCII"));
+            prop_assert_eq!(forwarded_for(&headers), Some(last));
+            headers.append("x-forwarded-for", junk.parse().expect("ASCII"));
+            let parsed = junk.rsplit(',').next().and_then(|entry| entry.trim().parse().ok());
+            prop_assert_eq!(forwarded_for(&headers), parsed);
+        }
     }
 
     #[test]

@@ -161,3 +161,35 @@ fn code_of(error: axum::Error) -> Option<u16> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(value: &[u8]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        headers
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_is_what_follows_the_scheme(
+            scheme in "[Bb][Ee][Aa][Rr][Ee][Rr]", space in " {1,3}", token in "[!-~]{1,60}",
+        ) {
+            let found = bearer(&header(format!("{scheme}{space}{token}").as_bytes()));
+            prop_assert_eq!(found, Some(token));
+        }
+
+        #[test]
+        fn nothing_else_is_one(bytes: Vec<u8>, other in "[A-Za-z]{0,10}", token in "[ -~]{0,20}") {
+            let _ = bearer(&header(&bytes));
+            let found = bearer(&header(format!("{other} {token}").as_bytes()));
+            prop_assert_eq!(found.is_some(), other.eq_ignore_ascii_case("bearer"));
+        }
+    }
+}

@@ -166,3 +166,21 @@ async fn a_profile_changes_and_is_found() -> Result<()> {
     gateway.get("/users?search=a&limit=51", &ben.token).await?.refused(400, "bad_request")?;
     Ok(())
 }
+
+#[tokio::test]
+async fn each_way_to_look_people_up_can_be_switched_off() -> Result<()> {
+    for (off, open, shut) in
+        [("--search-by-name=false", "email", "name"), ("--search-by-email=false", "name", "email")]
+    {
+        let gateway = Gateway::start(&[off]).await?;
+        let ana = gateway.person("Ana").await?;
+        let search = async |by: &str| {
+            let words = if by == "name" { "Ana" } else { &*ana.email };
+            gateway.get(&format!("/users?search={words}"), &ana.token).await
+        };
+        let found = search(open).await?.expect(200)?;
+        assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{off}");
+        search(shut).await?.refused(403, "forbidden")?;
+    }
+    Ok(())
+}

@@ -1,9 +1,16 @@
 //! Limits of rate, and a database that goes away.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use natter_cluster::testing;
 use reqwest::header::RETRY_AFTER;
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::support::{Gateway, PASSWORD};
 
@@ -67,5 +74,57 @@ async fn without_postgres_calls_are_unavailable_and_come_back() -> Result<()> {
     login.refused(503, "unavailable")?;
     postgres.restart().await?;
     gateway.get("/users/me", &ana.token).await?.expect(200)?;
+    Ok(())
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of the public port, and short to answer.
+const ASK: &str = "GET /v1/users/me HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// The beginning of an answer.
+async fn answered(stream: &mut TcpStream) -> Result<String> {
+    let mut head = [0; 64];
+    let read = timeout(PATIENCE, stream.read(&mut head)).await.context("no answer")??;
+    Ok(String::from_utf8_lossy(&head[..read]).into_owned())
+}
+
+#[tokio::test]
+async fn what_is_beyond_the_most_connections_waits_for_a_place() -> Result<()> {
+    let gateway = Gateway::start(&["--connections-max=2", "--handshake-seconds=60"]).await?;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(gateway.address).await?;
+        stream.write_all(ASK.as_bytes()).await?;
+        ensure!(answered(&mut stream).await?.starts_with("HTTP/1.1 401"));
+        open.push(stream);
+    }
+    // The kernel takes it, and nobody accepts it.
+    let mut third = TcpStream::connect(gateway.address).await?;
+    third.write_all(ASK.as_bytes()).await?;
+    let early = timeout(Duration::from_millis(300), third.read(&mut [0; 1])).await;
+    assert!(early.is_err(), "answered beyond the limit");
+    open.pop();
+    ensure!(answered(&mut third).await?.starts_with("HTTP/1.1 401"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_is_slow_to_say_what_does_not_stay() -> Result<()> {
+    let gateway = Gateway::start(&["--handshake-seconds=1"]).await?;
+    for said in ["", "G", "GET /v1/users/me HTTP/1.1\r\nhost:", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut stream = TcpStream::connect(gateway.address).await?;
+        stream.write_all(said.as_bytes()).await?;
+        let mut rest = Vec::new();
+        // Whatever it is told: the end comes.
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "{said:?} stays");
+    }
+    // One that has asked in time, and then is slow with the next.
+    let mut stream = TcpStream::connect(gateway.address).await?;
+    stream.write_all(ASK.as_bytes()).await?;
+    ensure!(answered(&mut stream).await?.starts_with("HTTP/1.1 401"));
+    stream.write_all(b"GET /v1").await?;
+    ensure!(timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.is_ok(), "it stays");
     Ok(())
 }

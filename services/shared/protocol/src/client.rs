@@ -353,9 +353,8 @@ mod tests {
         let keys = ["user", "userId", "senderId", "chatId", "users", "content"];
         (proptest::sample::select(keys.to_vec()), any::<[bool; 8]>()).prop_map(|(key, escaped)| {
             let letters = key.chars().zip(escaped);
-            let spelled = letters.map(|(letter, escaped)| match escaped {
-                true => format!("\\u{:04x}", u32::from(letter)),
-                false => letter.to_string(),
+            let spelled = letters.map(|(letter, escaped)| {
+                if escaped { format!("\\u{:04x}", u32::from(letter)) } else { letter.to_string() }
             });
             (key, spelled.collect())
         })

@@ -153,6 +153,11 @@ async fn a_new_epoch_starts_above_all_that_is_written() -> Result<()> {
     assert!(store.claim_shard(0, OWNER, lease).await?.is_some());
     let stranger = store.start_epoch(0, 2, 1_000, Some("nobody")).await;
     assert!(matches!(stranger, Err(StoreError::Fenced)));
+    // An owner whose lease has run out may be one of two.
+    assert!(store.claim_shard(0, OWNER, Duration::ZERO).await?.is_some());
+    let late = store.start_epoch(0, 2, 1_000, Some(OWNER)).await;
+    assert!(matches!(late, Err(StoreError::Fenced)));
+    assert!(store.claim_shard(0, OWNER, lease).await?.is_some());
     let row = store.start_epoch(0, 2, 1_000, Some(OWNER)).await?;
     store.release_shard(0, "another").await?;
     assert_eq!((row.epoch, row.persisted_seq), (2, 999));

@@ -193,3 +193,18 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
     assert_eq!(found, Vec::<String>::new());
     Ok(())
 }
+
+#[tokio::test]
+async fn messages_are_partitioned_by_chat() -> Result<()> {
+    let database = natter_cluster::testing::postgres().await?;
+    Store::connect(&StoreConfig::new(database.as_str()))?.migrate().await?;
+    let mut admin = PgConnection::connect(&database).await?;
+    let (key, parts): (String, i64) = sqlx::query_as(
+        "SELECT pg_get_partkeydef('messages'::regclass),
+                (SELECT count(*) FROM pg_inherits WHERE inhparent = 'messages'::regclass)",
+    )
+    .fetch_one(&mut admin)
+    .await?;
+    assert_eq!((key.as_str(), parts), ("HASH (chat_id)", 16));
+    Ok(())
+}
