@@ -101,6 +101,36 @@ async fn a_paused_server_is_silent_until_it_is_resumed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_paused_postgres_answers_on_no_connection() -> Result<()> {
+    let server = testing::postgres_fresh().await?;
+    let program = install::postgres(None).context("installed")?.psql;
+    let mut session = Command::new(program)
+        .args(["-X", "-q", "-t", "-A", server.url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut asked = session.stdin.take().context("no input")?;
+    let (said, answers) = std::sync::mpsc::channel();
+    let output = BufReader::new(session.stdout.take().context("no output")?);
+    std::thread::spawn(move || output.lines().try_for_each(|line| said.send(line)));
+    writeln!(asked, "SELECT 1;")?;
+    assert_eq!(answers.recv_timeout(SOON)??, "1");
+    // The connection has a process of its own.
+    server.pause()?;
+    writeln!(asked, "SELECT 2;")?;
+    assert!(answers.recv_timeout(Duration::from_millis(300)).is_err());
+    server.resume()?;
+    assert_eq!(answers.recv_timeout(SOON)??, "2");
+    // Also one that is killed while it stands still leaves no process behind.
+    server.pause()?;
+    server.kill().await?;
+    drop(asked);
+    session.wait()?;
+    server.start().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_dropped_server_leaves_nothing() -> Result<()> {
     let server = testing::postgres_fresh().await?;
     let (pid, dir) = (server.pid().context("not running")?, data_dir(&server)?);

@@ -19,15 +19,12 @@
 //! it alone.
 
 use natter_bus::{Bus, BusError, LogConfig, LogState, PublishError};
-use natter_protocol::ids::Seq;
+use natter_protocol::ids::{EPOCH_GAP, Seq};
 use natter_store::{ShardRow, Store, StoreError};
 use time::{Duration, OffsetDateTime};
 
 use crate::salvage;
 
-/// How far a new epoch starts above the one before: more than a shard stores between two looks
-/// of the worker, whatever it was that the old log lost.
-pub(crate) const EPOCH_GAP: Seq = 1_000_000_000;
 /// Of a time in Postgres.
 pub(crate) const PRECISION: Duration = Duration::milliseconds(1);
 

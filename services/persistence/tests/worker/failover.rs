@@ -87,6 +87,17 @@ async fn the_worker_goes_on_when_its_servers_come_back() -> Result<()> {
     postgres.start().await?;
     world.written_to(two).await?;
 
+    // Frozen: no connection breaks, and nobody answers.
+    postgres.pause()?;
+    let frozen = world.send("frozen").await?;
+    eventually(async || {
+        ensure!(worker.health.reasons() == ["postgres"]);
+        Ok(())
+    })
+    .await?;
+    postgres.resume()?;
+    world.written_to(frozen).await?;
+
     world.nats.kill().await?;
     eventually(async || {
         ensure!(worker.health.reasons() == ["nats"]);
@@ -96,7 +107,7 @@ async fn the_worker_goes_on_when_its_servers_come_back() -> Result<()> {
     world.nats.start().await?;
     let three = eventually(async || world.send("three").await).await?;
     world.written_to(three).await?;
-    assert_eq!(world.texts().await?, ["one", "two", "three"]);
+    assert_eq!(world.texts().await?, ["one", "two", "frozen", "three"]);
     eventually(async || {
         ensure!(worker.health.is_ready());
         Ok(())

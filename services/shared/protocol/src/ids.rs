@@ -78,8 +78,9 @@ id!(
 /// The position of an event in its shard's log; it totally orders a feed. Starts at 1.
 pub type Seq = u64;
 
-/// A new epoch of a shard's log begins so far above the one before, so that no sequence is ever
-/// given twice. The first epoch begins with 1.
+/// A new epoch of a shard's log begins so far above what was given in the one before, so that no
+/// sequence is ever given twice: it is more than a shard stores between two looks of the worker,
+/// whatever it was that the old log lost. The first epoch begins with 1.
 pub const EPOCH_GAP: Seq = 1_000_000_000;
 
 /// One of the streams that feeds are spread over, counted from 0.
