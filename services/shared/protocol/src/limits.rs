@@ -1,4 +1,5 @@
-//! The bounds on what clients send. A deployment may lower those that `ready.limits` reports.
+//! The bounds on what clients send. `ready.limits` reports those that a client cannot do without, so
+//! that it need not know them beforehand.
 
 /// Bytes of one frame or REST body.
 pub const FRAME_BYTES: usize = 64 * 1024;
