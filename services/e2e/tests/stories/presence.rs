@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use natter_e2e::{Person, Socket, Stage, soon};
+use natter_e2e::{Person, Socket, soon};
 use natter_protocol::{
     ids::UserId,
     server::{Presence, PresenceList},
@@ -11,7 +11,7 @@ use natter_protocol::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-static STAGE: Stage = Stage::new();
+use crate::{APART, STAGE};
 
 async fn subscribe(socket: &Socket, users: &[UserId]) -> Result<Vec<Presence>> {
     let answer = socket.request("presence_subscribe", json!({"userIds": users})).await?;
@@ -143,7 +143,7 @@ async fn devices_are_listed_as_they_are() -> Result<()> {
 
 #[tokio::test]
 async fn those_on_a_killed_gateway_go_offline() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = APART.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     ana.api(0).direct(&ben).await?;

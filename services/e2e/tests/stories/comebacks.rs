@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natter_e2e::{Person, Presenting, Socket, Stage, person, soon, tokens};
+use natter_e2e::{Person, Presenting, Socket, person, soon, tokens};
 use natter_protocol::{
     error::{ErrorCode, Outcome},
     ids::Seq,
@@ -12,7 +12,7 @@ use natter_protocol::{
 };
 use serde_json::json;
 
-static STAGE: Stage = Stage::with(|builder| tokens::trusted(builder).shards(2));
+use crate::{APART, STAGE};
 
 #[tokio::test]
 async fn what_came_live_before_resuming_is_not_told_again() -> Result<()> {
@@ -103,7 +103,7 @@ async fn an_outside_device_comes_back_after_it_has_logged_out() -> Result<()> {
 #[tokio::test]
 async fn an_outside_device_is_let_in_by_a_node_that_has_never_seen_it_while_postgres_is_away()
 -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = APART.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let outsider = Outsider::new(&cluster, "olaf").await?;
     let body = json!({"isGroup": false, "participantIds": [outsider.user.id]});
@@ -127,7 +127,7 @@ async fn an_outside_device_is_let_in_by_a_node_that_has_never_seen_it_while_post
 #[tokio::test]
 async fn a_request_that_needs_a_postgres_that_hangs_is_given_up_and_the_connection_goes_on()
 -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = APART.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben).await?.id;

@@ -1,13 +1,13 @@
 //! A message: sent on one gateway, acked, delivered on the other, retried, read again.
 
 use anyhow::{Context, Result};
-use natter_e2e::{Person, Stage};
+use natter_e2e::Person;
 use natter_protocol::server::{Message, Sent};
 use serde_json::json;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-static STAGE: Stage = Stage::with(|builder| builder.shards(3));
+use crate::STAGE;
 
 #[tokio::test]
 async fn it_goes_from_one_gateway_to_the_other() -> Result<()> {

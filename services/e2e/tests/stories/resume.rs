@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use natter_e2e::{Device, Person, Socket, Stage, record::Got};
+use natter_e2e::{Device, Person, Socket, record::Got};
 use natter_protocol::ids::{ChatId, Seq};
 use serde_json::json;
 
-static STAGE: Stage = Stage::with(|builder| builder.shards(3));
+use crate::STAGE;
 
 /// The entries of each chat, in the order in which they came.
 fn by_chat(entries: &[Got]) -> HashMap<ChatId, Vec<Seq>> {

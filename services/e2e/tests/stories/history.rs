@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;
-use natter_e2e::{Api, Person, Stage, soon};
+use natter_e2e::{Api, Person, soon};
 use natter_protocol::{
     ids::{ChatId, Seq},
     server::{ContentType, HistoryPage, Message},
 };
 use serde_json::json;
 
-static STAGE: Stage = Stage::with(|builder| builder.shards(3));
+use crate::{APART, STAGE};
 
 /// Everything there is, read from the newest backwards in pages of `limit`.
 async fn backwards(api: &Api, chat: ChatId, limit: usize) -> Result<Vec<Message>> {
@@ -89,7 +89,7 @@ async fn all_agree(cluster: &Cluster, who: &Person, chat: ChatId) -> Result<Vec<
 
 #[tokio::test]
 async fn it_is_complete_while_the_worker_is_stopped() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = APART.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let cleo = Person::register(&cluster, "Cleo").await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use futures::future::{join_all, try_join_all};
-use natter_e2e::{Person, Socket, Stage, soon};
+use natter_e2e::{Person, Socket, soon};
 use natter_protocol::{
     ids::ChatId,
     rest::{ParticipantPage, UserList},
@@ -11,7 +11,7 @@ use natter_protocol::{
 use serde_json::json;
 use uuid::Uuid;
 
-static STAGE: Stage = Stage::new();
+use crate::STAGE;
 
 /// A word that occurs in no other story.
 fn word() -> String {

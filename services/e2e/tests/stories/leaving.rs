@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use natter_e2e::{Device, Person, Socket, Stage, soon::within};
+use natter_e2e::{Device, Person, Socket, soon::within};
 use natter_protocol::ids::{ChatId, Seq};
 use serde_json::json;
 
-static STAGE: Stage = Stage::new();
+use crate::APART;
 
 /// How often it happens, and devices that come back meanwhile.
 const ROUNDS: usize = 5;
@@ -76,7 +76,7 @@ async fn go_on(speaker: &Socket, chat: ChatId, out: &AtomicBool) -> Result<()> {
 
 #[tokio::test]
 async fn nothing_is_told_after_a_leaving_that_is_told_late() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = APART.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let names: Vec<String> = (0..DEVICES).map(|n| format!("device {n}")).collect();

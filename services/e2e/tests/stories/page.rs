@@ -3,10 +3,10 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use natter_e2e::{Stage, api::client};
+use natter_e2e::api::client;
 use reqwest::{Response, StatusCode, header};
 
-static STAGE: Stage = Stage::new();
+use crate::STAGE;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/page");
 

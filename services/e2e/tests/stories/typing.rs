@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use natter_e2e::{Person, Socket, Stage, soon::within};
+use natter_e2e::{Person, Socket, soon::within};
 use natter_protocol::{
     ids::{ChatId, UserId},
     server::Joined,
@@ -11,7 +11,7 @@ use natter_protocol::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-static STAGE: Stage = Stage::new();
+use crate::{APART, STAGE};
 
 /// Typing lasts 5 s after the last start or ping; a little less by another clock,
 const EARLIEST: Duration = Duration::from_millis(4_800);
@@ -198,7 +198,7 @@ async fn who_comes_in_the_middle_sees_who_types() -> Result<()> {
 
 #[tokio::test]
 async fn it_ends_though_the_gateway_that_took_it_was_killed() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = APART.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben).await?.id;

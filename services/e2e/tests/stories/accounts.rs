@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;
 use natter_e2e::{
-    Api, Device, Person, Socket, Stage,
+    Api, Device, Person, Socket,
     person::{anonymous, fresh_phone},
     socket::{Dialled, Presenting},
     tokens,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-static STAGE: Stage = Stage::with(tokens::trusted);
+use crate::STAGE;
 
 /// Within this a revocation has closed the device's sockets on every node.
 const REVOKED: Duration = Duration::from_secs(1);

@@ -1,0 +1,20 @@
+//! Stories that share one cluster, most of them side by side.
+
+mod accounts;
+mod chats;
+mod comebacks;
+mod history;
+mod leaving;
+mod life_of_a_message;
+mod page;
+mod presence;
+mod resume;
+mod typing;
+
+use natter_e2e::{Stage, tokens};
+
+/// Feeds are spread over several logs, and an outside issuer is trusted.
+static STAGE: Stage = Stage::with(|builder| tokens::trusted(builder).shards(3));
+
+/// The same for those that stop something of it, so that the others need not wait for them.
+static APART: Stage = Stage::with(|builder| tokens::trusted(builder).shards(3));
