@@ -1,6 +1,7 @@
 //! Coming back while Postgres is away: by what was kept of the device, and by the log.
 
 use anyhow::{Result, bail, ensure};
+use natter_bus::{Bus, BusConfig};
 use natter_cluster::Cluster;
 use natter_e2e::{
     Device, Person, Presenting, Socket, Stage,
@@ -8,6 +9,7 @@ use natter_e2e::{
     soon,
     soon::{SOON, within},
 };
+use natter_protocol::feed::{Entry, Event, Feed, SystemEvent, SystemKind};
 use serde_json::json;
 
 static STAGE: Stage = Stage::new();
@@ -22,6 +24,9 @@ static BRIEF: Stage = Stage::with(|builder| {
 /// Nothing is kept.
 static NOTHING: Stage =
     Stage::with(|builder| builder.gateway_env("NATTER_ADMISSION_KEPT_SECONDS", "0"));
+
+/// How often somebody comes back to what nothing more is told of.
+const ROUNDS: usize = 6;
 
 /// Comes back with a cursor, as often as it takes.
 async fn insist(device: &Device, gateway: usize, cursor: &str) -> Result<Socket> {
@@ -92,6 +97,83 @@ async fn devices_come_back_and_resume_while_postgres_is_away() -> Result<()> {
         Ok(whole.then_some(()))
     })
     .await
+}
+
+#[tokio::test]
+async fn of_a_chat_that_was_left_since_nothing_more_is_told() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    // What is kept is from here: joining and leaving are both read from her feed, once more.
+    let phone = ana.connect(0).await?;
+    let bens = ben.connect(1).await?;
+    bens.say(chat, "before").await?;
+    phone.hears(chat, "before").await?;
+    let left = ben.api(1).group("Left", &[&ana]).await?.id;
+    phone.expect("chat_added", |data| data["id"] == json!(left)).await?;
+    phone.request("leave_chat", json!({"chatId": left})).await?;
+    phone.expect("chat_removed", |data| data["id"] == json!(left)).await?;
+    let cursor = phone.cursor()?;
+    cluster.postgres().kill().await?;
+    drop(phone);
+    // What was said just now is what no digest has covered yet.
+    for round in 0..ROUNDS {
+        bens.say(left, "not for her").await?;
+        bens.say(chat, &format!("for her {round}")).await?;
+        bens.say(left, "nor is this").await?;
+        let back = insist(&ana.first, round % 2, &cursor).await?;
+        back.hears(chat, &format!("for her {round}")).await?;
+        bens.say(left, "and not this").await?;
+        bens.say(chat, &format!("marker {round}")).await?;
+        back.hears(chat, &format!("marker {round}")).await?;
+        let got = back.entries()?;
+        ensure!(got.iter().all(|got| got.chat == chat), back.failure("it got what was said after"));
+    }
+    cluster.postgres().start().await?;
+    Ok(())
+}
+
+/// The worker or a gateway dies, or Postgres goes away, between the two.
+#[tokio::test]
+async fn who_has_left_as_the_chat_tells_and_the_own_feed_does_not_stays_out() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ben.api(1).group("Left", &[&ana]).await?.id;
+    let phone = ana.connect(0).await?;
+    let bens = ben.connect(1).await?;
+    bens.say(chat, "before").await?;
+    phone.hears(chat, "before").await?;
+    cluster.postgres().kill().await?;
+    // She comes in by what was kept, for it was.
+    let back = insist(&ana.first, 1, &phone.cursor()?).await?;
+    drop(back);
+
+    let url = format!("nats://{}", cluster.nats().address());
+    let bus = Bus::connect(&BusConfig::new(url, "half")).await?;
+    let left = SystemEvent {
+        kind: SystemKind::Left,
+        actor_id: ana.id,
+        user_id: Some(ana.id),
+        version: 3,
+        msg: "Ana left".to_owned(),
+    };
+    let entry = Entry { origin: None, event: Event::System(left) };
+    soon("the leaving is on the chat's feed", async || {
+        let Ok(published) = bus.publish(Feed::chat(0, chat), "half", &entry) else {
+            return Ok(None);
+        };
+        published.await?;
+        Ok(Some(()))
+    })
+    .await?;
+    phone.expect("system", |data| data["kind"] == "left").await?;
+    bens.say(chat, "not for her").await?;
+    let code = turned_away(&cluster, &ana.first, 0).await?;
+    ensure!(code == Some(1013), "closed with {code:?}");
+    cluster.postgres().start().await?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 //! While a device is connected its node keeps in Redis what another needs to let it in: the login,
 //! the chats, and the place on the user's own feed up to which that is true. Whoever admits by it
 //! reads that feed on from there, as with facts from Postgres, so memberships and revocations
-//! since are applied. What has been committed and not been put on the feed yet is not.
+//! since are applied. So does a chat whose own feed tells that the user has left, and the user's
+//! does not yet: then nobody is let in. What has been committed and is on no feed yet is not seen.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natter_protocol::{
     error::{ErrorCode, WireError},
     feed::{Entry, Event, Feed},
@@ -26,6 +27,7 @@ use crate::{
     app::App,
     auth::{Caller, Verified, refused},
     fault,
+    hub::{Ask, Standing},
     replay::{self, Viewer},
 };
 
@@ -41,6 +43,9 @@ const RELAY_PAUSE: Duration = Duration::from_millis(100);
 /// What is kept is renewed so often at least: whoever admits by it has to find in the log what the
 /// user's feed has told since.
 const KEEP_EVERY: Duration = Duration::from_mins(5);
+
+/// Chats that are read at once for one admission.
+const READING: usize = 8;
 
 /// Devices whose facts wait to be kept; more are passed over until their next turn.
 const QUEUE: usize = 16 * 1024;
@@ -66,7 +71,28 @@ struct Facts {
     session: Option<Uuid>,
     /// True up to this place of the user's own feed.
     own: Seq,
-    chats: Vec<(ChatId, Shard, Seq)>,
+    chats: Vec<KeptChat>,
+}
+
+/// A chat in which the user took part.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct KeptChat {
+    id: ChatId,
+    shard: Shard,
+    /// Since this entry of its feed …
+    from: Seq,
+    /// … and still up to this one.
+    at: Seq,
+}
+
+impl KeptChat {
+    fn new(feed: Feed, from: Seq, at: Seq) -> Option<Self> {
+        Some(Self { id: feed.chat_id()?, shard: feed.shard, from, at })
+    }
+
+    fn feed(&self) -> Feed {
+        Feed::chat(self.shard, self.id)
+    }
 }
 
 /// Somebody who may come in.
@@ -161,10 +187,10 @@ impl Admissions {
             }
             return Err(fault::unavailable("the log"));
         };
-        let chat = |&(id, shard, from): &(ChatId, Shard, Seq)| FollowedChat {
-            id,
-            shard,
-            from_seq: Some(from),
+        let chat = |chat: &KeptChat| FollowedChat {
+            id: chat.id,
+            shard: chat.shard,
+            from_seq: Some(chat.from),
             last_seq: 0,
         };
         Ok(Followed {
@@ -177,15 +203,24 @@ impl Admissions {
         })
     }
 
-    /// That the device is still what the token says, now that its user's feed is followed: it may
-    /// have been revoked or signed out between the look at it and that. Whatever is revoked from
-    /// here on comes by the feed.
+    /// That the device is still what the token says, now that its user's feeds are followed, and
+    /// stand like this: it may have been revoked or signed out between the look at it and that.
+    /// Whatever is revoked from here on comes by the feed. The same for the chats, where Postgres
+    /// was not asked.
     ///
     /// # Errors
     /// `unauthenticated` when it is not; `unavailable` when nobody can tell.
-    pub async fn confirm(&self, app: &App, admitted: &Admitted) -> Result<(), WireError> {
+    pub async fn confirm(
+        &self,
+        app: &App,
+        admitted: &Admitted,
+        standing: &Standing,
+    ) -> Result<(), WireError> {
         let Caller { user_id, device_id, session, .. } = admitted.caller;
         let sound = if let Some(kept) = &admitted.kept {
+            if parted_since(app, user_id, kept, standing).await? {
+                return Err(fault::unavailable("the database"));
+            }
             !revoked_since(app, &admitted.caller, kept).await?
         } else {
             let state = app.store.device_state(user_id, device_id);
@@ -236,7 +271,11 @@ async fn keep(app: &App, viewer: Viewer) {
             shard: viewer.feed.shard,
             session: viewer.session,
             own: standing.at.position(viewer.feed),
-            chats: standing.chats.iter().filter_map(kept_chat).collect(),
+            chats: standing
+                .chats
+                .iter()
+                .filter_map(|(feed, from)| KeptChat::new(*feed, *from, standing.at.position(*feed)))
+                .collect(),
         }
     };
     let Ok(facts) = serde_json::to_vec(&facts) else { return };
@@ -244,10 +283,6 @@ async fn keep(app: &App, viewer: Viewer) {
     if let Err(error) = app.presence.keep_admission(viewer.key, &facts, bound).await {
         tracing::debug!(error = %causes(&error), "what lets a device in is not kept");
     }
-}
-
-fn kept_chat(&(feed, from): &(Feed, Seq)) -> Option<(ChatId, Shard, Seq)> {
-    Some((feed.chat_id()?, feed.shard, from))
 }
 
 async fn within<T>(asking: impl Future<Output = Result<T, WireError>>) -> Result<T, WireError> {
@@ -258,27 +293,73 @@ async fn within<T>(asking: impl Future<Output = Result<T, WireError>>) -> Result
 /// follows the feed for another device has passed that by.
 async fn revoked_since(app: &App, caller: &Caller, kept: &Facts) -> Result<bool, WireError> {
     let feed = Feed::user(kept.shard, caller.user_id);
+    any_since(app, feed, kept.own, |event| match event {
+        Event::DeviceRevoked(revoked) => {
+            (revoked.device_id, revoked.session) == (caller.device_id, caller.session)
+        }
+        _ => false,
+    })
+    .await
+}
+
+/// Whether one of the chats tells, beyond what was kept, that the user's part in it has ended, and
+/// the user's own feed may not do so yet: the end is relayed to the chat first, and without
+/// Postgres that may be all for a while. To be asked when the chats are followed: an end that comes
+/// later is heard of.
+async fn parted_since(
+    app: &App,
+    user: UserId,
+    kept: &Facts,
+    standing: &Standing,
+) -> Result<bool, WireError> {
+    let ask = |chat: &KeptChat| {
+        let (feed, since) = (chat.feed(), chat.at);
+        let until = standing.at.position(feed);
+        (since < until).then_some(Ask { feed, since, until, known: None })
+    };
+    let moved_feeds = replay::moved(app, kept.chats.iter().filter_map(ask).collect()).await?;
+    let chats = kept.chats.iter().map(|chat| (chat.feed(), chat.at));
+    let asked: Vec<BoxFuture<'_, Result<bool, WireError>>> = chats
+        .filter(|(feed, _)| moved_feeds.contains(feed))
+        .map(|(feed, at)| any_since(app, feed, at, move |event| event.ends_part_of(user)).boxed())
+        .collect();
+    let mut answers = stream::iter(asked).buffer_unordered(READING);
+    while let Some(ended) = answers.try_next().await? {
+        if ended {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the feed has such an event after this entry.
+async fn any_since(
+    app: &App,
+    feed: Feed,
+    kept: Seq,
+    such: impl Fn(&Event) -> bool + Send,
+) -> Result<bool, WireError> {
     let away = |error: natter_bus::BusError| {
         tracing::debug!(error = %causes(&error), "what happened since a device was kept");
         fault::unavailable("the log")
     };
-    let mut after = kept.own;
+    let mut after = kept;
     for _ in 0..READS {
         let entries = app.bus.read(feed, after, READ).await.map_err(away)?;
         let more = entries.len() >= READ;
         for stored in entries {
             after = stored.seq;
-            if let Ok(Entry { event: Event::DeviceRevoked(revoked), .. }) = stored.entry()
-                && (revoked.device_id, revoked.session) == (caller.device_id, caller.session)
+            if let Ok(Entry { event, .. }) = stored.entry()
+                && such(&event)
             {
                 return Ok(true);
             }
         }
         if !more {
             // Looked at last: a cut may come while the log is read.
-            let log = app.bus.log_state(kept.shard).await.map_err(away)?;
+            let log = app.bus.log_state(feed.shard).await.map_err(away)?;
             return match log {
-                Some(log) if log.first_seq <= kept.own + 1 => Ok(false),
+                Some(log) if log.first_seq <= kept + 1 => Ok(false),
                 Some(_) | None => Err(fault::unavailable("the database")),
             };
         }

@@ -12,10 +12,10 @@ use std::{
 };
 
 use axum::extract::ws::Utf8Bytes;
-use natter_protocol::error::close;
+use natter_protocol::{error::close, feed::Feed, ids::Seq};
 use tokio::sync::Notify;
 
-use crate::hub::frames::Delivery;
+use crate::hub::frames::{Delivery, Part};
 
 /// What waits to be written to a connection.
 #[derive(Clone, Debug)]
@@ -143,6 +143,16 @@ impl Outlet {
             waiting.queue = VecDeque::new();
         }
         taken
+    }
+
+    /// Where the part in the chat that began after the entry `after` ends, if what waits tells so.
+    #[must_use]
+    pub fn end_of(&self, chat: Feed, after: Seq) -> Option<Seq> {
+        let waiting = self.lock();
+        waiting.queue.iter().find_map(|outgoing| match outgoing.delivery()?.part {
+            Part::Ends(feed, until) if feed == chat && until > after => Some(until),
+            _ => None,
+        })
     }
 
     /// Whether nothing waits.

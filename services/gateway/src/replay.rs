@@ -26,6 +26,7 @@ use natter_store::Followed;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
+pub use self::plan::moved;
 use crate::{
     app::App,
     fault,

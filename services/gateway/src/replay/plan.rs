@@ -209,8 +209,11 @@ fn asks(
         .collect()
 }
 
-/// Those that may have moved.
-async fn moved(app: &App, asks: Vec<Ask>) -> Result<HashSet<Feed>, WireError> {
+/// The feeds that may have moved.
+///
+/// # Errors
+/// When the node is going down.
+pub async fn moved(app: &App, asks: Vec<Ask>) -> Result<HashSet<Feed>, WireError> {
     let mut moved = HashSet::new();
     let mut open = asks;
     for look in 0..=LOOKS {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use natter_bus::{Stored, follow::Arrival};
 use natter_protocol::{
     cursor::{Bases, Cursor},
-    feed::{Entry, Event, Feed, SystemEvent},
+    feed::{Entry, Event, Feed},
     ids::{Seq, Shard},
     limits,
     server::{Message, ResumeRefusal},
@@ -102,7 +102,8 @@ impl<'a> Reader<'a> {
         let mut entries = Vec::new();
         for arrival in stored.into_iter().map(Arrival::from) {
             let Some(entry) = frames::parse(&arrival) else { continue };
-            let ends = self.ends(&entry);
+            // Nothing later is delivered.
+            let ends = entry.event.ends_part_of(self.viewer.user);
             entries.push((entry, arrival));
             if ends {
                 break;
@@ -110,12 +111,6 @@ impl<'a> Reader<'a> {
         }
         self.parts.push(ReadPart { feed, after, until, older: Vec::new(), entries });
         Ok(Part(self.parts.len() - 1))
-    }
-
-    /// Whether the viewer takes part no more after this entry: nothing later is delivered.
-    fn ends(&self, entry: &Entry) -> bool {
-        let Event::System(SystemEvent { kind, user_id, .. }) = &entry.event else { return false };
-        kind.ends_membership() && *user_id == Some(self.viewer.user)
     }
 
     /// To be called when all has been read: what the log had cut off is read from Postgres. (A cut

@@ -293,7 +293,7 @@ impl Place {
                 Err(_) => return Err(fault::unavailable("the node")),
             }
         };
-        app.admissions.confirm(app, admitted).await?;
+        app.admissions.confirm(app, admitted, &begun.0).await?;
         Ok(begun)
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     app::App,
     fault,
     hub::frames::{Part, frame},
-    outlet::Outgoing,
+    outlet::{Outgoing, Outlet},
     replay::{self, NoReplay, Replay, Viewer},
 };
 
@@ -47,10 +47,31 @@ pub enum Replayed {
 /// What something queued is for the client.
 pub enum Rendered {
     /// To be written, and what it answers; then, for a chat that was added, what lies on its feed
-    /// after an entry is to be replayed.
-    Frames([Option<Utf8Bytes>; 2], Option<u64>, Option<(Feed, Seq)>),
+    /// is to be replayed.
+    Frames([Option<Utf8Bytes>; 2], Option<u64>, Option<Begun>),
     /// A chat's feed between two entries is to be replayed first.
     After((Feed, Seq, Seq), Outgoing),
+}
+
+/// A part in a chat that has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    chat: Feed,
+    /// After this entry of the chat's feed …
+    after: Seq,
+    /// … of which the client has everything up to this one.
+    read: Seq,
+}
+
+impl Begun {
+    /// What lies on the chat's feed that the client has not: after an entry, and up to which. The
+    /// part may have ended since, as what waits tells: nothing beyond that is for the client, who
+    /// may have seen the end before (on another node) and so would not find it again.
+    pub fn unread(self, waiting: &Outlet) -> Option<(Feed, Seq, Option<Seq>)> {
+        let until = waiting.end_of(self.chat, self.after);
+        let all = until.is_some_and(|until| until <= self.read);
+        (!all).then_some((self.chat, self.read, until))
+    }
 }
 
 /// Whose cursors, and under which seal.
@@ -78,9 +99,11 @@ pub fn render(cursor: &mut Cursor, owner: Owner, outgoing: Outgoing) -> Rendered
         // Until it is replayed the chat stands behind what else the cursor says.
         Part::Begins(chat, after) if news => {
             cursor.set(chat, after);
-            added = Some((chat, after));
+            added = Some(Begun { chat, after, read: after });
         }
-        Part::Begins(chat, after) => added = Some((chat, after.max(cursor.position(chat)))),
+        Part::Begins(chat, after) => {
+            added = Some(Begun { chat, after, read: after.max(cursor.position(chat)) });
+        }
         Part::Ends(..) | Part::None => {}
     }
     if !news {

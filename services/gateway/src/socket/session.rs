@@ -333,7 +333,7 @@ impl Session {
                         for frame in frames.into_iter().flatten() {
                             self.socket.feed(Message::Text(frame)).await?;
                         }
-                        missing = added.map(|(chat, after)| (chat, after, None));
+                        missing = added.and_then(|begun| begun.unread(&outlet));
                     }
                     Rendered::After((chat, after, until), outgoing) => {
                         self.postponed = Some((chat, until, outgoing));

@@ -100,6 +100,15 @@ pub enum Event {
     ProfileChanged(ProfileChanged),
 }
 
+impl Event {
+    /// Whether it ends, on a chat's feed, this user's part in the chat.
+    #[must_use]
+    pub fn ends_part_of(&self, user: UserId) -> bool {
+        matches!(self, Self::System(SystemEvent { kind, user_id, .. })
+            if kind.ends_membership() && *user_id == Some(user))
+    }
+}
+
 /// A message, as its sender's gateway published it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
