@@ -8,6 +8,7 @@
 //! | [`person`] | somebody with an account, and their devices |
 //! | [`api`] | REST as one device uses it |
 //! | [`socket`] | one WebSocket connection: requests, and what has come |
+//! | [`engine`] | Engine.IO sessions, request by request and frame by frame |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
 //! | [`metrics`] | what a node counts of itself |
 //! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
@@ -23,6 +24,7 @@
 
 pub mod api;
 pub mod crowd;
+pub mod engine;
 pub mod lossy;
 pub mod metrics;
 pub mod nemesis;
@@ -34,6 +36,7 @@ pub mod stage;
 pub mod tokens;
 
 pub use api::{Answer, Api};
+pub use engine::Engine;
 pub use lossy::Lossy;
 pub use person::{Device, Person};
 pub use socket::{Presenting, Socket};
