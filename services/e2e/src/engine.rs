@@ -205,7 +205,7 @@ impl Engine {
         let node = self.node();
         let request = request(&format!("ws://{node}/socket.io/?{query}"), presenting)?;
         match open(Ipv4Addr::LOCALHOST, node, request).await {
-            Ok((stream, _)) => Ok(Dialled::Open(Box::new(Wire { stream, open: None }))),
+            Ok((stream, _)) => Ok(Dialled::Open(Wire { stream: Box::new(stream), open: None })),
             Err(Unopened::Refused(status)) => Ok(Dialled::Refused(status.as_u16())),
             Err(Unopened::Failed(error)) => Err(error),
         }
@@ -218,7 +218,7 @@ impl Engine {
     pub async fn upgrade(&self, sid: &str) -> Result<Wire> {
         let query = format!("EIO=4&transport=websocket&sid={sid}");
         match self.dial(&query, Presenting::Nothing).await? {
-            Dialled::Open(wire) => Ok(*wire),
+            Dialled::Open(wire) => Ok(wire),
             Dialled::Refused(status) => bail!("the WebSocket of {sid} is refused: {status}"),
         }
     }
@@ -233,7 +233,7 @@ impl Engine {
             Dialled::Open(mut wire) => match wire.frame().await? {
                 Frame::Text(packet) => {
                     wire.open = Some(Open::parse(&packet)?);
-                    Ok(*wire)
+                    Ok(wire)
                 }
                 other => bail!("{other:?} instead of an open packet"),
             },
@@ -266,7 +266,7 @@ pub async fn answer(request: RequestBuilder) -> Result<Reply> {
 #[derive(Debug)]
 pub enum Dialled {
     /// It stands, though it may be closed the next moment.
-    Open(Box<Wire>),
+    Open(Wire),
     /// It was refused before it was one.
     Refused(u16),
 }
@@ -365,7 +365,8 @@ pub enum Frame {
 /// A WebSocket that packets go over.
 #[derive(Debug)]
 pub struct Wire {
-    stream: WebSocketStream<TcpStream>,
+    // Boxed, for it is many times as large as the rest of a link.
+    stream: Box<WebSocketStream<TcpStream>>,
     /// What the handshake said, where the session began with this WebSocket.
     pub open: Option<Open>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use natter_e2e::{
     Presenting,
     engine::{Dialled, Engine, Frame, KINDS, Kind, Link, Next, Polling, SEPARATOR, answer},
@@ -19,7 +19,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     Ground,
     session::{
-        ECHO, ack, acked, connect, connected, ended, ended_or_usable, packet, refused, usable,
+        ECHO, Wrong, ack, acked, connect, connected, ended, ended_or_usable, packet, refused,
+        usable,
     },
 };
 
@@ -62,6 +63,7 @@ async fn an_ack_has_the_id_that_was_asked_with() -> Result<()> {
 #[tokio::test]
 async fn nesting_exhausts_nothing() -> Result<()> {
     let ground = Ground::new().await?;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         for depth in [200, 20_000] {
             let deep = nested(depth);
@@ -77,8 +79,9 @@ async fn nesting_exhausts_nothing() -> Result<()> {
                 "42[".repeat(depth / 3),
             ] {
                 let mut link = connected(&ground, kind).await?;
+                let shown = format!("{kind:?}, {depth} deep: {said}");
                 link.send(said).await?;
-                ended_or_usable(&mut link).await?;
+                wrong.note(shown, ended_or_usable(&mut link).await);
             }
             let mut link = ground.engine.link(kind).await?;
             link.send(format!("40{{\"token\":{deep}}}")).await?;
@@ -88,6 +91,7 @@ async fn nesting_exhausts_nothing() -> Result<()> {
             }
         }
     }
+    wrong.nothing()?;
     usable(&mut connected(&ground, Kind::Polling).await?).await?;
     ground.finish()
 }
@@ -223,20 +227,24 @@ async fn a_session_is_known_by_its_whole_sid_only() -> Result<()> {
         let new = if old == 'A' { 'B' } else { 'A' };
         made_up.push(format!("{}{new}{}", &sid[..n], &sid[n + 1..]));
     }
+    let mut wrong = Wrong::default();
     for other in made_up.iter().filter(|other| **other != sid) {
         let query = format!("EIO=4&transport=polling&sid={other}");
-        let reply = ground.engine.get(&query).await?;
-        // Some of it is no query.
-        reply.refused(&[1, 3]).with_context(|| format!("GET {other:?} for {sid:?}"))?;
-        let reply = ground.engine.post(&query, "1").await?;
-        reply.refused(&[1, 3]).with_context(|| format!("POST {other:?}"))?;
+        let outcome = async {
+            // Some of it is no query.
+            ground.engine.get(&query).await?.refused(&[1, 3])?;
+            ground.engine.post(&query, "1").await?.refused(&[1, 3])
+        };
+        wrong.note(format!("{other:?} for {sid:?}"), outcome.await);
     }
+    wrong.nothing()?;
     for other in [&made_up[0], &made_up[1], &made_up[3], &made_up[7], &made_up[16]] {
         nothing_said(&ground.engine, &format!("EIO=4&transport=websocket&sid={other}")).await?;
     }
     usable(&mut link).await?;
     // The same in other words is the same.
-    let encoded: String = sid.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let encoded: Vec<_> = sid.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let encoded = encoded.concat();
     let query = format!("sid={encoded}&transport=polling&t=1&EIO=4");
     ground.engine.post(&query, format!("4277{ECHO}")).await?.accepted()?;
     ack(&mut link, "77").await?;
@@ -283,7 +291,7 @@ async fn thousands_of_packets_at_once_hold_up_nobody() -> Result<()> {
     let max = others[0].open()?.max_payload;
     for packet in ["3", "6", "431[]", "42[\"x\"]", "421[\"x\"]", "40", "1", "2", "b", "45"] {
         let mut link = connected(&ground, Kind::Polling).await?;
-        let many = ((max / (packet.len() + 1)).min(20_000)).max(1);
+        let many = (max / (packet.len() + 1)).clamp(1, 20_000);
         let payload = vec![packet; many].join(SEPARATOR);
         let begun = Instant::now();
         link.send(payload).await.ok();
@@ -339,6 +347,7 @@ async fn drained(link: &mut Link) -> Result<()> {
 #[tokio::test]
 async fn packets_in_odd_places() -> Result<()> {
     let ground = Ground::new().await?;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         // Harmless, so that it has to be borne.
         let mut link = connected(&ground, kind).await?;
@@ -350,24 +359,28 @@ async fn packets_in_odd_places() -> Result<()> {
         for said in ["0", "0{}", "2", "2probe", "5", "5x", "0{\"sid\":\"x\"}"] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
-            ended_or_usable(&mut link).await.with_context(|| format!("{kind:?}: {said}"))?;
+            wrong.note(format!("{kind:?}: {said}"), ended_or_usable(&mut link).await);
         }
         for said in ["1", "1x"] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
-            ended(&mut link).await.with_context(|| format!("{kind:?}: {said}"))?;
+            wrong.note(format!("{kind:?}: {said}"), ended(&mut link).await.map(drop));
         }
         // Before anything else.
         for said in ["2", "3", "5", "6", "0"] {
             let mut link = ground.engine.link(kind).await?;
             link.send(said).await?;
             link.send("40").await?;
-            match link.next().await.with_context(|| format!("{kind:?}: {said}"))? {
-                Next::Ended(_) => {}
-                Next::Packet(packet) => ensure!(packet.starts_with("44{"), "{said}: {packet}"),
-            }
+            let outcome = match link.next().await {
+                Ok(Next::Ended(_)) => Ok(()),
+                Ok(Next::Packet(packet)) if packet.starts_with("44{") => Ok(()),
+                Ok(Next::Packet(packet)) => Err(anyhow!("{packet}")),
+                Err(error) => Err(error),
+            };
+            wrong.note(format!("{kind:?}, at first: {said}"), outcome);
         }
     }
+    wrong.nothing()?;
     // Frames that are no packets at all.
     for frame in [Message::Ping(vec![1].into()), Message::Pong(vec![1].into())] {
         let mut link = connected(&ground, Kind::WebSocket).await?;
@@ -381,12 +394,13 @@ async fn packets_in_odd_places() -> Result<()> {
 #[tokio::test]
 async fn names_have_any_length_up_to_that_of_a_payload() -> Result<()> {
     let ground = Ground::new().await?;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         let mut link = connected(&ground, kind).await?;
         let long = "n".repeat(30_000);
         link.send(format!("421[\"{long}\"]")).await?;
         ensure!(refused(&mut link, "1").await? == "bad_request");
-        link.send(format!("422[\"\\u0000\\ud83e\\udd8a\\n\"]")).await?;
+        link.send("422[\"\\u0000\\ud83e\\udd8a\\n\"]").await?;
         ensure!(refused(&mut link, "2").await? == "bad_request");
         for said in [
             "423[\"\\ud800\"]".to_owned(),
@@ -396,16 +410,18 @@ async fn names_have_any_length_up_to_that_of_a_payload() -> Result<()> {
             format!("4{long}"),
         ] {
             let mut link = connected(&ground, kind).await?;
+            let shown = format!("{kind:?}: {said}");
             link.send(said).await?;
-            ended_or_usable(&mut link).await?;
+            wrong.note(shown, ended_or_usable(&mut link).await);
         }
         // Promised attachments cost nothing, and are not waited for.
         for count in ["11", "100000", "4294967297", "18446744073709551617"] {
             let mut link = connected(&ground, kind).await?;
             link.send(format!("45{count}-1[\"x\",{{\"_placeholder\":true,\"num\":0}}]")).await?;
-            ended_or_usable(&mut link).await.with_context(|| count.to_owned())?;
+            wrong.note(format!("{kind:?}: {count}"), ended_or_usable(&mut link).await);
         }
     }
+    wrong.nothing()?;
     ground.finish()
 }
 

@@ -1,6 +1,6 @@
 //! Socket.IO: connecting, events and acks, what is no packet, and the end of a connection.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use natter_e2e::{
     Presenting,
@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     Ground,
     session::{
-        ECHO, accepted, ack, connect, connected, ended, ended_or_usable, event, packet, refused,
-        usable,
+        ECHO, Wrong, accepted, ack, connect, connected, ended, ended_or_usable, event, packet,
+        refused, usable,
     },
 };
 
@@ -128,6 +128,7 @@ async fn who_has_not_connected_can_say_nothing() -> Result<()> {
     let ground = Ground::new().await?;
     let echo = format!("421{ECHO}");
     let binary = r#"451-1["history",{"_placeholder":true,"num":0}]"#;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         for said in
             [&echo, "42[\"x\"]", "41", "431[]", "44{\"message\":\"x\"}", binary, "4abc", "4"]
@@ -138,18 +139,21 @@ async fn who_has_not_connected_can_say_nothing() -> Result<()> {
             } else {
                 link.send(said).await?;
             }
-            match link.next().await.with_context(|| said.to_owned())? {
-                Next::Ended(_) => {}
-                Next::Packet(packet) => bail!("{said}: {packet}"),
-            }
+            let outcome = match link.next().await {
+                Ok(Next::Ended(_)) => Ok(()),
+                Ok(Next::Packet(packet)) => Err(anyhow!("it is answered: {packet}")),
+                Err(error) => Err(error),
+            };
+            wrong.note(format!("{kind:?}: {said}"), outcome);
         }
         // Nor say first who they are, and that badly.
         for bad in ["40[]", "40\"x\"", "40null", "40{", "40{}x", "407x", "40{\"token\":\"x\"}}"] {
             let mut link = ground.engine.link(kind).await?;
             link.send(bad).await?;
-            ended(&mut link).await.with_context(|| bad.to_owned())?;
+            wrong.note(format!("{kind:?}: {bad}"), ended(&mut link).await.map(drop));
         }
     }
+    wrong.nothing()?;
     ground.finish()
 }
 
@@ -191,9 +195,13 @@ async fn who_disconnects_may_connect_again() -> Result<()> {
         }
         connect(&mut link, &ground.token).await?;
         usable(&mut link).await?;
+        // In between there is nobody to ask.
         link.send("41").await?;
         link.send(format!("421{ECHO}")).await?;
-        ended(&mut link).await?;
+        link.send(format!("40{}", json!({"token": ground.token}))).await?;
+        if let Next::Packet(packet) = link.next().await? {
+            ensure!(packet.starts_with("40{"), "{packet}");
+        }
     }
     ground.finish()
 }
@@ -201,6 +209,7 @@ async fn who_disconnects_may_connect_again() -> Result<()> {
 #[tokio::test]
 async fn what_is_asked_with_an_ack_is_answered_by_it() -> Result<()> {
     let ground = Ground::new().await?;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         let mut link = connected(&ground, kind).await?;
         for id in ["0", "1", "456", "456", "2147483647", "4294967296", "9007199254740991"] {
@@ -222,14 +231,18 @@ async fn what_is_asked_with_an_ack_is_answered_by_it() -> Result<()> {
             (r#"["history",{"chatId":"00000000-0000-0000-0000-000000000000"}]"#, "not_member"),
         ] {
             link.send(format!("4255{said}")).await?;
-            let told = refused(&mut link, "55").await.with_context(|| said.to_owned())?;
-            ensure!(told == code, "{said}: {told}");
-            link.send(format!("42{said}")).await?;
-            let exception = event(&mut link, "exception").await?;
-            ensure!(exception.len() == 1, "{said}: {exception:?}");
-            let error = &exception[0];
-            ensure!(error["status"] == "error" && error["code"] == code, "{said}: {error}");
-            ensure!(error["message"].is_string(), "{said}: {error}");
+            let outcome = async {
+                let told = refused(&mut link, "55").await?;
+                ensure!(told == code, "{told}");
+                link.send(format!("42{said}")).await?;
+                let exception = event(&mut link, "exception").await?;
+                ensure!(exception.len() == 1, "{exception:?}");
+                let error = &exception[0];
+                ensure!(error["status"] == "error" && error["code"] == code, "{error}");
+                ensure!(error["message"].is_string(), "{error}");
+                Ok(())
+            };
+            wrong.note(format!("{kind:?}: {said}"), outcome.await);
         }
         // Nobody has asked for an answer to an answer.
         for said in ["431[]", "437[{\"ok\":true}]", "43123456789[null,[1]]"] {
@@ -237,12 +250,14 @@ async fn what_is_asked_with_an_ack_is_answered_by_it() -> Result<()> {
         }
         usable(&mut link).await?;
     }
+    wrong.nothing()?;
     ground.finish()
 }
 
 #[tokio::test]
 async fn what_is_no_packet_ends_the_session() -> Result<()> {
     let ground = Ground::new().await?;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         for said in [
             "4",
@@ -288,15 +303,16 @@ async fn what_is_no_packet_ends_the_session() -> Result<()> {
         ] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
-            ended(&mut link).await.with_context(|| format!("{kind:?}: {said}"))?;
+            wrong.note(format!("{kind:?}: {said}"), ended(&mut link).await.map(drop));
         }
         // What no client may call an event is one that nobody knows, if it is a packet at all.
         for said in ["42[1]", "42[\"connect\"]", "42[\"disconnect\"]", "42[\"newListener\"]"] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
-            ended_or_usable(&mut link).await.with_context(|| said.to_owned())?;
+            wrong.note(format!("{kind:?}: {said}"), ended_or_usable(&mut link).await);
         }
     }
+    wrong.nothing()?;
     ground.finish()
 }
 

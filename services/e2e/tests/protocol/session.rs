@@ -1,6 +1,9 @@
 //! Socket.IO over a link: who has connected, and what they are told.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt::Display,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use natter_e2e::{
@@ -15,6 +18,26 @@ use crate::Ground;
 
 /// An event that changes nothing and is always answered, and its answer.
 pub const ECHO: &str = r#"["presence_subscribe",{"userIds":[]}]"#;
+
+/// What has gone wrong so far, so that one case does not hide the next.
+#[derive(Default)]
+pub struct Wrong(Vec<String>);
+
+impl Wrong {
+    /// What became of a case.
+    pub fn note(&mut self, case: impl Display, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            let case: String = case.to_string().chars().take(80).collect();
+            self.0.push(format!("{case}: {error:#}"));
+        }
+    }
+
+    /// That nothing has.
+    pub fn nothing(self) -> Result<()> {
+        ensure!(self.0.is_empty(), "{}", self.0.join("\n"));
+        Ok(())
+    }
+}
 
 /// What a `CONNECT` packet is answered with.
 #[derive(Debug, Deserialize)]
@@ -137,8 +160,10 @@ pub async fn ended_or_usable(link: &mut Link) -> Result<()> {
         loop {
             match link.next().await? {
                 Next::Packet(packet) if packet.starts_with("43999[") => return anyhow::Ok(()),
+                // What it has to say of it; but it never answers as a client would.
                 Next::Packet(packet) => {
-                    ensure!(packet.starts_with("42") || packet == "41", "unexpected: {packet}");
+                    let told = ["41", "42", "43", "44"].iter().any(|kind| packet.starts_with(kind));
+                    ensure!(told, "unexpected: {packet}");
                 }
                 Next::Ended(_) => return Ok(()),
             }

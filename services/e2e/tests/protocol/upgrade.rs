@@ -173,10 +173,7 @@ async fn a_bad_upgrade_leaves_the_session_to_polling() -> Result<()> {
     ] {
         // The one before may not have been seen to go.
         soon("another WebSocket", async || {
-            let mut wire = match ground.engine.upgrade(&sid).await {
-                Ok(wire) => wire,
-                Err(_) => return Ok(None),
-            };
+            let Ok(mut wire) = ground.engine.upgrade(&sid).await else { return Ok(None) };
             for packet in packets {
                 wire.send(*packet).await;
             }
@@ -277,7 +274,7 @@ async fn of_two_upgrades_at_once_one_wins() -> Result<()> {
                 Frame::Closed(_) => return Ok(None),
                 other => bail!("{other:?}"),
             }
-            let mut link = Link::WebSocket(*wire);
+            let mut link = Link::WebSocket(wire);
             // It ends here where the other had won meanwhile.
             let Ok(answer) = ack(&mut link, "7").await else { return Ok(None) };
             ensure!(answer["ok"] == true, "{answer}");
