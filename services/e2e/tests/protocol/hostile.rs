@@ -351,12 +351,12 @@ async fn packets_in_odd_places() -> Result<()> {
     for kind in KINDS {
         // Harmless, so that it has to be borne.
         let mut link = connected(&ground, kind).await?;
-        for said in ["3", "6", "3", "3probe", "6x"] {
+        for said in ["3", "6", "3"] {
             link.send(said).await?;
             usable(&mut link).await.with_context(|| format!("{kind:?}: {said}"))?;
         }
         // For servers to say, or for another moment.
-        for said in ["0", "0{}", "2", "2probe", "5", "5x", "0{\"sid\":\"x\"}"] {
+        for said in ["0", "0{}", "2", "2probe", "3probe", "5", "5x", "6x", "0{\"sid\":\"x\"}"] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
             wrong.note(format!("{kind:?}: {said}"), ended_or_usable(&mut link).await);

@@ -15,6 +15,7 @@ mod endings;
 mod engine;
 mod hostile;
 mod packets;
+mod pushes;
 mod session;
 mod upgrade;
 

@@ -294,7 +294,6 @@ async fn what_is_no_packet_ends_the_session() -> Result<()> {
             "41/custom,",
             "45[\"history\"]",
             "45-[\"history\"]",
-            "450-[\"history\"]",
             "45x-[\"history\"]",
             "45-1-[\"history\"]",
             "451.5-[\"history\"]",
@@ -306,7 +305,14 @@ async fn what_is_no_packet_ends_the_session() -> Result<()> {
             wrong.note(format!("{kind:?}: {said}"), ended(&mut link).await.map(drop));
         }
         // What no client may call an event is one that nobody knows, if it is a packet at all.
-        for said in ["42[1]", "42[\"connect\"]", "42[\"disconnect\"]", "42[\"newListener\"]"] {
+        // And what announces no attachments is an event, or badly made.
+        for said in [
+            "42[1]",
+            "42[\"connect\"]",
+            "42[\"disconnect\"]",
+            "42[\"newListener\"]",
+            "450-[\"history\"]",
+        ] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
             wrong.note(format!("{kind:?}: {said}"), ended_or_usable(&mut link).await);
