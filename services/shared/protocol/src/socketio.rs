@@ -138,7 +138,7 @@ impl<'a> Packet<'a> {
         let rest = text.get(1..).ok_or(Malformed)?;
         let binary = matches!(kind, b'5' | b'6');
         let (attachments, rest) = if binary { attachments(rest)? } else { (0, rest) };
-        let (namespace, rest) = namespace(rest)?;
+        let (namespace, rest) = namespace(rest);
         match kind {
             b'0' if rest.is_empty() => Ok(Self::Connect { namespace, auth: None }),
             b'0' => {
@@ -170,12 +170,12 @@ fn attachments(text: &str) -> Result<(u32, &str), Malformed> {
 }
 
 /// `/name,…`; the comma may be missing at the end.
-fn namespace(text: &str) -> Result<(&str, &str), Malformed> {
+fn namespace(text: &str) -> (&str, &str) {
     if !text.starts_with('/') {
-        return Ok(("", text));
+        return ("", text);
     }
     let (name, rest) = text.split_once(',').unwrap_or((text, ""));
-    Ok((if name == "/" { "" } else { name }, rest))
+    (if name == "/" { "" } else { name }, rest)
 }
 
 /// `12…`: an ack's number, if there is one.
@@ -260,7 +260,9 @@ mod tests {
 
     use super::*;
 
-    fn event(text: &str) -> Option<(String, Option<u64>, Option<String>, bool, u32)> {
+    type Read = (String, Option<u64>, Option<String>, bool, u32);
+
+    fn event(text: &str) -> Option<Read> {
         match Packet::parse(text) {
             Ok(Packet::Event(event)) if event.namespace.is_empty() => Some((
                 event.event.into_owned(),
