@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use natter_e2e::{
     Person,
-    engine::{KINDS, Kind, Link},
+    engine::{KINDS, Kind},
 };
 use serde_json::json;
 
@@ -18,13 +18,12 @@ async fn who_says_nothing_at_all_is_gone() -> Result<()> {
     let ben = Person::register(&ground.scene, "Ben").await?;
     ground.ana.api(0).direct(&ben).await?;
     let bens = ben.connect(0).await?;
-    let link = connected(&ground, Kind::Polling).await?;
+    let mut link = connected(&ground, Kind::Polling).await?;
     let watched = bens.request("presence_subscribe", json!({"userIds": [ground.ana.id]})).await?;
     ensure!(watched["items"][0]["online"] == true, "{watched}");
     let patience = link.open()?.patience();
     bens.expect_within(patience, "presence", |data| data["online"] == false).await?;
-    let Link::Polling(polling) = &link else { anyhow::bail!("{link:?}") };
-    polling.gone().await?;
+    ended(&mut link).await?;
     ground.finish()
 }
 

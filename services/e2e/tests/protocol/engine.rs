@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use natter_e2e::{
     Presenting,
-    engine::{Dialled, Engine, Frame, KINDS, Kind, Link, Next, Open, Polling, SEPARATOR, answer},
+    engine::{Frame, KINDS, Kind, Link, Next, Open, Polling, SEPARATOR, answer},
     soon::{SOON, soon},
 };
 use reqwest::{
@@ -22,8 +22,8 @@ use tokio::{
 use crate::{
     Ground, PING_INTERVAL,
     session::{
-        ECHO, Wrong, accepted, ack, connect, connected, ended, ended_or_usable, event, packet,
-        usable,
+        ECHO, Wrong, accepted, ack, connect, connected, ended, ended_or_usable, event, next,
+        packet, turned_away, usable,
     },
 };
 
@@ -88,11 +88,11 @@ async fn what_is_no_handshake_opens_none() -> Result<()> {
     for (query, codes) in NO_HANDSHAKES {
         wrong.note(format!("GET {query:?}"), engine.get(query).await?.refused(codes));
         let query = query.replace("=polling", "=websocket");
-        wrong.note(format!("WebSocket {query:?}"), no_wire(engine, &query).await);
+        wrong.note(format!("WebSocket {query:?}"), turned_away(engine, &query).await);
     }
     // Frames are for WebSockets only, and those for nothing else.
     engine.get("EIO=4&transport=websocket").await?.refused(&[3])?;
-    no_wire(engine, "EIO=4&transport=polling").await?;
+    turned_away(engine, "EIO=4&transport=polling").await?;
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
         let request = engine.request(method.clone(), "EIO=4&transport=polling");
         let reply = answer(request.body("40")).await?;
@@ -102,18 +102,6 @@ async fn what_is_no_handshake_opens_none() -> Result<()> {
     ground.finish()
 }
 
-/// That a WebSocket is refused, or closed with nothing said.
-async fn no_wire(engine: &Engine, query: &str) -> Result<()> {
-    match engine.dial(query, Presenting::Nothing).await? {
-        Dialled::Refused(status) => ensure!(status == 400, "{query:?}: {status}"),
-        Dialled::Open(mut wire) => match wire.frame().await? {
-            Frame::Closed(_) => {}
-            other => bail!("{query:?}: {other:?}"),
-        },
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_session_that_nobody_has_opened_is_unknown() -> Result<()> {
     let ground = Ground::new().await?;
@@ -121,7 +109,7 @@ async fn a_session_that_nobody_has_opened_is_unknown() -> Result<()> {
     let query = "EIO=4&transport=polling&sid=nobodys";
     engine.get(query).await?.refused(&[1])?;
     engine.post(query, "40").await?.refused(&[1])?;
-    no_wire(engine, "EIO=4&transport=websocket&sid=nobodys").await?;
+    turned_away(engine, "EIO=4&transport=websocket&sid=nobodys").await?;
     ground.finish()
 }
 
@@ -445,7 +433,7 @@ async fn a_client_closes_its_session_by_a_request() -> Result<()> {
     let mut link = connected(&ground, Kind::Polling).await?;
     let group = json!(["create_chat", {"isGroup": true, "title": "late", "participantIds": []}]);
     link.send(["1", &format!("421{group}")].join(SEPARATOR)).await?;
-    match link.next().await? {
+    match next(&mut link).await? {
         Next::Ended(_) => {}
         Next::Packet(packet) => bail!("after the end: {packet}"),
     }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use natter_e2e::{
-    Presenting,
-    engine::{Dialled, Engine, Frame, KINDS, Kind, Link, Next, Polling, SEPARATOR, answer},
+    engine::{KINDS, Kind, Link, Next, Polling, SEPARATOR, answer},
     soon::SOON,
 };
 use reqwest::Method;
@@ -19,8 +18,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     Ground,
     session::{
-        ECHO, Wrong, ack, acked, connect, connected, ended, ended_or_usable, packet, refused,
-        usable,
+        ECHO, Wrong, ack, acked, connect, connected, ended, ended_or_usable, next, packet, refused,
+        turned_away, usable,
     },
 };
 
@@ -50,7 +49,7 @@ async fn an_ack_has_the_id_that_was_asked_with() -> Result<()> {
             let mut link = connected(&ground, kind).await?;
             link.send(format!("42{id}{ECHO}")).await?;
             // Refused it may be, but never be answered by another.
-            if let Next::Packet(packet) = link.next().await? {
+            if let Next::Packet(packet) = next(&mut link).await? {
                 let same = acked(&packet, &id).or_else(|_| acked(&packet, id.trim_matches('0')));
                 same.with_context(|| id.chars().take(50).collect::<String>())?;
                 usable(&mut link).await?;
@@ -85,7 +84,7 @@ async fn nesting_exhausts_nothing() -> Result<()> {
             }
             let mut link = ground.engine.link(kind).await?;
             link.send(format!("40{{\"token\":{deep}}}")).await?;
-            match link.next().await? {
+            match next(&mut link).await? {
                 Next::Ended(_) => {}
                 Next::Packet(packet) => ensure!(packet.starts_with("44{"), "{packet}"),
             }
@@ -163,7 +162,7 @@ async fn a_request_of_another_protocol_changes_nothing() -> Result<()> {
         format!("EIO=4&transport=polling&sid={sid}"),
         format!("EIO=4&transport=abc&sid={sid}"),
     ] {
-        nothing_said(&ground.engine, &query).await?;
+        turned_away(&ground.engine, &query).await?;
     }
     for method in [Method::PUT, Method::DELETE, Method::PATCH] {
         let query = format!("EIO=4&transport=polling&sid={sid}");
@@ -172,18 +171,6 @@ async fn a_request_of_another_protocol_changes_nothing() -> Result<()> {
     }
     usable(&mut link).await?;
     ground.finish()
-}
-
-/// That a WebSocket is refused, or closed with nothing said.
-async fn nothing_said(engine: &Engine, query: &str) -> Result<()> {
-    match engine.dial(query, Presenting::Nothing).await? {
-        Dialled::Refused(status) => ensure!((400..500).contains(&status), "{query}: {status}"),
-        Dialled::Open(mut wire) => match wire.frame().await? {
-            Frame::Closed(_) => {}
-            other => bail!("{query}: {other:?}"),
-        },
-    }
-    Ok(())
 }
 
 #[tokio::test]
@@ -239,7 +226,7 @@ async fn a_session_is_known_by_its_whole_sid_only() -> Result<()> {
     }
     wrong.nothing()?;
     for other in [&made_up[0], &made_up[1], &made_up[3], &made_up[7], &made_up[16]] {
-        nothing_said(&ground.engine, &format!("EIO=4&transport=websocket&sid={other}")).await?;
+        turned_away(&ground.engine, &format!("EIO=4&transport=websocket&sid={other}")).await?;
     }
     usable(&mut link).await?;
     // The same in other words is the same.
@@ -324,7 +311,7 @@ async fn thousands_of_packets_at_once_hold_up_nobody() -> Result<()> {
     let distinct = answered.windows(2).all(|two| two[0] != two[1]);
     ensure!(distinct && answered.iter().all(|id| *id < 1_000), "{answered:?}");
     for other in &mut others {
-        usable(other).await?;
+        usable(other).await.context("beside a thousand that are answered")?;
     }
     ground.finish()
 }
@@ -371,7 +358,7 @@ async fn packets_in_odd_places() -> Result<()> {
             let mut link = ground.engine.link(kind).await?;
             link.send(said).await?;
             link.send("40").await?;
-            let outcome = match link.next().await {
+            let outcome = match next(&mut link).await {
                 Ok(Next::Ended(_)) => Ok(()),
                 Ok(Next::Packet(packet)) if packet.starts_with("44{") => Ok(()),
                 Ok(Next::Packet(packet)) => Err(anyhow!("{packet}")),

@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     Ground,
     session::{
-        ECHO, Wrong, accepted, ack, connect, connected, ended, ended_or_usable, event, packet,
-        refused, usable,
+        ECHO, Wrong, accepted, ack, acked, connect, connected, ended, ended_or_usable, event, next,
+        packet, refused, usable,
     },
 };
 
@@ -69,17 +69,28 @@ async fn the_token_may_be_in_the_handshake() -> Result<()> {
 async fn who_has_no_good_token_is_refused_and_may_try_again() -> Result<()> {
     let ground = Ground::new().await?;
     for kind in KINDS {
-        let mut link = ground.engine.link(kind).await?;
-        for payload in ["", "{}", r#"{"token":"x"}"#, r#"{"token":7}"#, r#"{"token":null}"#] {
-            link.send(format!("40{payload}")).await?;
-            let packet = packet(&mut link).await.with_context(|| payload.to_owned())?;
-            let error = packet.strip_prefix("44").context(packet.clone())?;
-            let error: Value = serde_json::from_str(error)?;
-            ensure!(error["message"].is_string(), "{payload}: {error}");
-            ensure!(error["data"]["code"] == "unauthenticated", "{payload}: {error}");
+        for two in [["", "{}"], [r#"{"token":"x"}"#, r#"{"token":null}"#]] {
+            let mut link = ground.engine.link(kind).await?;
+            for payload in two {
+                link.send(format!("40{payload}")).await?;
+                let packet = packet(&mut link).await.with_context(|| payload.to_owned())?;
+                let error = packet.strip_prefix("44").context(packet.clone())?;
+                let error: Value = serde_json::from_str(error)?;
+                ensure!(error["message"].is_string(), "{payload}: {error}");
+                ensure!(error["data"]["code"] == "unauthenticated", "{payload}: {error}");
+            }
+            connect(&mut link, &ground.token).await?;
+            usable(&mut link).await?;
         }
-        connect(&mut link, &ground.token).await?;
-        usable(&mut link).await?;
+        // What no token can be is refused like one, or is no packet.
+        for payload in [r#"{"token":7}"#, r#"{"token":["x"]}"#, r#"{"token":"x","echo":7}"#] {
+            let mut link = ground.engine.link(kind).await?;
+            link.send(format!("40{payload}")).await?;
+            match next(&mut link).await? {
+                Next::Ended(_) => {}
+                Next::Packet(packet) => ensure!(packet.starts_with("44{"), "{payload}: {packet}"),
+            }
+        }
     }
     ground.finish()
 }
@@ -89,6 +100,7 @@ async fn there_is_one_namespace() -> Result<()> {
     let ground = Ground::new().await?;
     let token = json!({"token": ground.token}).to_string();
     let long = format!("/{}", "n".repeat(5_000));
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         let mut link = ground.engine.link(kind).await?;
         for again in [false, true] {
@@ -113,8 +125,9 @@ async fn there_is_one_namespace() -> Result<()> {
         }
         // Nobody is there who could hear.
         link.send("42/custom,1[\"history\",{}]").await?;
-        ended(&mut link).await?;
+        wrong.note(format!("{kind:?}"), ended(&mut link).await.map(drop));
     }
+    wrong.nothing()?;
     ground.finish()
 }
 
@@ -139,7 +152,7 @@ async fn who_has_not_connected_can_say_nothing() -> Result<()> {
             } else {
                 link.send(said).await?;
             }
-            let outcome = match link.next().await {
+            let outcome = match next(&mut link).await {
                 Ok(Next::Ended(_)) => Ok(()),
                 Ok(Next::Packet(packet)) => Err(anyhow!("it is answered: {packet}")),
                 Err(error) => Err(error),
@@ -169,7 +182,12 @@ async fn nobody_connects_twice() -> Result<()> {
         for payload in [json!({"token": ground.token}).to_string(), String::new()] {
             let mut link = connected(&ground, kind).await?;
             link.send(format!("40{payload}")).await?;
-            ended(&mut link).await?;
+            link.send(format!("421{ECHO}")).await?;
+            // The reference server ends the session. Who goes on does so as if it were not said.
+            if let Next::Packet(packet) = next(&mut link).await? {
+                acked(&packet, "1")?;
+                usable(&mut link).await?;
+            }
         }
     }
     ground.finish()
@@ -199,7 +217,7 @@ async fn who_disconnects_may_connect_again() -> Result<()> {
         link.send("41").await?;
         link.send(format!("421{ECHO}")).await?;
         link.send(format!("40{}", json!({"token": ground.token}))).await?;
-        if let Next::Packet(packet) = link.next().await? {
+        if let Next::Packet(packet) = next(&mut link).await? {
             ensure!(packet.starts_with("40{"), "{packet}");
         }
     }
@@ -291,7 +309,6 @@ async fn what_is_no_packet_ends_the_session() -> Result<()> {
             "44",
             "44{\"message\":\"x\"}",
             "41{}",
-            "41/custom,",
             "45[\"history\"]",
             "45-[\"history\"]",
             "45x-[\"history\"]",
@@ -312,6 +329,7 @@ async fn what_is_no_packet_ends_the_session() -> Result<()> {
             "42[\"disconnect\"]",
             "42[\"newListener\"]",
             "450-[\"history\"]",
+            "41/custom,",
         ] {
             let mut link = connected(&ground, kind).await?;
             link.send(said).await?;
@@ -346,6 +364,7 @@ const ATTACHED: &[&[u8]] = &[&[1, 2, 3], &[]];
 async fn binary_is_refused_and_the_session_stays() -> Result<()> {
     const HOLES: &str = r#"{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}"#;
     let ground = Ground::new().await?;
+    let mut wrong = Wrong::default();
     for kind in KINDS {
         let mut link = connected(&ground, kind).await?;
         let event_packet = format!(r#"["history",{HOLES}]"#);
@@ -356,21 +375,23 @@ async fn binary_is_refused_and_the_session_stays() -> Result<()> {
         let exception = event(&mut link, "exception").await?;
         ensure!(exception[0]["code"] == "unsupported_media", "{exception:?}");
         usable(&mut link).await?;
-        // An answer that nobody has asked for, or at most something to complain of.
-        send_binary(&mut link, &format!("462-7[{HOLES}]"), ATTACHED).await?;
-        usable(&mut link).await?;
         // The heartbeat does not wait for what is attached.
         send_binary(&mut link, &format!("452-790{event_packet}"), &ATTACHED[..1]).await?;
         link.send("3").await?;
         match &mut link {
-            Link::Polling(polling) => {
-                polling.post(attachment(&[7; 300])).await?.accepted()?;
-            }
+            Link::Polling(polling) => polling.post(attachment(&[7; 300])).await?.accepted()?,
             Link::WebSocket(wire) => wire.send(Message::binary(vec![7; 300])).await,
         }
         ensure!(refused(&mut link, "790").await? == "unsupported_media");
         usable(&mut link).await?;
+        // An answer that nobody has asked for, or at most something to complain of.
+        let answer = async {
+            send_binary(&mut link, &format!("462-7[{HOLES}]"), ATTACHED).await?;
+            usable(&mut link).await
+        };
+        wrong.note(format!("{kind:?}: a binary ack"), answer.await);
     }
+    wrong.nothing()?;
     ground.finish()
 }
 
@@ -389,7 +410,7 @@ async fn what_is_attached_to_nothing_ends_the_session() -> Result<()> {
         let mut link = connected(&ground, kind).await?;
         send_binary(&mut link, announced, &ATTACHED[..1]).await?;
         link.send(format!("425{ECHO}")).await?;
-        ended(&mut link).await.with_context(|| format!("{kind:?}: text"))?;
+        ended_or_usable(&mut link).await.with_context(|| format!("{kind:?}: text"))?;
     }
     ground.finish()
 }

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use natter_e2e::{
-    engine::{Kind, Link, Next},
+    Presenting,
+    engine::{Dialled, Engine, Frame, Kind, Link, Next, Wire},
     soon::SOON,
 };
 use serde::Deserialize;
@@ -133,6 +134,42 @@ pub async fn usable(link: &mut Link) -> Result<()> {
     link.send(format!("42{id}{ECHO}")).await?;
     let answer = ack(link, &id).await?;
     ensure!(answer == json!({"ok": true, "data": {"items": []}}), "{answer}");
+    Ok(())
+}
+
+/// What the last event of a session is called.
+const FAREWELL: &str = "42[\"closing\",";
+
+/// What comes next, or the end after no more than a farewell.
+pub async fn next(link: &mut Link) -> Result<Next> {
+    match link.next().await? {
+        Next::Packet(packet) if packet.starts_with(FAREWELL) => ended(link).await.map(Next::Ended),
+        other => Ok(other),
+    }
+}
+
+/// The next frame, or the end after no more than a farewell.
+pub async fn frame(wire: &mut Wire) -> Result<Frame> {
+    match wire.frame().await? {
+        Frame::Text(packet) if packet.starts_with(FAREWELL) => {
+            wire.closed(SOON).await.map(Frame::Closed)
+        }
+        other => Ok(other),
+    }
+}
+
+/// That a WebSocket is refused, or closed with nothing said to a probe.
+pub async fn turned_away(engine: &Engine, query: &str) -> Result<()> {
+    match engine.dial(query, Presenting::Nothing).await? {
+        Dialled::Refused(status) => ensure!((400..500).contains(&status), "{query:?}: {status}"),
+        Dialled::Open(mut wire) => {
+            wire.send("2probe").await;
+            match frame(&mut wire).await? {
+                Frame::Closed(_) => {}
+                other => bail!("{query:?}: {other:?}"),
+            }
+        }
+    }
     Ok(())
 }
 

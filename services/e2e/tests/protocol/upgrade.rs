@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     Ground,
-    session::{ECHO, ack, acked, connected, packet, usable},
+    session::{ECHO, ack, acked, connected, frame, packet, turned_away, usable},
 };
 
 /// A connected session, and what its requests are made with.
@@ -40,21 +40,6 @@ async fn upgraded(ground: &Ground) -> Result<(Polling, Link)> {
     let mut link = Link::WebSocket(wire);
     usable(&mut link).await?;
     Ok((polling, link))
-}
-
-/// That a WebSocket comes to nothing.
-async fn turned_away(ground: &Ground, query: &str) -> Result<()> {
-    match ground.engine.dial(query, Presenting::Nothing).await? {
-        Dialled::Refused(status) => ensure!(status == 400, "{query}: {status}"),
-        Dialled::Open(mut wire) => {
-            wire.send("2probe").await;
-            match wire.frame().await? {
-                Frame::Closed(_) => {}
-                other => bail!("{query}: {other:?}"),
-            }
-        }
-    }
-    Ok(())
 }
 
 #[tokio::test]
@@ -141,7 +126,7 @@ async fn a_session_has_one_websocket() -> Result<()> {
     let mut born = connected(&ground, Kind::WebSocket).await?;
     for sid in [polling.open.sid.clone(), born.open()?.sid.clone()] {
         for _ in 0..2 {
-            turned_away(&ground, &format!("EIO=4&transport=websocket&sid={sid}")).await?;
+            turned_away(&ground.engine, &format!("EIO=4&transport=websocket&sid={sid}")).await?;
         }
     }
     usable(&mut moved).await?;
@@ -177,7 +162,7 @@ async fn a_bad_upgrade_leaves_the_session_to_polling() -> Result<()> {
             for packet in packets {
                 wire.send(*packet).await;
             }
-            let first = wire.frame().await?;
+            let first = frame(&mut wire).await?;
             let probing = packets[0] == "2probe";
             if probing && matches!(first, Frame::Closed(_)) {
                 return Ok(None);
@@ -243,7 +228,7 @@ async fn an_upgrade_without_a_probe_is_one_or_none() -> Result<()> {
     let mut wire = ground.engine.upgrade(&polling.open.sid).await?;
     wire.send("5").await;
     wire.send(format!("421{ECHO}")).await;
-    match wire.frame().await? {
+    match frame(&mut wire).await? {
         // The reference server does not ask for a probe.
         Frame::Text(packet) => {
             ensure!(packet.starts_with("431["), "{packet}");
@@ -266,7 +251,7 @@ async fn of_two_upgrades_at_once_one_wins() -> Result<()> {
             let dialled = ground.engine.dial(&query, Presenting::Nothing).await?;
             let Dialled::Open(mut wire) = dialled else { return Ok(None) };
             wire.send("2probe").await;
-            match wire.frame().await? {
+            match frame(&mut wire).await? {
                 Frame::Text(packet) if packet == "3probe" => {
                     wire.send("5").await;
                     wire.send(format!("427{ECHO}")).await;
