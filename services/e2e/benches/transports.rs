@@ -41,7 +41,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// Messages of one sender that wait for their replies.
 const PIPELINED: usize = 32;
 /// How long all deliveries may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Transport {
@@ -62,7 +62,6 @@ impl Transport {
 
 struct World {
     cluster: Cluster,
-    apis: Vec<Api>,
     guests: Vec<Guest>,
     /// Each with one who is in it.
     chats: Vec<(ChatId, usize)>,
@@ -110,7 +109,7 @@ impl World {
         let chats = introduce(&apis, &guests, rounds, participants).await?;
         eprintln!("{} users in {} chats", guests.len(), chats.len());
         let messages = setting("MESSAGES", 4_000)?;
-        Ok(Self { cluster, apis, guests, chats, participants, messages })
+        Ok(Self { cluster, guests, chats, participants, messages })
     }
 
     /// KiB for each idle connection, and deliveries for each CPU-second of the gateways.
