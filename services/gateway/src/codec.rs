@@ -31,8 +31,8 @@ pub enum Incoming<'a> {
     Refused(Option<u64>, WireError, u32),
     /// Is answered with this.
     Answered(Utf8Bytes),
-    /// Needs nothing.
-    Nothing,
+    /// Needs nothing; so many binary frames belong to it.
+    Nothing(u32),
     /// The client leaves.
     Leaves,
 }
@@ -51,7 +51,7 @@ impl Codec {
             Self::Native => ClientFrame::parse(text).map(Incoming::Request).map_err(|_| Malformed),
             Self::SocketIo => {
                 let packet = text.strip_prefix('4').ok_or(Malformed)?;
-                Packet::parse(packet).map(incoming).map_err(|_| Malformed)
+                incoming(Packet::parse(packet).map_err(|_| Malformed)?)
             }
         }
     }
@@ -165,28 +165,30 @@ fn ack<T: Serialize>(request: u64, data: &T) -> Utf8Bytes {
     ["43", &request.to_string(), "[", frame(data).as_str(), "]"].concat().into()
 }
 
-fn incoming(packet: Packet<'_>) -> Incoming<'_> {
-    match packet {
+fn incoming(packet: Packet<'_>) -> Result<Incoming<'_>, Malformed> {
+    Ok(match packet {
         Packet::Connect { namespace, .. } if !namespace.is_empty() => {
             Incoming::Answered(no_namespace(namespace))
         }
         Packet::Disconnect { namespace: "" } => Incoming::Leaves,
-        Packet::Ack | Packet::Connect { .. } | Packet::Disconnect { .. } => Incoming::Nothing,
-        Packet::Event(EventPacket { namespace, id, event, data, more, attachments }) => {
+        Packet::Ack { attachments } => Incoming::Nothing(attachments),
+        Packet::Connect { .. } | Packet::Disconnect { .. } => Incoming::Nothing(0),
+        // Of a namespace that it has not connected to.
+        Packet::Event(EventPacket { namespace, .. }) if !namespace.is_empty() => {
+            return Err(Malformed);
+        }
+        Packet::Event(EventPacket { id, event, data, more, attachments, .. }) => {
             let refused =
                 |code, message| Incoming::Refused(id, WireError::new(code, message), attachments);
             if attachments > 0 {
-                return refused(ErrorCode::UnsupportedMedia, "binary data is not accepted");
+                refused(ErrorCode::UnsupportedMedia, "binary data is not accepted")
+            } else if more {
+                refused(ErrorCode::BadRequest, "an event has one payload")
+            } else {
+                Incoming::Request(ClientFrame { event, id, data })
             }
-            if !namespace.is_empty() {
-                return refused(ErrorCode::BadRequest, "there is no such namespace");
-            }
-            if more {
-                return refused(ErrorCode::BadRequest, "an event has one payload");
-            }
-            Incoming::Request(ClientFrame { event, id, data })
         }
-    }
+    })
 }
 
 /// What a client that wants into another namespace is told.
@@ -306,7 +308,7 @@ mod tests {
         let binary = r#"452-7["send_message",{"_placeholder":true,"num":0}]"#;
         assert_eq!(refused(binary), Some((Some(7), ErrorCode::UnsupportedMedia, 2)));
         assert_eq!(refused(r#"42["a",{},1]"#), Some((None, ErrorCode::BadRequest, 0)));
-        assert_eq!(refused(r#"42/other,1["a",{}]"#), Some((Some(1), ErrorCode::BadRequest, 0)));
+        assert!(Codec::SocketIo.read(r#"42/other,1["a",{}]"#).is_err());
         let read = Codec::SocketIo.read(r#"421["a",{"b":1}]"#);
         let Ok(Incoming::Request(ClientFrame { event, id: Some(1), data: Some(data) })) = read
         else {

@@ -224,37 +224,6 @@ async fn a_second_poll_ends_the_session() -> Result<()> {
     ground.finish()
 }
 
-/// A `POST` of which the server has the head and waits for the body.
-async fn half_a_post(ground: &Ground, polling: &Polling) -> Result<TcpStream> {
-    let node = ground.engine.node();
-    let mut stream = TcpStream::connect(node).await?;
-    let head = format!(
-        "POST /socket.io/?{} HTTP/1.1\r\nHost: {node}\r\nContent-Type: text/plain\r\n\
-         Content-Length: 1\r\nExpect: 100-continue\r\n\r\n",
-        polling.query()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    // It is asked for by who is about to read it.
-    let mut answered = [0; 12];
-    timeout(SOON, stream.read_exact(&mut answered)).await.context("nobody wants the body")??;
-    ensure!(&answered == b"HTTP/1.1 100", "{:?}", String::from_utf8_lossy(&answered));
-    Ok(stream)
-}
-
-#[tokio::test]
-async fn a_second_post_ends_the_session() -> Result<()> {
-    let ground = Ground::new().await?;
-    let polling = ground.engine.polling().await?;
-    let half = half_a_post(&ground, &polling).await?;
-    // On the same node: another hears of the first when it is whole.
-    ground.engine.node();
-    let second = polling.post("3").await?;
-    ensure!(second.status == 400, "{second:?}");
-    drop(half);
-    polling.gone().await?;
-    ground.finish()
-}
-
 #[tokio::test]
 async fn a_poll_that_is_given_up_leaves_nothing_stuck() -> Result<()> {
     let ground = Ground::new().await?;

@@ -193,33 +193,14 @@ async fn nobody_connects_twice() -> Result<()> {
     ground.finish()
 }
 
+/// The server may keep a session that nobody is connected through, and this one does not.
 #[tokio::test]
-async fn who_disconnects_may_connect_again() -> Result<()> {
+async fn who_disconnects_ends_the_session() -> Result<()> {
     let ground = Ground::new().await?;
     for kind in KINDS {
         let mut link = connected(&ground, kind).await?;
         link.send("41").await?;
-        // The session stays, and says nothing but that.
-        match &mut link {
-            Link::Polling(polling) => {
-                let reply = polling.poll().await?;
-                ensure!(reply.packets()? == ["2"], "{reply:?}");
-                polling.post("3").await?.accepted()?;
-            }
-            Link::WebSocket(wire) => {
-                ensure!(wire.frame().await? == Frame::Text("2".to_owned()));
-                wire.send("3").await;
-            }
-        }
-        connect(&mut link, &ground.token).await?;
-        usable(&mut link).await?;
-        // In between there is nobody to ask.
-        link.send("41").await?;
-        link.send(format!("421{ECHO}")).await?;
-        link.send(format!("40{}", json!({"token": ground.token}))).await?;
-        if let Next::Packet(packet) = next(&mut link).await? {
-            ensure!(packet.starts_with("40{"), "{packet}");
-        }
+        ended(&mut link).await?;
     }
     ground.finish()
 }

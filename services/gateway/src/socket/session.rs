@@ -444,7 +444,10 @@ impl Session {
                 (request, Err(error))
             }
             Incoming::Answered(frame) => return self.write(frame).await,
-            Incoming::Nothing => return Ok(()),
+            Incoming::Nothing(attachments) => {
+                self.attachments = attachments;
+                return Ok(());
+            }
             Incoming::Leaves => return Err(None),
         };
         let now = std::time::Instant::now();

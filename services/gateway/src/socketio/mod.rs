@@ -83,7 +83,7 @@ impl IntoResponse for Refused {
 /// The routes of the transport.
 pub fn router(app: App) -> Router {
     let cors = rest::cors(&app.config.rest.cors_origins);
-    let handlers = || get(on_get).post(on_post);
+    let handlers = || get(on_get).post(on_post).fallback(async || METHOD);
     Router::new()
         .route(PATH, handlers())
         .route(PATH.trim_end_matches('/'), handlers())

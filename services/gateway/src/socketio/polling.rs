@@ -42,6 +42,9 @@ pub struct Polling {
     fetched: Notify,
     over: CancellationToken,
     heard: mpsc::Sender<Result<Heard, Over>>,
+    /// Held while a request brings something. True once the session moves: what were brought then
+    /// would be lost.
+    moves: tokio::sync::Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -54,6 +57,8 @@ struct State {
     probed: Option<Instant>,
     /// Nothing more comes: what waits is the last.
     last: bool,
+    /// The session ends, or moves, as its client knows: a poll that waits needs not be told.
+    known: bool,
 }
 
 /// What a poll gets.
@@ -88,6 +93,7 @@ pub fn open() -> (Arc<Polling>, mpsc::Receiver<Result<Heard, Over>>) {
         fetched: Notify::new(),
         over: CancellationToken::new(),
         heard,
+        moves: tokio::sync::Mutex::new(false),
     };
     (Arc::new(polling), hears)
 }
@@ -95,6 +101,9 @@ pub fn open() -> (Arc<Polling>, mpsc::Receiver<Result<Heard, Over>>) {
 impl Polling {
     /// Waits for packets, for so long at most.
     pub async fn poll(&self, longest: Duration) -> Polled {
+        if self.over.is_cancelled() {
+            return Polled::Over;
+        }
         {
             let mut state = self.lock();
             if state.polled {
@@ -107,23 +116,21 @@ impl Polling {
         // A request that goes away takes what it may have been given with it.
         let mut waiting = Waiting { polling: self, answered: false };
         let until = Instant::now() + longest;
-        let polled = loop {
-            if self.over.is_cancelled() {
-                break Polled::Over;
-            }
+        let payload = loop {
             if let Some(payload) = self.payload() {
-                break Polled::Payload(payload);
+                break payload;
             }
             tokio::select! {
                 () = self.filled.notified() => {}
-                () = self.over.cancelled() => {}
-                () = tokio::time::sleep_until(until) => {
-                    break Polled::Payload(socketio::NOOP.to_owned());
+                () = self.over.cancelled() => {
+                    let known = self.lock().known;
+                    break if known { socketio::NOOP } else { socketio::CLOSE }.to_owned();
                 }
+                () = tokio::time::sleep_until(until) => break socketio::NOOP.to_owned(),
             }
         };
         waiting.answered = true;
-        polled
+        Polled::Payload(payload)
     }
 
     fn payload(&self) -> Option<String> {
@@ -149,7 +156,9 @@ impl Polling {
 
     /// Takes in what a request has brought.
     pub async fn post(&self, payload: &str) -> Posted {
-        if self.over.is_cancelled() {
+        // One at a time, as Engine.IO has it.
+        let Ok(moves) = self.moves.try_lock() else { return self.malformed() };
+        if *moves || self.over.is_cancelled() {
             return Posted::Over;
         }
         let packets: Vec<&str> = payload.split(SEPARATOR).take(PAYLOAD_PACKETS + 1).collect();
@@ -159,6 +168,9 @@ impl Polling {
         let heard: Vec<_> = packets.into_iter().map(|text| packet(text.into())).collect();
         if heard.iter().any(|heard| matches!(heard, Err(Some(_)))) {
             return self.malformed();
+        }
+        if heard.iter().any(Result::is_err) {
+            self.lock().known = true;
         }
         for heard in heard {
             match timeout(TAKEN_IN, self.heard.send(heard)).await {
@@ -203,6 +215,7 @@ impl Polling {
         }
         let (moving, moved) = oneshot::channel();
         let moved = async {
+            *self.moves.lock().await = true;
             self.heard.send(Ok(Heard::MoveOut(moving))).await.ok()?;
             moved.await.ok()
         };
@@ -293,7 +306,7 @@ impl End {
     /// What has not been fetched, for another transport.
     pub fn waiting(self) -> Vec<String> {
         let mut state = self.polling.lock();
-        state.bytes = 0;
+        (state.bytes, state.known) = (0, true);
         std::mem::take(&mut state.waiting).into_iter().map(|packet| packet.to_string()).collect()
     }
 
@@ -384,7 +397,7 @@ mod tests {
         });
         yield_now().await;
         assert_eq!(polling.poll(LONG).await, Polled::Twice);
-        assert_eq!(waits.await?, Polled::Over);
+        assert_eq!(waits.await?, payload("1"));
         assert!(matches!(end.hear().await, Err(None)));
 
         let (polling, mut end) = pair();

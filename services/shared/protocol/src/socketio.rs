@@ -108,7 +108,10 @@ pub enum Packet<'a> {
     /// An event.
     Event(EventPacket<'a>),
     /// The answer to an event of the server.
-    Ack,
+    Ack {
+        /// Binary attachments that follow.
+        attachments: u32,
+    },
 }
 
 /// An event from a client.
@@ -155,7 +158,7 @@ impl<'a> Packet<'a> {
             b'3' | b'6' => {
                 let (id, rest) = number(rest)?;
                 let _: Vec<IgnoredAny> = serde_json::from_str(rest).map_err(|_| Malformed)?;
-                id.map(|_| Self::Ack).ok_or(Malformed)
+                id.map(|_| Self::Ack { attachments }).ok_or(Malformed)
             }
             _ => Err(Malformed),
         }
@@ -308,8 +311,9 @@ mod tests {
             Ok(Packet::Disconnect { namespace: "/admin" })
         ));
         assert!(matches!(Packet::parse("1"), Ok(Packet::Disconnect { namespace: "" })));
-        assert!(matches!(Packet::parse("312[]"), Ok(Packet::Ack)));
-        assert!(matches!(Packet::parse(r#"61-12[{"_placeholder":true}]"#), Ok(Packet::Ack)));
+        assert!(matches!(Packet::parse("312[]"), Ok(Packet::Ack { attachments: 0 })));
+        let ack = Packet::parse(r#"61-12[{"_placeholder":true}]"#);
+        assert!(matches!(ack, Ok(Packet::Ack { attachments: 1 })));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
-    error::{ErrorCode, WireError, close},
+    error::{ErrorCode, WireError},
     server::Ready,
     socketio::{Auth, Packet},
 };
@@ -80,12 +80,13 @@ async fn connect(wire: &mut Wire, shown: Option<&str>) -> Result<Auth, Over> {
         match packet {
             Some(Packet::Connect { namespace: "", auth: None }) => return Ok(Auth::default()),
             Some(Packet::Connect { namespace: "", auth: Some(auth) }) => {
-                return serde_json::from_str(auth.get()).map_err(|_| Some(close::MALFORMED));
+                // One that has another form shows no token.
+                return Ok(serde_json::from_str(auth.get()).unwrap_or_default());
             }
             Some(Packet::Connect { namespace, .. }) => {
                 wire.send(codec::no_namespace(namespace)).await?;
             }
-            Some(Packet::Disconnect { .. } | Packet::Event(_) | Packet::Ack) | None => {
+            Some(Packet::Disconnect { .. } | Packet::Event(_) | Packet::Ack { .. }) | None => {
                 return Err(None);
             }
         }
