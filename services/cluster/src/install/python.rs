@@ -42,8 +42,11 @@ pub(super) fn install_socketio(tools: &Path, progress: Progress) -> Result<()> {
     let place = packages(tools, &python).context("python3 does not tell its version")?;
     let scratch = scratch(tools)?;
     let install = ["-m", "pip", "--quiet", "install", "--only-binary", ":all:", "--target"];
-    let package = format!("python-socketio[asyncio_client]=={SOCKETIO}");
+    // Spelled as in the package: older pips leave out an extra that is spelled otherwise.
+    let package = format!("python-socketio[asyncio-client]=={SOCKETIO}");
     run(Command::new(&python).args(install).arg(scratch.path()).arg(package))?;
+    let import = ["-c", "import aiohttp, socketio"];
+    run(Command::new(&python).args(import).env("PYTHONPATH", scratch.path()))?;
     // Renamed into place, so that nobody ever sees half of it.
     fs::rename(scratch.keep(), place).context("cannot move python-socketio into place")
 }
