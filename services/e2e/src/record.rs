@@ -95,8 +95,15 @@ impl Record {
     /// # Errors
     /// When it is none that `wire.md` knows, or the record is full.
     pub(crate) fn push(&mut self, text: &str) -> Result<()> {
+        self.add(Content::read(text).with_context(|| format!("not a frame: {text}"))?)
+    }
+
+    /// Adds what a frame said.
+    ///
+    /// # Errors
+    /// When the record is full.
+    pub(crate) fn add(&mut self, content: Content) -> Result<()> {
         ensure!(self.frames.len() < FRAMES, "more than {FRAMES} frames came");
-        let content = Content::read(text).with_context(|| format!("not a frame: {text}"))?;
         self.frames.push(Frame { after: self.began.elapsed(), taken: false, content });
         Ok(())
     }
