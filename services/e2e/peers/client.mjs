@@ -49,10 +49,10 @@ const actions = {
   },
 
   // What the client is going to recover with, made up.
-  forge({ name, pid, offset }) {
+  forge({ name, what }) {
     const socket = sockets.get(name);
-    if (pid !== null) socket._pid = pid;
-    if (offset !== null) socket._lastOffset = offset;
+    if ("pid" in what) socket._pid = what.pid ?? undefined;
+    if ("offset" in what) socket._lastOffset = what.offset ?? undefined;
   },
 
   auth({ name, auth }) {

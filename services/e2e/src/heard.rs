@@ -217,6 +217,11 @@ impl Heard {
         self.take(limit, &format!("the reply {id}"), |content| content.reply(id).cloned()).await
     }
 
+    /// Whether the reply to a request has come.
+    pub fn replied(&self, id: u64) -> bool {
+        self.record.borrow().replied(id)
+    }
+
     /// Who it is that hears, as the handshake told.
     fn user(&self) -> Result<UserId> {
         let ready = self.events("ready").into_iter().next().context("the handshake is not over")?;

@@ -319,12 +319,13 @@ impl Peer {
         self.tell("reconnect", json!({})).await
     }
 
-    /// What it recovers with from here on; JavaScript only.
+    /// What it recovers with from here on, of `pid` and `offset`; null where it is to have
+    /// nothing. JavaScript only.
     ///
     /// # Errors
     /// When the process is gone.
-    pub async fn forge(&self, pid: Option<&str>, offset: Option<&str>) -> Result<()> {
-        self.tell("forge", json!({"pid": pid, "offset": offset})).await
+    pub async fn forge(&self, what: Value) -> Result<()> {
+        self.tell("forge", json!({"what": what})).await
     }
 
     /// What it shows in `auth` the next time.

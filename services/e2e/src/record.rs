@@ -133,6 +133,11 @@ impl Record {
         self.since(Mark(0), name)
     }
 
+    /// Whether the reply to request `id` has come, taken or not.
+    pub fn replied(&self, id: u64) -> bool {
+        self.frames.iter().any(|frame| frame.content.reply(id).is_some())
+    }
+
     /// All entries of chats' feeds, events and replies, in order.
     ///
     /// # Errors
