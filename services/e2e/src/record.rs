@@ -1,6 +1,10 @@
 //! Everything that one connection received.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use natter_protocol::{
@@ -173,13 +177,18 @@ impl Record {
     }
 
     /// That every chat's feed came in order, without a hole, and nothing of it twice. The
-    /// replies to what this connection sent stand in the feed like everything else.
+    /// replies to what this connection sent stand in the feed like everything else. What follows a
+    /// later `ready`, of a client that came back by itself, need not know what was before it.
     ///
     /// # Errors
     /// When not, saying where.
     pub fn check_feeds(&self, user: UserId) -> Result<()> {
         let mut chains: HashMap<ChatId, Seq> = HashMap::new();
+        let mut known: HashSet<ChatId> = HashSet::new();
         for Frame { after, content, .. } in &self.frames {
+            if content.event("ready").is_some() {
+                known.clear();
+            }
             let (chat, seq, prev) = match step(content, user)? {
                 None => continue,
                 Some((chat, Step::Anew)) => {
@@ -189,8 +198,12 @@ impl Record {
                 Some((chat, Step::Entry { seq, prev })) => (chat, seq, prev),
             };
             ensure!(prev < seq, "chat {chat}: {seq} names {prev} before it ({after:?})");
+            let is_known = !known.insert(chat);
             if let Some(last) = chains.insert(chat, seq) {
                 ensure!(seq > last, "chat {chat}: {seq} after {last} ({after:?})");
+                if prev == 0 && !is_known {
+                    continue;
+                }
                 ensure!(prev == last, "chat {chat}: {seq} names {prev}, not {last} ({after:?})");
             }
         }
@@ -344,6 +357,9 @@ mod tests {
         assert!(whole(&[("message", 7, 4), ("chat_added", 0, 0), ("message", 12, 11)])?);
         assert!(!whole(&[("message", 7, 4), ("message", 9, 8)])?, "a hole");
         assert!(!whole(&[("message", 7, 4), ("message", 7, 4)])?, "twice");
+        assert!(!whole(&[("message", 7, 4), ("message", 9, 0)])?, "not known");
+        assert!(whole(&[("message", 7, 4), ("ready", 0, 0), ("message", 9, 0)])?);
+        assert!(!whole(&[("message", 7, 4), ("ready", 0, 0), ("message", 9, 8)])?, "a hole");
         assert!(!whole(&[("reply", 7, 4), ("message", 7, 4)])?, "its own as well");
         assert!(!whole(&[("message", 7, 4), ("message", 5, 4)])?, "backwards");
         Ok(())

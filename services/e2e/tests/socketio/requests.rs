@@ -111,3 +111,23 @@ async fn own_messages_come_as_events_where_that_is_asked_for() -> Result<()> {
     }
     anas.check_feeds()
 }
+
+#[tokio::test]
+async fn a_burst_reaches_clients_that_take_few_packets_at_once() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    for (language, mode) in CLIENTS {
+        let scenery = Scenery::new(&cluster, language).await?;
+        let anas = scenery.peers.connect("Ana", &scenery.dial(&scenery.ana, mode)).await?;
+        let bens = scenery.ben.connect(1).await?;
+        let words: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        for word in &words {
+            bens.post("send_message", json!({"chatId": scenery.chat, "content": word})).await?;
+        }
+        anas.hears(scenery.chat, "199").await?;
+        assert_eq!(heard_from(&anas, &scenery.ben), words, "{language:?}, {mode:?}");
+        anas.check_feeds()?;
+        // The Python client gives up its session when one answer to a poll has more than 16.
+        assert_eq!(anas.events("disconnect"), [Value::Null; 0], "{language:?}, {mode:?}");
+    }
+    Ok(())
+}
