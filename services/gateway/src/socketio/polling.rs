@@ -1,0 +1,327 @@
+//! The polling transport of one session: packets that wait for a request to fetch them, and those
+//! that requests have brought.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::extract::ws::Utf8Bytes;
+use natter_protocol::socketio::{self, PAYLOAD_PACKETS, SEPARATOR};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Moved, sessions::Listed};
+use crate::socket::{Heard, Over, packet};
+
+/// Packets from the client that wait for its session.
+const HEARD: usize = 64;
+/// Bytes that wait to be fetched; beyond it the session waits, and counts as slow in the end.
+const WAITING: usize = 64 * 1024;
+/// Bytes of one answer, unless a single packet has more.
+const PAYLOAD: usize = 256 * 1024;
+/// How long a session may take over what a request has brought.
+const TAKEN_IN: Duration = Duration::from_secs(10);
+/// How long the last packets wait to be fetched.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a WebSocket may take to take a session over, once it has asked.
+const PROBE: Duration = Duration::from_secs(10);
+/// How long a session may take to come to rest before it moves, and a little.
+const MOVE: Duration = Duration::from_secs(10);
+
+/// What requests see of a session.
+pub struct Polling {
+    state: Mutex<State>,
+    /// Something waits to be fetched, or a poll is to end for another reason.
+    filled: Notify,
+    /// Something has been fetched.
+    fetched: Notify,
+    over: CancellationToken,
+    heard: mpsc::Sender<Result<Heard, Over>>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Utf8Bytes>,
+    bytes: usize,
+    /// A request waits.
+    polled: bool,
+    /// Since when a WebSocket wants to take over.
+    probed: Option<Instant>,
+    /// Nothing more comes: what waits is the last.
+    last: bool,
+}
+
+/// What a poll gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// Packets.
+    Payload(String),
+    /// The session is over.
+    Over,
+    /// Another one waits already, and so the session is over.
+    Twice,
+}
+
+/// What becomes of what a request has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// The session has it.
+    Taken,
+    /// It is no payload, and so the session is over.
+    Malformed,
+    /// The session is over.
+    Over,
+}
+
+/// A session's transport, and what requests see of it.
+#[must_use]
+pub fn open() -> (Arc<Polling>, mpsc::Receiver<Result<Heard, Over>>) {
+    let (heard, hears) = mpsc::channel(HEARD);
+    let polling = Polling {
+        state: Mutex::default(),
+        filled: Notify::new(),
+        fetched: Notify::new(),
+        over: CancellationToken::new(),
+        heard,
+    };
+    (Arc::new(polling), hears)
+}
+
+impl Polling {
+    /// Waits for packets, for so long at most.
+    pub async fn poll(&self, longest: Duration) -> Polled {
+        {
+            let mut state = self.lock();
+            if state.polled {
+                drop(state);
+                self.end();
+                return Polled::Twice;
+            }
+            state.polled = true;
+        }
+        // A request that goes away takes what it may have been given with it.
+        let mut waiting = Waiting { polling: self, answered: false };
+        let until = Instant::now() + longest;
+        let polled = loop {
+            if self.over.is_cancelled() {
+                break Polled::Over;
+            }
+            if let Some(payload) = self.payload() {
+                break Polled::Payload(payload);
+            }
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = self.over.cancelled() => {}
+                () = tokio::time::sleep_until(until) => {
+                    break Polled::Payload(socketio::NOOP.to_owned());
+                }
+            }
+        };
+        waiting.answered = true;
+        polled
+    }
+
+    fn payload(&self) -> Option<String> {
+        let mut state = self.lock();
+        let mut payload = String::new();
+        while let Some(packet) = state.waiting.front()
+            && (payload.is_empty() || payload.len() + packet.len() < PAYLOAD)
+        {
+            if !payload.is_empty() {
+                payload.push(SEPARATOR);
+            }
+            payload.push_str(packet);
+            state.bytes -= packet.len();
+            state.waiting.pop_front();
+        }
+        if payload.is_empty() {
+            return state.is_probed().then(|| socketio::NOOP.to_owned());
+        }
+        drop(state);
+        self.fetched.notify_one();
+        Some(payload)
+    }
+
+    /// Takes in what a request has brought.
+    pub async fn post(&self, payload: &str) -> Posted {
+        if self.over.is_cancelled() {
+            return Posted::Over;
+        }
+        let packets: Vec<&str> = payload.split(SEPARATOR).take(PAYLOAD_PACKETS + 1).collect();
+        if packets.len() > PAYLOAD_PACKETS {
+            return self.malformed();
+        }
+        let heard: Vec<_> = packets.into_iter().map(|text| packet(text.into())).collect();
+        if heard.iter().any(|heard| matches!(heard, Err(Some(_)))) {
+            return self.malformed();
+        }
+        for heard in heard {
+            match timeout(TAKEN_IN, self.heard.send(heard)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Posted::Over,
+                Err(_) => {
+                    self.end();
+                    return Posted::Over;
+                }
+            }
+        }
+        Posted::Taken
+    }
+
+    fn malformed(&self) -> Posted {
+        self.end();
+        Posted::Malformed
+    }
+
+    /// A WebSocket wants to take over: polls end at once, so that the client can stop. Answers
+    /// whether it may.
+    pub fn probe(&self) -> bool {
+        let mut state = self.lock();
+        if state.is_probed() || state.last || self.over.is_cancelled() {
+            return false;
+        }
+        state.probed = Some(Instant::now());
+        drop(state);
+        self.filled.notify_one();
+        true
+    }
+
+    /// It does not, after all.
+    pub fn abandon(&self) {
+        self.lock().probed = None;
+    }
+
+    /// Gives up the session for the WebSocket.
+    pub async fn take(&self) -> Option<Moved> {
+        if !self.lock().is_probed() {
+            return None;
+        }
+        let (moving, moved) = oneshot::channel();
+        let moved = async {
+            self.heard.send(Ok(Heard::MoveOut(moving))).await.ok()?;
+            moved.await.ok()
+        };
+        timeout(MOVE, moved).await.ok().flatten()
+    }
+
+    /// Ends the session: its client is gone, or makes no sense.
+    pub fn end(&self) {
+        self.over.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_probed(&self) -> bool {
+        self.probed.is_some_and(|since| since.elapsed() < PROBE)
+    }
+}
+
+struct Waiting<'a> {
+    polling: &'a Polling,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.polling.lock().polled = false;
+        if !self.answered {
+            self.polling.end();
+        }
+    }
+}
+
+/// The session's end of it.
+pub struct End {
+    polling: Arc<Polling>,
+    hears: mpsc::Receiver<Result<Heard, Over>>,
+    /// In the table of sessions, until this is dropped.
+    _listed: Listed,
+}
+
+impl End {
+    /// Of a session that is in the table.
+    pub fn new(
+        polling: Arc<Polling>,
+        hears: mpsc::Receiver<Result<Heard, Over>>,
+        listed: Listed,
+    ) -> Self {
+        Self { polling, hears, _listed: listed }
+    }
+
+    /// What the client does next.
+    pub async fn hear(&mut self) -> Result<Heard, Over> {
+        tokio::select! {
+            biased;
+            () = self.polling.over.cancelled() => Err(None),
+            heard = self.hears.recv() => heard.unwrap_or(Err(None)),
+        }
+    }
+
+    /// Lets a packet wait to be fetched, once there is room.
+    pub async fn feed(&mut self, packet: Utf8Bytes) -> Result<(), Over> {
+        loop {
+            {
+                let mut state = self.polling.lock();
+                if state.bytes < WAITING {
+                    state.bytes += packet.len();
+                    state.waiting.push_back(packet);
+                    return Ok(());
+                }
+            }
+            self.flush();
+            tokio::select! {
+                () = self.polling.fetched.notified() => {}
+                () = self.polling.over.cancelled() => return Err(None),
+            }
+        }
+    }
+
+    /// Lets a poll that waits have what there is.
+    pub fn flush(&self) {
+        self.polling.filled.notify_one();
+    }
+
+    /// What has not been fetched, for another transport.
+    pub fn waiting(self) -> Vec<String> {
+        let mut state = self.polling.lock();
+        state.bytes = 0;
+        std::mem::take(&mut state.waiting).into_iter().map(|packet| packet.to_string()).collect()
+    }
+
+    /// Says the last things, and waits a moment until they are fetched.
+    pub async fn finish(self, last: Vec<Utf8Bytes>) {
+        {
+            let mut state = self.polling.lock();
+            state.waiting.extend(last);
+            state.waiting.push_back(Utf8Bytes::from_static(socketio::CLOSE));
+            state.bytes = state.waiting.iter().map(|packet| packet.len()).sum();
+            state.last = true;
+        }
+        self.flush();
+        let fetched = async {
+            while !self.polling.lock().waiting.is_empty() {
+                self.polling.fetched.notified().await;
+            }
+        };
+        tokio::select! {
+            () = fetched => {}
+            () = self.polling.over.cancelled() => {}
+            () = sleep(GOODBYE) => {}
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.polling.end();
+    }
+}
