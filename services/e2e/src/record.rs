@@ -1,10 +1,6 @@
 //! Everything that one connection received.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use natter_protocol::{
@@ -177,18 +173,17 @@ impl Record {
     }
 
     /// That every chat's feed came in order, without a hole, and nothing of it twice. The
-    /// replies to what this connection sent stand in the feed like everything else. What follows a
-    /// later `ready`, of a client that came back by itself, need not know what was before it.
+    /// replies to what this connection sent stand in the feed like everything else. A client
+    /// that comes back or moves by itself is then told by a server that need not know what was
+    /// before: there an entry may name none.
     ///
     /// # Errors
     /// When not, saying where.
     pub fn check_feeds(&self, user: UserId) -> Result<()> {
         let mut chains: HashMap<ChatId, Seq> = HashMap::new();
-        let mut known: HashSet<ChatId> = HashSet::new();
+        let mut roams = false;
         for Frame { after, content, .. } in &self.frames {
-            if content.event("ready").is_some() {
-                known.clear();
-            }
+            roams |= content.event("connect").is_some();
             let (chat, seq, prev) = match step(content, user)? {
                 None => continue,
                 Some((chat, Step::Anew)) => {
@@ -198,13 +193,10 @@ impl Record {
                 Some((chat, Step::Entry { seq, prev })) => (chat, seq, prev),
             };
             ensure!(prev < seq, "chat {chat}: {seq} names {prev} before it ({after:?})");
-            let is_known = !known.insert(chat);
             if let Some(last) = chains.insert(chat, seq) {
                 ensure!(seq > last, "chat {chat}: {seq} after {last} ({after:?})");
-                if prev == 0 && !is_known {
-                    continue;
-                }
-                ensure!(prev == last, "chat {chat}: {seq} names {prev}, not {last} ({after:?})");
+                let fits = prev == last || (roams && prev == 0);
+                ensure!(fits, "chat {chat}: {seq} names {prev}, not {last} ({after:?})");
             }
         }
         Ok(())
@@ -358,8 +350,8 @@ mod tests {
         assert!(!whole(&[("message", 7, 4), ("message", 9, 8)])?, "a hole");
         assert!(!whole(&[("message", 7, 4), ("message", 7, 4)])?, "twice");
         assert!(!whole(&[("message", 7, 4), ("message", 9, 0)])?, "not known");
-        assert!(whole(&[("message", 7, 4), ("ready", 0, 0), ("message", 9, 0)])?);
-        assert!(!whole(&[("message", 7, 4), ("ready", 0, 0), ("message", 9, 8)])?, "a hole");
+        assert!(whole(&[("connect", 0, 0), ("message", 7, 4), ("message", 9, 0)])?);
+        assert!(!whole(&[("connect", 0, 0), ("message", 7, 4), ("message", 9, 8)])?, "a hole");
         assert!(!whole(&[("reply", 7, 4), ("message", 7, 4)])?, "its own as well");
         assert!(!whole(&[("message", 7, 4), ("message", 5, 4)])?, "backwards");
         Ok(())
