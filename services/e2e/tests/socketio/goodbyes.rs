@@ -16,6 +16,8 @@ async fn a_device_that_is_revoked_is_told_and_does_not_come_back() -> Result<()>
         let peer = scenery.peers.connect("stolen", &dial).await?;
         if (language, mode) == (Language::JavaScript, Mode::Upgrade) {
             peer.expect("upgrade", |_| true).await?;
+            // The client says so first; once it is answered the server has moved the session too.
+            peer.request("presence_subscribe", json!({"userIds": []})).await?;
         }
         scenery.ana.api(1).delete(&format!("/devices/{}", stolen.id)).await?.expect(204)?;
         peer.expect("device_revoked", |data| data["deviceId"] == json!(stolen.id)).await?;
