@@ -16,6 +16,7 @@
 //! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
 //! | [`crowd`] | many people at once, for the benches |
 //! | [`lossy`] | a way to the broker on which republished events get lost |
+//! | [`usage`] | what a server's process uses |
 //! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
 //! | [`soon`] | waiting for a thing itself instead of a while |
 //!
@@ -38,6 +39,7 @@ pub mod socket;
 pub mod soon;
 pub mod stage;
 pub mod tokens;
+pub mod usage;
 
 pub use api::{Answer, Api};
 pub use balancer::Balancer;

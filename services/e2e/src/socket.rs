@@ -44,7 +44,8 @@ use crate::{
     soon::SOON,
 };
 
-type Stream = WebSocketStream<TcpStream>;
+/// A bare connection.
+pub type Stream = WebSocketStream<TcpStream>;
 
 /// How a connection shows its token.
 #[derive(Clone, Copy, Debug)]

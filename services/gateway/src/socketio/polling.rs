@@ -325,3 +325,110 @@ impl Drop for End {
         self.polling.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::socketio::sessions::tests::listed;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn pair() -> (Arc<Polling>, End) {
+        let (polling, hears) = open();
+        (Arc::clone(&polling), End::new(polling, hears, listed()))
+    }
+
+    fn payload(text: &str) -> Polled {
+        Polled::Payload(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_poll_waits_for_packets_and_gets_all_of_them() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let waits = tokio::spawn({
+            let polling = Arc::clone(&polling);
+            async move { polling.poll(LONG).await }
+        });
+        yield_now().await;
+        for packet in ["42[\"a\"]", "2"] {
+            assert!(end.feed(packet.into()).await.is_ok());
+        }
+        end.flush();
+        assert_eq!(waits.await?, payload("42[\"a\"]\u{1e}2"));
+        assert_eq!(polling.poll(Duration::ZERO).await, payload("6"), "there is nothing");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_a_request_brings_is_heard_in_order_or_ends_the_session() {
+        let (polling, mut end) = pair();
+        assert_eq!(polling.post("42[\"a\"]\u{1e}3").await, Posted::Taken);
+        assert!(matches!(end.hear().await, Ok(Heard::Frame(text)) if text == "42[\"a\"]"));
+        assert!(matches!(end.hear().await, Ok(Heard::Alive)));
+        assert_eq!(polling.post("42[\"b\"]\u{1e}x").await, Posted::Malformed);
+        assert!(matches!(end.hear().await, Err(None)));
+        assert_eq!(polling.post("42[\"c\"]").await, Posted::Over);
+        let many = vec!["3"; PAYLOAD_PACKETS + 1].join("\u{1e}");
+        let (polling, _end) = pair();
+        assert_eq!(polling.post(&many).await, Posted::Malformed);
+    }
+
+    #[tokio::test]
+    async fn a_second_poll_ends_the_session_and_so_does_one_that_goes_away() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let waits = tokio::spawn({
+            let polling = Arc::clone(&polling);
+            async move { polling.poll(LONG).await }
+        });
+        yield_now().await;
+        assert_eq!(polling.poll(LONG).await, Polled::Twice);
+        assert_eq!(waits.await?, Polled::Over);
+        assert!(matches!(end.hear().await, Err(None)));
+
+        let (polling, mut end) = pair();
+        assert!(timeout(Duration::from_millis(1), polling.poll(LONG)).await.is_err());
+        assert!(matches!(end.hear().await, Err(None)));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_packets_nobody_fetches_waits() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let large = Utf8Bytes::from("4".repeat(WAITING));
+        assert!(end.feed(large.clone()).await.is_ok());
+        assert!(timeout(Duration::from_millis(1), end.feed(large.clone())).await.is_err());
+        let feeds = tokio::spawn(async move { (end.feed(large).await.is_ok(), end) });
+        assert!(matches!(polling.poll(LONG).await, Polled::Payload(_)));
+        assert!(feeds.await?.0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn one_websocket_may_take_over_and_gets_what_waits() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        assert!(polling.take().await.is_none(), "it has not asked");
+        assert!(polling.probe() && !polling.probe());
+        assert_eq!(polling.poll(LONG).await, payload("6"), "polls end at once");
+        polling.abandon();
+        assert!(polling.probe());
+        assert!(end.feed("42[\"a\"]".into()).await.is_ok());
+        let takes = tokio::spawn(async move { polling.take().await });
+        let Ok(Heard::MoveOut(moving)) = end.hear().await else { anyhow::bail!("not moved") };
+        assert_eq!(end.waiting(), ["42[\"a\"]"]);
+        let _ = moving.send(Moved::Fresh { token: None });
+        assert!(takes.await?.is_some());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_last_packets_are_fetched_before_it_is_over() -> anyhow::Result<()> {
+        let (polling, end) = pair();
+        let finishes = tokio::spawn(end.finish(vec!["41".into()]));
+        assert_eq!(polling.poll(LONG).await, payload("41\u{1e}1"));
+        finishes.await?;
+        assert_eq!(polling.poll(LONG).await, Polled::Over);
+        Ok(())
+    }
+}

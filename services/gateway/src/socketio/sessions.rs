@@ -45,7 +45,7 @@ pub struct Sessions {
 struct Inner {
     node: Uuid,
     bus: Bus,
-    table: Mutex<HashMap<Sid, Arc<Polling>>>,
+    table: Arc<Table>,
     places: Arc<Semaphore>,
     asked: Arc<Semaphore>,
     /// How long a poll may wait.
@@ -134,14 +134,20 @@ pub enum Answer {
 /// A session's entry in the table, until this is dropped.
 pub struct Listed {
     sid: Sid,
-    sessions: Sessions,
+    table: Arc<Table>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.sessions.lock().remove(&self.sid);
+        lock(&self.table).remove(&self.sid);
     }
+}
+
+type Table = Mutex<HashMap<Sid, Arc<Polling>>>;
+
+fn lock(table: &Table) -> MutexGuard<'_, HashMap<Sid, Arc<Polling>>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sessions {
@@ -151,7 +157,7 @@ impl Sessions {
         let inner = Inner {
             node: Uuid::new_v4(),
             bus,
-            table: Mutex::default(),
+            table: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
             asked: Arc::new(Semaphore::new(ASKED)),
             poll,
@@ -172,8 +178,9 @@ impl Sessions {
     pub fn open(&self, sid: Sid) -> Option<End> {
         let place = Arc::clone(&self.inner.places).try_acquire_owned().ok()?;
         let (polling, hears): (_, mpsc::Receiver<Result<Heard, Over>>) = polling::open();
-        self.lock().insert(sid, Arc::clone(&polling));
-        let listed = Listed { sid, sessions: self.clone(), _place: place };
+        let table = Arc::clone(&self.inner.table);
+        lock(&table).insert(sid, Arc::clone(&polling));
+        let listed = Listed { sid, table, _place: place };
         Some(End::new(polling, hears, listed))
     }
 
@@ -204,7 +211,7 @@ impl Sessions {
     }
 
     async fn answer(&self, ask: Ask) -> Answer {
-        let polling = self.lock().get(&ask.sid()).cloned();
+        let polling = lock(&self.inner.table).get(&ask.sid()).cloned();
         let Some(polling) = polling else { return Answer::Unknown };
         let done = |done| if done { Answer::Done } else { Answer::Unknown };
         match ask {
@@ -269,10 +276,6 @@ impl Sessions {
     fn tell(&self, ask: &Ask) -> Result<(), BusError> {
         self.inner.bus.tell_node(ask.sid().node, ask)
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Polling>>> {
-        self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Ends the session of a poll that has gone away before its answer came.
@@ -291,10 +294,18 @@ impl Drop for Cut<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// In a table of its own.
+    pub fn listed() -> Listed {
+        let places = Arc::new(Semaphore::new(1));
+        let place = places.try_acquire_owned();
+        let sid = Sid { node: Uuid::nil(), secret: [0; 16] };
+        Listed { sid, table: Arc::default(), _place: place.expect("it is free") }
+    }
 
     proptest! {
         #[test]
