@@ -263,12 +263,18 @@ impl Sessions {
                 return;
             }
         };
+        let sid = ask.sid();
         let (sessions, permit) = (self.clone(), Arc::clone(&self.inner.asked).try_acquire_owned());
         tokio::spawn(async move {
             let answer =
                 if permit.is_ok() { sessions.answer(ask).await } else { Answer::Unavailable };
             if let Err(error) = question.answer(&answer).await {
                 tracing::debug!(error = %causes(&error), "another node was not answered");
+                // What a poll was given is lost: its client has to resume.
+                if let Answer::Payload(_) = answer {
+                    sessions.answer(Ask::End(sid)).await;
+                    let _ = question.answer(&Answer::Unknown).await;
+                }
             }
         });
     }

@@ -44,10 +44,15 @@ impl Bus {
         question: &impl Serialize,
         limit: Duration,
     ) -> Result<T, AskError> {
+        // Whatever is on its way then may be lost, and the answer may take its time.
+        let lost = self.inner.acks.lost();
         self.require_connection()?;
         let payload = serde_json::to_vec(question).map_err(BusError::from)?;
         let request = async_nats::Request::new().payload(payload.into()).timeout(Some(limit));
-        let asked = self.inner.client.send_request(subjects::node(node), request).await;
+        let asked = tokio::select! {
+            asked = self.inner.client.send_request(subjects::node(node), request) => asked,
+            () = lost => return Err(BusError::Disconnected.into()),
+        };
         let answer = asked.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => AskError::Gone,
             _ => AskError::Bus(error.into()),
@@ -79,7 +84,7 @@ impl Asked {
     }
 }
 
-/// A question, to be answered at most once.
+/// A question; its first answer counts.
 pub struct Question {
     message: Message,
     client: Client,
@@ -97,9 +102,9 @@ impl Question {
     /// Answers; whoever has not asked for that is told nothing.
     ///
     /// # Errors
-    /// When the answer cannot be handed to the connection.
-    pub async fn answer(self, answer: &impl Serialize) -> Result<(), BusError> {
-        let Some(reply) = self.message.reply else { return Ok(()) };
+    /// When the answer cannot be handed to the connection, or is larger than the broker takes.
+    pub async fn answer(&self, answer: &impl Serialize) -> Result<(), BusError> {
+        let Some(reply) = self.message.reply.clone() else { return Ok(()) };
         let payload = serde_json::to_vec(answer)?;
         self.client.publish(reply, payload.into()).await.map_err(|_| BusError::Closed)
     }
