@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use natter_e2e::{
     Api, Balancer, Mode, Peers, api::client, crowd::introduce, crowd::invite, peers::Dial,
-    peers::Language,
+    peers::Language, stage::nothing_panicked,
 };
 use natter_protocol::ids::ChatId;
 use serde_json::Value;
@@ -68,7 +68,7 @@ async fn two_hundred_clients_recover_at_once_on_the_node_that_is_left() -> Resul
     }
     ensure!(recovered > CLIENTS / 2, "{recovered} came back");
     ensure!(chats.iter().all(|(chat, _)| told[chat] == PARTICIPANTS), "{told:?}");
-    Ok(())
+    nothing_panicked(&cluster)
 }
 
 fn is_the_end(data: &Value) -> bool {
