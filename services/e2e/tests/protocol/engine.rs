@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use natter_e2e::{
     Presenting,
-    engine::{Frame, KINDS, Kind, Link, Next, Open, Polling, SEPARATOR, answer},
+    engine::{Frame, KINDS, Kind, Link, Next, Open, SEPARATOR, answer},
     soon::{SOON, soon},
 };
 use reqwest::{
@@ -13,11 +13,7 @@ use reqwest::{
     header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN},
 };
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 use crate::{
     Ground, PING_INTERVAL,

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use natter_e2e::{
     Presenting,
-    engine::{Frame, KINDS, Kind, Link, Next, SEPARATOR, answer},
+    engine::{KINDS, Kind, Link, Next, SEPARATOR, answer},
     soon::soon,
 };
 use reqwest::Method;

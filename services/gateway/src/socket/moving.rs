@@ -53,7 +53,7 @@ impl Session {
     pub(super) async fn move_out(mut self: Box<Self>, moving: oneshot::Sender<Moved>) {
         let (user, seal) = self.owner();
         let Some(baggage) = self.baggage.take() else { return };
-        let Self { cursor, began, echo, typing, place, wire, .. } = *self;
+        let Self { cursor, began, echo, typing, place, mut wire, .. } = *self;
         // Whatever is delivered from here on is for the next one.
         place.outlet.close(close::DRAINING);
         let moved = Moving {
@@ -64,12 +64,10 @@ impl Session {
             echo,
             watching: baggage.watching,
             typing: typing.into_iter().map(|(chat, feed)| (chat, feed.shard)).collect(),
-            waiting: match wire {
-                Wire::Polling(end) => end.waiting(),
-                Wire::Native(_) | Wire::SocketIo(_) => Vec::new(),
-            },
+            waiting: wire.waiting(),
         };
         let _ = moving.send(Moved::Session(Box::new(moved)));
+        drop(wire);
         // The device stays online until it is so at the next one.
         sleep(GOODBYE).await;
         drop(place);
@@ -96,7 +94,14 @@ impl Session {
         let replay = match began {
             Ok(Ok(Begin::Resumed(replay))) => replay,
             Ok(Err(error)) => {
-                wire.goodbye(code_of(&error, close::DEVICE_REVOKED)).await;
+                let code = code_of(&error, close::DEVICE_REVOKED);
+                if code == close::DEVICE_REVOKED {
+                    // It was while the session moved, and nobody else tells its client.
+                    let device_id = admitted.caller.device_id;
+                    let revoked = ServerEvent::DeviceRevoked { device_id };
+                    let _ = wire.send(wire.codec().event(&revoked)).await;
+                }
+                wire.goodbye(code).await;
                 return None;
             }
             // What it stands at cannot be gone on from: the client is told so when it comes back.

@@ -96,6 +96,14 @@ impl Wire {
         self.flush().await
     }
 
+    /// Takes what no poll has fetched, for another transport.
+    pub fn waiting(&mut self) -> Vec<String> {
+        match self {
+            Self::Native(_) | Self::SocketIo(_) => Vec::new(),
+            Self::Polling(end) => end.waiting(),
+        }
+    }
+
     /// Asks whether the client is there.
     pub async fn ping(&mut self) -> Result<(), Over> {
         match self {

@@ -48,6 +48,8 @@ pub enum Moved {
     Fresh {
         /// A token.
         token: Option<String>,
+        /// Packets that no poll has fetched.
+        waiting: Vec<String>,
     },
     /// Its client is in.
     Session(Box<Moving>),
@@ -252,9 +254,16 @@ fn take_over(
         let _place = place;
         let within = app.config.socket.handshake();
         let moved = timeout(within, taken(&app, &mut socket, sid)).await.ok().flatten();
-        let wire = Wire::SocketIo(socket);
+        let mut wire = Wire::SocketIo(socket);
         match moved {
-            Some(Moved::Fresh { token }) => begin(app, wire, token).await,
+            Some(Moved::Fresh { token, waiting }) => {
+                for packet in waiting {
+                    if wire.send(packet.into()).await.is_err() {
+                        return;
+                    }
+                }
+                begin(app, wire, token).await;
+            }
             Some(Moved::Session(moving)) => {
                 let moved = Session::move_in(app, wire, *moving).boxed();
                 if let Some(session) = moved.await {

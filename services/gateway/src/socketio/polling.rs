@@ -24,6 +24,8 @@ const HEARD: usize = 64;
 const WAITING: usize = 64 * 1024;
 /// Bytes of one answer, unless a single packet has more.
 const PAYLOAD: usize = 256 * 1024;
+/// Packets of one answer: python-engineio takes no more.
+const PAYLOAD_ANSWER: usize = 16;
 /// How long a session may take over what a request has brought.
 const TAKEN_IN: Duration = Duration::from_secs(10);
 /// How long the last packets wait to be fetched.
@@ -135,14 +137,16 @@ impl Polling {
 
     fn payload(&self) -> Option<String> {
         let mut state = self.lock();
-        let mut payload = String::new();
+        let (mut payload, mut packets) = (String::new(), 0);
         while let Some(packet) = state.waiting.front()
+            && packets < PAYLOAD_ANSWER
             && (payload.is_empty() || payload.len() + packet.len() < PAYLOAD)
         {
             if !payload.is_empty() {
                 payload.push(SEPARATOR);
             }
             payload.push_str(packet);
+            packets += 1;
             state.bytes -= packet.len();
             state.waiting.pop_front();
         }
@@ -304,18 +308,19 @@ impl End {
     }
 
     /// What has not been fetched, for another transport.
-    pub fn waiting(self) -> Vec<String> {
+    pub fn waiting(&mut self) -> Vec<String> {
         let mut state = self.polling.lock();
         (state.bytes, state.known) = (0, true);
         std::mem::take(&mut state.waiting).into_iter().map(|packet| packet.to_string()).collect()
     }
 
-    /// Says the last things, and waits a moment until they are fetched.
+    /// Says the last things, and waits a moment until they are fetched. The end itself is not said:
+    /// stock clients would do nothing about what comes in the same answer, and python-socketio would
+    /// not come back. The next poll is told that there is no such session.
     pub async fn finish(self, last: Vec<Utf8Bytes>) {
         {
             let mut state = self.polling.lock();
             state.waiting.extend(last);
-            state.waiting.push_back(Utf8Bytes::from_static(socketio::CLOSE));
             state.bytes = state.waiting.iter().map(|packet| packet.len()).sum();
             state.last = true;
         }
@@ -430,7 +435,7 @@ mod tests {
         let takes = tokio::spawn(async move { polling.take().await });
         let Ok(Heard::MoveOut(moving)) = end.hear().await else { anyhow::bail!("not moved") };
         assert_eq!(end.waiting(), ["42[\"a\"]"]);
-        let _ = moving.send(Moved::Fresh { token: None });
+        let _ = moving.send(Moved::Fresh { token: None, waiting: Vec::new() });
         assert!(takes.await?.is_some());
         Ok(())
     }
@@ -439,7 +444,7 @@ mod tests {
     async fn the_last_packets_are_fetched_before_it_is_over() -> anyhow::Result<()> {
         let (polling, end) = pair();
         let finishes = tokio::spawn(end.finish(vec!["41".into()]));
-        assert_eq!(polling.poll(LONG).await, payload("41\u{1e}1"));
+        assert_eq!(polling.poll(LONG).await, payload("41"));
         finishes.await?;
         assert_eq!(polling.poll(LONG).await, Polled::Over);
         Ok(())

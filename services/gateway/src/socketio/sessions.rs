@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -33,6 +34,8 @@ const ASKED: usize = 16 * 1024;
 const WAY: Duration = Duration::from_secs(5);
 /// The longest of what is no poll: a session that comes to rest before it moves.
 const LONGEST: Duration = Duration::from_secs(12);
+/// Between two looks whether a node is there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before the broker is listened to again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,8 @@ struct Inner {
     table: Arc<Table>,
     places: Arc<Semaphore>,
     asked: Arc<Semaphore>,
+    /// Nodes of which a poll's answer is awaited.
+    watched: Mutex<HashMap<Uuid, Weak<CancellationToken>>>,
     /// How long a poll may wait.
     poll: Duration,
 }
@@ -99,6 +104,8 @@ pub enum Ask {
     Abandon(Sid),
     /// To end it.
     End(Sid),
+    /// Whether its node is there.
+    Look(Sid),
 }
 
 impl Ask {
@@ -109,7 +116,8 @@ impl Ask {
             | Self::Probe(sid)
             | Self::Take(sid)
             | Self::Abandon(sid)
-            | Self::End(sid) => *sid,
+            | Self::End(sid)
+            | Self::Look(sid) => *sid,
         }
     }
 }
@@ -160,6 +168,7 @@ impl Sessions {
             table: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
             asked: Arc::new(Semaphore::new(ASKED)),
+            watched: Mutex::default(),
             poll,
         };
         Self { inner: Arc::new(inner) }
@@ -194,7 +203,16 @@ impl Sessions {
         let polls = matches!(ask, Ask::Poll(_));
         let limit = if polls { self.inner.poll } else { LONGEST } + WAY;
         let mut cut = Cut { sessions: self, sid: polls.then_some(ask.sid()) };
-        let answer = self.inner.bus.ask(node, &ask, limit).await;
+        let asked = self.inner.bus.ask(node, &ask, limit);
+        let answer = if polls {
+            let gone = self.watch(ask.sid());
+            tokio::select! {
+                answer = asked => answer,
+                () = gone.cancelled() => Err(AskError::Gone),
+            }
+        } else {
+            asked.await
+        };
         let answer = match answer {
             Ok(answer) => answer,
             Err(AskError::Gone) => Answer::Unknown,
@@ -210,7 +228,24 @@ impl Sessions {
         answer
     }
 
+    /// Tells when the session's node is gone: nobody answers a poll then that it has heard.
+    fn watch(&self, sid: Sid) -> Arc<CancellationToken> {
+        let mut watched = self.inner.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = watched.get(&sid.node).and_then(Weak::upgrade);
+        if let Some(gone) = gone.filter(|gone| !gone.is_cancelled()) {
+            return gone;
+        }
+        watched.retain(|_, gone| gone.strong_count() > 0);
+        let gone = Arc::new(CancellationToken::new());
+        watched.insert(sid.node, Arc::downgrade(&gone));
+        tokio::spawn(look(self.clone(), sid, Arc::downgrade(&gone)));
+        gone
+    }
+
     async fn answer(&self, ask: Ask) -> Answer {
+        if matches!(ask, Ask::Look(_)) {
+            return Answer::Done;
+        }
         let polling = lock(&self.inner.table).get(&ask.sid()).cloned();
         let Some(polling) = polling else { return Answer::Unknown };
         let done = |done| if done { Answer::Done } else { Answer::Unknown };
@@ -235,6 +270,7 @@ impl Sessions {
                 polling.end();
                 Answer::Done
             }
+            Ask::Look(_) => Answer::Done,
         }
     }
 
@@ -281,6 +317,21 @@ impl Sessions {
 
     fn tell(&self, ask: &Ask) -> Result<(), BusError> {
         self.inner.bus.tell_node(ask.sid().node, ask)
+    }
+}
+
+/// Looks every second whether the session's node is there, as long as anybody awaits something of it.
+async fn look(sessions: Sessions, sid: Sid, awaited: Weak<CancellationToken>) {
+    loop {
+        sleep(LOOK).await;
+        if awaited.strong_count() == 0 {
+            return;
+        }
+        let looked = sessions.inner.bus.ask::<Answer>(sid.node, &Ask::Look(sid), WAY).await;
+        if let (Err(AskError::Gone), Some(gone)) = (looked, awaited.upgrade()) {
+            gone.cancel();
+            return;
+        }
     }
 }
 

@@ -72,7 +72,8 @@ async fn connect(wire: &mut Wire, shown: Option<&str>) -> Result<Auth, Over> {
             // Nothing may be said before it.
             Heard::Binary => return Err(None),
             Heard::MoveOut(moving) => {
-                let _ = moving.send(Moved::Fresh { token: shown.map(str::to_owned) });
+                let (token, waiting) = (shown.map(str::to_owned), wire.waiting());
+                let _ = moving.send(Moved::Fresh { token, waiting });
                 return Err(None);
             }
         };
