@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::person::Person;
 
-/// How long an answer may take.
 /// How long a connection is kept that nothing is asked over.
 const UNUSED: Duration = Duration::from_secs(2);
+/// How long an answer may take.
 const ANSWERED: Duration = Duration::from_secs(20);
 
 /// A gateway's REST interface, with a token or without.
