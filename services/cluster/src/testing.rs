@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     Node,
-    install::{self, Server},
+    install::{self, Tool},
     nats,
     postgres::{Durability, Postgres},
     progress::Progress,
@@ -112,19 +112,19 @@ impl Own<Postgres> {
 }
 
 async fn start_postgres() -> Result<Own<Postgres>> {
-    own(Server::Postgres, |dir| Postgres::start(dir, Durability::Throwaway, Progress::Quiet)).await
+    own(Tool::Postgres, |dir| Postgres::start(dir, Durability::Throwaway, Progress::Quiet)).await
 }
 
 async fn start_redis() -> Result<Own<Node>> {
-    own(Server::Redis, redis::start).await
+    own(Tool::Redis, redis::start).await
 }
 
 async fn start_nats() -> Result<Own<Node>> {
-    own(Server::Nats, |dir| nats::start(dir, "2m")).await
+    own(Tool::Nats, |dir| nats::start(dir, "2m")).await
 }
 
 async fn own<T: Send + 'static>(
-    server: Server,
+    server: Tool,
     start: impl FnOnce(&Path) -> Result<T> + Send + 'static,
 ) -> Result<Own<T>> {
     task::spawn_blocking(move || {

@@ -8,7 +8,7 @@
 //! The gateways start anew once all is set up, so that nothing left over from that is reused.
 
 use std::{
-    env, fs,
+    env,
     net::Ipv4Addr,
     process::ExitCode,
     sync::{
@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use natter_cluster::{Cluster, Node, progress::Progress};
+use natter_cluster::{Cluster, progress::Progress};
 use natter_e2e::{
     Api,
     api::client,
@@ -28,6 +28,7 @@ use natter_e2e::{
     socket::{Presenting, Unopened, open, request},
     soon::within,
     tokens,
+    usage::resident,
 };
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
@@ -155,12 +156,4 @@ async fn connect(cluster: &Cluster, guest: &Guest, n: usize, seen: &Arc<Seen>) -
 /// Resident memory of both gateways, in KiB.
 fn memory(cluster: &Cluster) -> Result<[u64; 2]> {
     Ok([resident(cluster.gateway(0))?, resident(cluster.gateway(1))?])
-}
-
-fn resident(node: &Node) -> Result<u64> {
-    let pid = node.pid().with_context(|| format!("{} is away", node.name()))?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kibibytes = line.split_whitespace().nth(1).context("no number")?;
-    Ok(kibibytes.parse()?)
 }

@@ -11,7 +11,7 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
+    env,
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -30,6 +30,7 @@ use natter_e2e::{
     person::Person,
     socket::{Presenting, open, request},
     tokens,
+    usage::cpu,
 };
 use rand::RngExt;
 use serde_json::Value;
@@ -97,7 +98,7 @@ async fn main() -> Result<()> {
         }
         anyhow::Ok((said, slowest))
     };
-    let (began, before) = (Instant::now(), cpu(cluster.gateway(1).pid())?);
+    let (began, before) = (Instant::now(), cpu(cluster.gateway(1))?);
     let tries = AtomicUsize::new(0);
     let storm = async {
         let all = guests.iter().zip(&cursors).enumerate().map(async |(n, (guest, cursor))| {
@@ -116,7 +117,7 @@ async fn main() -> Result<()> {
         done
     };
     let (mut took, (said, slowest)) = tokio::try_join!(storm, talk)?;
-    let used = cpu(cluster.gateway(1).pid())? - before;
+    let used = cpu(cluster.gateway(1))? - before;
     took.sort();
     println!("{connections} came back with {} tries", tries.load(Ordering::Relaxed));
     for (part, name) in [(50, "half"), (99, "99 %"), (100, "all")] {
@@ -166,13 +167,4 @@ async fn come(
         }
     };
     timeout(PATIENCE, coming).await.ok()?
-}
-
-/// CPU-seconds that a process has used.
-fn cpu(pid: Option<u32>) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.context("it is away")?))?;
-    let fields: Vec<&str> =
-        stat.rsplit(')').next().context("no fields")?.split_whitespace().collect();
-    let ticks = |n: usize| -> Result<f64> { Ok(fields.get(n).context("no ticks")?.parse()?) };
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }

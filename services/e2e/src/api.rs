@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::person::Person;
 
+/// How long a connection is kept that nothing is asked over.
+const UNUSED: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWERED: Duration = Duration::from_secs(20);
 
@@ -48,7 +50,9 @@ pub fn client() -> Result<Client> {
     PROVIDER.call_once(|| {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     });
-    let client = Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWERED);
+    // A gateway hangs up on who asks for nothing; what is asked at that moment would fail.
+    let client = Client::builder().no_proxy().tls_certs_only([]).pool_idle_timeout(UNUSED);
+    let client = client.timeout(ANSWERED);
     Ok(client.build()?)
 }
 

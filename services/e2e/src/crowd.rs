@@ -47,8 +47,8 @@ pub async fn invite(apis: &[Api], count: usize) -> Result<Vec<Guest>> {
         let token =
             tokens::outside(&tokens::altered(&claims, "name", json!(format!("Guest {n}"))))?;
         let api = apis[n % apis.len()].with_token(&token);
-        // A cluster that has just come up may be busy, and says so.
-        let user: User = soon("a guest gets in", async || {
+        // So many first times at once may be more than a machine with other things to do can take.
+        let user: User = soon("a guest is let in", async || {
             let answer = api.get("/users/me").await?;
             if answer.status() == 503 { Ok(None) } else { answer.read(200).map(Some) }
         })

@@ -7,12 +7,17 @@
 //! | [`stage`] | the cluster that the stories of a file share, each alone or among others |
 //! | [`person`] | somebody with an account, and their devices |
 //! | [`api`] | REST as one device uses it |
-//! | [`socket`] | one WebSocket connection: requests, and what has come |
+//! | [`socket`] | one WebSocket connection: requests |
+//! | [`engine`] | Engine.IO sessions, request by request and frame by frame |
+//! | [`peers`] | official Socket.IO clients, many in one process |
+//! | [`balancer`] | one address for all gateways, without sticky sessions |
+//! | [`heard`] | waiting for what comes on a connection |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
 //! | [`metrics`] | what a node counts of itself |
 //! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
 //! | [`crowd`] | many people at once, for the benches |
 //! | [`lossy`] | a way to the broker on which republished events get lost |
+//! | [`usage`] | what a server's process uses |
 //! | [`tokens`] | tokens that no gateway gave out: an outside issuer's, and forged ones |
 //! | [`soon`] | waiting for a thing itself instead of a while |
 //!
@@ -22,19 +27,28 @@
 //! benches, which are no stories, let faults and measurements last.
 
 pub mod api;
+pub mod balancer;
 pub mod crowd;
+pub mod engine;
+pub mod heard;
 pub mod lossy;
 pub mod metrics;
 pub mod nemesis;
+pub mod peers;
 pub mod person;
 pub mod record;
 pub mod socket;
 pub mod soon;
 pub mod stage;
 pub mod tokens;
+pub mod usage;
 
 pub use api::{Answer, Api};
+pub use balancer::Balancer;
+pub use engine::Engine;
+pub use heard::Heard;
 pub use lossy::Lossy;
+pub use peers::{Mode, Peer, Peers};
 pub use person::{Device, Person};
 pub use socket::{Presenting, Socket};
 pub use soon::soon;

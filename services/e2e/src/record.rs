@@ -95,8 +95,15 @@ impl Record {
     /// # Errors
     /// When it is none that `wire.md` knows, or the record is full.
     pub(crate) fn push(&mut self, text: &str) -> Result<()> {
+        self.add(Content::read(text).with_context(|| format!("not a frame: {text}"))?)
+    }
+
+    /// Adds what a frame said.
+    ///
+    /// # Errors
+    /// When the record is full.
+    pub(crate) fn add(&mut self, content: Content) -> Result<()> {
         ensure!(self.frames.len() < FRAMES, "more than {FRAMES} frames came");
-        let content = Content::read(text).with_context(|| format!("not a frame: {text}"))?;
         self.frames.push(Frame { after: self.began.elapsed(), taken: false, content });
         Ok(())
     }
@@ -124,6 +131,11 @@ impl Record {
     /// The data of all events of this name, taken or not.
     pub fn events(&self, name: &str) -> Vec<Value> {
         self.since(Mark(0), name)
+    }
+
+    /// Whether the reply to request `id` has come, taken or not.
+    pub fn replied(&self, id: u64) -> bool {
+        self.frames.iter().any(|frame| frame.content.reply(id).is_some())
     }
 
     /// All entries of chats' feeds, events and replies, in order.
@@ -161,13 +173,17 @@ impl Record {
     }
 
     /// That every chat's feed came in order, without a hole, and nothing of it twice. The
-    /// replies to what this connection sent stand in the feed like everything else.
+    /// replies to what this connection sent stand in the feed like everything else. A client
+    /// that comes back or moves by itself is then told by a server that need not know what was
+    /// before: there an entry may name none.
     ///
     /// # Errors
     /// When not, saying where.
     pub fn check_feeds(&self, user: UserId) -> Result<()> {
         let mut chains: HashMap<ChatId, Seq> = HashMap::new();
+        let mut roams = false;
         for Frame { after, content, .. } in &self.frames {
+            roams |= content.event("connect").is_some();
             let (chat, seq, prev) = match step(content, user)? {
                 None => continue,
                 Some((chat, Step::Anew)) => {
@@ -179,7 +195,8 @@ impl Record {
             ensure!(prev < seq, "chat {chat}: {seq} names {prev} before it ({after:?})");
             if let Some(last) = chains.insert(chat, seq) {
                 ensure!(seq > last, "chat {chat}: {seq} after {last} ({after:?})");
-                ensure!(prev == last, "chat {chat}: {seq} names {prev}, not {last} ({after:?})");
+                let fits = prev == last || (roams && prev == 0);
+                ensure!(fits, "chat {chat}: {seq} names {prev}, not {last} ({after:?})");
             }
         }
         Ok(())
@@ -332,6 +349,9 @@ mod tests {
         assert!(whole(&[("message", 7, 4), ("chat_added", 0, 0), ("message", 12, 11)])?);
         assert!(!whole(&[("message", 7, 4), ("message", 9, 8)])?, "a hole");
         assert!(!whole(&[("message", 7, 4), ("message", 7, 4)])?, "twice");
+        assert!(!whole(&[("message", 7, 4), ("message", 9, 0)])?, "not known");
+        assert!(whole(&[("connect", 0, 0), ("message", 7, 4), ("message", 9, 0)])?);
+        assert!(!whole(&[("connect", 0, 0), ("message", 7, 4), ("message", 9, 8)])?, "a hole");
         assert!(!whole(&[("reply", 7, 4), ("message", 7, 4)])?, "its own as well");
         assert!(!whole(&[("message", 7, 4), ("message", 5, 4)])?, "backwards");
         Ok(())

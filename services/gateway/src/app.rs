@@ -1,6 +1,6 @@
 //! The parts that handlers use, each by its own type: a handler names only those that it needs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use natter_bus::Bus;
@@ -17,7 +17,11 @@ use crate::{
     replay::Replays,
     rest::CallLimit,
     room::Room,
+    socketio::Sessions,
 };
+
+/// How much longer than until the next ping a poll may wait.
+const POLL: Duration = Duration::from_secs(5);
 
 /// All parts. Cloning shares them.
 #[derive(Clone, FromRef)]
@@ -42,6 +46,8 @@ pub struct App {
     pub admissions: Admissions,
     /// What connections have missed, replayed.
     pub replays: Replays,
+    /// Sessions over polling, of this node and of others.
+    pub sessions: Sessions,
     /// What makes cursors this deployment's own.
     pub seals: Seals,
     /// How often one user may call.
@@ -73,6 +79,11 @@ impl App {
             chats: Chats::new(store.clone(), relay.clone(), room.clone(), config.shards),
             seals: Seals::new(&config.auth),
             calls: CallLimit::new(&config.rest),
+            sessions: Sessions::new(
+                bus.clone(),
+                socket.connections_max as usize,
+                socket.heartbeat() + POLL,
+            ),
             room,
             admissions,
             replays: Replays::new(config.socket.resume_entries),

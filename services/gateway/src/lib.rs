@@ -15,7 +15,9 @@
 //! | [`outlet`] | what waits to be written to a connection, and how it is told to end |
 //! | [`replay`] | what a connection has missed |
 //! | [`online`] | which devices are online here, told to the others |
-//! | [`socket`] | the WebSocket transport: handshake, session |
+//! | [`socket`] | connections: handshake, session; the WebSocket transport |
+//! | [`socketio`] | the transport of Socket.IO's clients |
+//! | [`codec`] | how a transport spells what a connection is sent, and sends |
 //! | [`page`] | the page at `/` |
 //! | [`run`] | a gateway's life: connect, serve, drain |
 //! | [`serve`] | TCP connections, bounded in number and patience |
@@ -29,6 +31,7 @@ pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod chats;
+pub mod codec;
 pub mod config;
 pub mod fault;
 pub mod history;
@@ -46,6 +49,7 @@ pub mod run;
 pub mod send;
 pub mod serve;
 pub mod socket;
+pub mod socketio;
 pub mod text;
 
 pub use run::run;

@@ -11,22 +11,21 @@ use std::{
     },
 };
 
-use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{error::close, feed::Feed, ids::Seq};
 use tokio::sync::Notify;
 
-use crate::hub::frames::{Delivery, Part};
+use crate::hub::frames::{Delivery, Part, Shared};
 
 /// What waits to be written to a connection.
 #[derive(Clone, Debug)]
 pub enum Outgoing {
     /// What is on no feed: a signal, or about the connection itself.
-    Plain(Utf8Bytes),
+    Plain(Shared),
     /// An entry of a feed, as an event.
     Event(Arc<Delivery>),
-    /// The reply to the client's request of this number, at its message's place in the feed; and
-    /// the event too, if it asked for its own.
-    Reply(u64, Arc<Delivery>, bool),
+    /// The client's own message: the reply to its request of this number, at the message's place in
+    /// the feed; and the event too, if it asked for its own.
+    Own(Option<u64>, Arc<Delivery>, bool),
 }
 
 impl Outgoing {
@@ -35,7 +34,7 @@ impl Outgoing {
     pub fn delivery(&self) -> Option<&Arc<Delivery>> {
         match self {
             Self::Plain(_) => None,
-            Self::Event(delivery) | Self::Reply(_, delivery, _) => Some(delivery),
+            Self::Event(delivery) | Self::Own(_, delivery, _) => Some(delivery),
         }
     }
 }
@@ -74,7 +73,7 @@ impl Outlet {
 
     /// Queues a frame. A queue that is full belongs to a consumer too slow to keep: it is closed
     /// with a resumable code, never skipped.
-    pub fn send(&self, frame: Utf8Bytes) {
+    pub fn send(&self, frame: Shared) {
         self.queue(Outgoing::Plain(frame));
     }
 
@@ -211,21 +210,34 @@ impl Outlet {
 
 #[cfg(test)]
 mod tests {
+    use natter_protocol::server::ServerEvent;
+
     use super::*;
+    use crate::codec::Codec;
 
     fn full() -> Arc<Outlet> {
         let outlet = Outlet::new(2);
-        for text in ["a", "b"] {
-            outlet.send(text.into());
+        for after_ms in [1, 2] {
+            outlet.send(some(after_ms));
         }
         outlet
+    }
+
+    fn some(after_ms: u64) -> Shared {
+        Shared::new(&ServerEvent::Reconnect { after_ms })
+    }
+
+    fn is(outgoing: Option<Outgoing>, after_ms: u64) -> bool {
+        let told = ServerEvent::Reconnect { after_ms };
+        matches!(outgoing, Some(Outgoing::Plain(shared))
+            if shared.spelled(Codec::Native) == Codec::Native.event(&told))
     }
 
     #[test]
     fn a_full_queue_closes_its_connection() {
         let outlet = full();
         assert!(outlet.release());
-        outlet.send("c".into());
+        outlet.send(some(3));
         assert_eq!(outlet.code(), Some(close::SLOW_CONSUMER));
         outlet.close(close::DRAINING);
         assert_eq!(outlet.code(), Some(close::SLOW_CONSUMER), "the first one counts");
@@ -235,12 +247,12 @@ mod tests {
     fn one_that_is_held_remembers_that_something_was_dropped() {
         let outlet = full();
         assert!(outlet.take().is_none());
-        outlet.send("c".into());
-        outlet.send("d".into());
+        outlet.send(some(3));
+        outlet.send(some(4));
         assert!(!outlet.closed() && !outlet.release());
-        outlet.send("e".into());
+        outlet.send(some(5));
         assert!(outlet.release());
-        assert!(matches!(outlet.take(), Some(Outgoing::Plain(text)) if text == "e"));
+        assert!(is(outlet.take(), 5));
         assert!(outlet.take().is_none() && outlet.is_empty());
     }
 
@@ -258,7 +270,7 @@ mod tests {
             }
         });
         tokio::task::yield_now().await;
-        outlet.send("a".into());
+        outlet.send(some(1));
         while !outlet.is_empty() {
             tokio::task::yield_now().await;
         }

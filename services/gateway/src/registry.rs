@@ -186,7 +186,8 @@ impl Registry {
             .filter_map(|part| Some((self.chats.get(part.chat as usize)?, part.from)))
     }
 
-    /// Adds a connection, and its user when it is the first one here.
+    /// Adds a connection, and its user when it is the first one here. One that has moved takes the
+    /// place that it had.
     pub fn connect(&mut self, user: UserId, name: &Arc<str>, feed: Feed, connection: Connection) {
         let slot = *self.users_by_id.entry(user).or_insert_with(|| {
             self.users.insert(User {
@@ -200,7 +201,11 @@ impl Registry {
                 reached: Reached::default(),
             }) as u32
         });
-        self.users[slot as usize].connections.push(connection);
+        let connections = &mut self.users[slot as usize].connections;
+        match connections.iter_mut().find(|other| other.id == connection.id) {
+            Some(other) => *other = connection,
+            None => connections.push(connection),
+        }
     }
 
     /// Takes a connection out. With the user's last one the user goes, and what remains is the

@@ -23,7 +23,7 @@ use crate::{
     online::{self, Online},
     page, rest,
     serve::{Limits, serve},
-    socket,
+    socket, socketio,
 };
 
 /// How often to look whether something has come about that nobody tells.
@@ -65,6 +65,7 @@ pub async fn run(
     let keeping = tokio::spawn(admission::keep_all(app.clone(), keeping));
     let online = tokio::spawn(online::run(app.clone(), changes));
     let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
+    let asked = tokio::spawn(app.sessions.clone().answer_all());
     let address = listener.local_addr()?;
     let closing = stop.child_token();
     let limits = Limits {
@@ -86,6 +87,7 @@ pub async fn run(
     online.abort();
     keeping.abort();
     room.abort();
+    asked.abort();
     online::leave(&app).await;
     tracing::info!("drained");
     Ok(())
@@ -113,7 +115,10 @@ async fn connect(config: Config, node: &str) -> Result<(App, Keeping, online::Ch
 }
 
 fn router(app: App) -> Router {
-    rest::router(app.clone()).merge(socket::router::<App>().with_state(app)).merge(page::router())
+    rest::router(app.clone())
+        .merge(socket::router::<App>().with_state(app.clone()))
+        .merge(socketio::router(app))
+        .merge(page::router())
 }
 
 /// Ready means that a message can get through; Postgres and Redis come and go without that.

@@ -1,4 +1,4 @@
-//! Which of the needed servers this machine has, and whether they really run.
+//! Which of the needed programs this machine has, and whether they really run.
 
 use std::{
     env, fs,
@@ -6,10 +6,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::tools_path;
+use super::{tools_path, wheel};
 
 /// The oldest nats-server (major, minor) that has what the bus uses.
 pub const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
+
+/// The oldest Node.js (major, minor) that has what Socket.IO's client uses.
+pub const NODE_MINIMUM: (u32, u32) = (18, 0);
 
 /// Where Debian keeps the server programs of its PostgreSQL versions.
 const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
@@ -25,6 +28,15 @@ pub struct PostgresPrograms {
     pub psql: PathBuf,
     /// The major version.
     pub major: u32,
+}
+
+/// The programs of one Node.js.
+#[derive(Clone, Debug)]
+pub struct NodePrograms {
+    /// Runs scripts.
+    pub node: PathBuf,
+    /// Installs packages.
+    pub npm: PathBuf,
 }
 
 /// The newest PostgreSQL, or that of a major version where existing data asks for it.
@@ -75,6 +87,20 @@ pub fn nats_server() -> Option<PathBuf> {
     })
 }
 
+/// A Node.js that is new enough, and has npm: Debian has packages of the one without the other.
+pub fn node_js() -> Option<NodePrograms> {
+    let on_path = in_path("node").flat_map(|node| {
+        let with = move |npm| NodePrograms { node: node.clone(), npm };
+        in_path("npm").take(1).map(with)
+    });
+    on_path.chain([wheel::node_programs(&tools_path())]).find(|found| {
+        found.npm.is_file()
+            && said_by(&found.node, "--version")
+                .and_then(|said| version_in(&said))
+                .is_some_and(|version| version >= NODE_MINIMUM)
+    })
+}
+
 /// All programs of this name on the PATH, and where servers are when the PATH leaves that out.
 fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -112,6 +138,7 @@ mod tests {
         assert_eq!(version_in("nats-server: v2.12.1\n"), Some((2, 12)));
         assert_eq!(version_in("postgres (PostgreSQL) 15.18 (Debian)"), Some((15, 18)));
         assert_eq!(version_in("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
+        assert_eq!(version_in("v20.20.2\n"), Some((20, 20)));
         assert_eq!(version_in("none"), None);
     }
 }

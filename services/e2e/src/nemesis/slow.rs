@@ -150,7 +150,7 @@ impl Slow {
                 if began.elapsed() > PATIENCE {
                     bail!("a message to a slow client was not taken in {PATIENCE:?}");
                 }
-                let open = match socket.take().filter(Socket::is_open) {
+                let open = match socket.take().filter(|socket| socket.is_open()) {
                     Some(open) => Ok(open),
                     None => self.speaker.connect((n + tries) % gateways).await,
                 };

@@ -1,5 +1,7 @@
 //! Connections that come and go: what a user's first one here needs is followed before it begins.
 
+use std::sync::Arc;
+
 use natter_bus::follow::Start;
 use natter_protocol::{
     cursor::Cursor,
@@ -11,6 +13,7 @@ use natter_store::Followed;
 use tokio::sync::oneshot;
 
 use super::{Attach, FanOut, Standing, send_elsewhere};
+use crate::outlet::Outlet;
 
 /// A user's connections that wait until everything is followed.
 pub(super) struct Admission {
@@ -134,11 +137,16 @@ impl FanOut {
         }
     }
 
-    pub(super) fn detach(&mut self, user: UserId, connection: ConnectionId) {
+    pub(super) fn detach(&mut self, user: UserId, connection: ConnectionId, outlet: &Arc<Outlet>) {
         let going = {
             let registry = self.read();
-            registry.connection(user, connection).map(|going| going.device)
+            let going = registry.connection(user, connection);
+            // One that has moved is there still, with another outlet.
+            going.filter(|going| Arc::ptr_eq(&going.outlet, outlet)).map(|going| going.device)
         };
+        if going.is_none() {
+            return;
+        }
         let shard = self.read().user(user).map(|user| user.feed.shard);
         let orphans = self.write().disconnect(user, connection);
         if let (Some(device), Some(shard)) = (going, shard)

@@ -1,23 +1,23 @@
 //! From an entry of a feed to the bytes that connections are sent: serialised once, shared by
 //! all of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::ws::Utf8Bytes;
 use natter_bus::follow::Arrival;
 use natter_protocol::{
     cursor::Bases,
-    feed::{Entry, Event, Feed, MessageSent, SystemEvent},
+    feed::{self, Entry, Event, Feed, MessageSent, SystemEvent},
     ids::{ChatId, ConnectionId, Seq, UserId},
     server::{
-        ContentType, Message, Reply, Sent, ServerEvent, System, SystemDetail, UserCard,
-        system_entry_id,
+        ContentType, Message, Sent, ServerEvent, System, SystemDetail, UserCard, system_entry_id,
     },
     timestamp,
 };
 use serde::Serialize;
 
 use crate::{
+    codec::{Codec, Spelled},
     outlet::Outgoing,
     registry::{Connection, User},
 };
@@ -34,11 +34,21 @@ pub struct Delivery {
     pub bases: Arc<Bases>,
     /// What the connection must have of a chat's feed besides.
     pub part: Part,
-    frame: Box<str>,
+    event: Spelled,
     /// For a message: who sent it.
     sender: Option<UserId>,
     /// The connection that sent it, which has the reply, at this place, instead of the event.
-    origin: Option<(ConnectionId, Option<OpenReply>)>,
+    origin: Option<Box<Origin>>,
+}
+
+/// The connection that sent a message.
+#[derive(Debug)]
+struct Origin {
+    connection: ConnectionId,
+    /// The number of its request, when it wants a reply.
+    request: Option<u64>,
+    /// What it is replied.
+    data: Box<str>,
 }
 
 /// What of a chat's feed comes with an entry of a user's own feed: the two are independent, and
@@ -55,8 +65,36 @@ pub enum Part {
     Ends(Feed, Seq),
 }
 
-/// A request's number, and the reply to it.
-type OpenReply = (u64, Box<str>);
+/// What is on no feed: serialised once, spelled once for each transport, and shared by all whom it
+/// goes to.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Spellings>);
+
+#[derive(Debug)]
+struct Spellings {
+    event: Spelled,
+    frame: OnceLock<Utf8Bytes>,
+    packet: OnceLock<Utf8Bytes>,
+}
+
+impl Shared {
+    /// An event.
+    #[must_use]
+    pub fn new(event: &ServerEvent<'_>) -> Self {
+        let event = Spelled::new(event);
+        Self(Arc::new(Spellings { event, frame: OnceLock::new(), packet: OnceLock::new() }))
+    }
+
+    /// As the transport spells it.
+    #[must_use]
+    pub fn spelled(&self, codec: Codec) -> Utf8Bytes {
+        let Spellings { event, frame, packet } = &*self.0;
+        match codec {
+            Codec::Native => frame.get_or_init(|| event.frame(None).into()).clone(),
+            Codec::SocketIo => packet.get_or_init(|| event.packet(None).into()).clone(),
+        }
+    }
+}
 
 /// Serialises a frame. The types are ours and their maps have string keys, so it cannot fail;
 /// were it to, an empty object is sent rather than the node lost.
@@ -92,34 +130,33 @@ impl Delivery {
     pub fn new(feed: Feed, entry: &Entry, arrival: &Arrival, bases: &Arc<Bases>) -> Option<Self> {
         let chat = feed.chat_id()?;
         let (seq, bases) = (arrival.seq, Arc::clone(bases));
-        let (frame, sender, origin) = match &entry.event {
+        let (event, sender, origin) = match &entry.event {
             Event::Message(sent) => {
                 let message = message(chat, sent, arrival);
                 let origin = entry.origin.as_ref().map(|origin| {
-                    let reply = origin.request.map(|request| {
-                        (request, open(&Reply { reply: request, data: &reply(&message) }, &bases))
-                    });
-                    (origin.connection, reply)
+                    let data = frame(&reply(&message)).as_str().into();
+                    let feed::Origin { connection, request } = *origin;
+                    Box::new(Origin { connection, request, data })
                 });
-                (open(&ServerEvent::Message(&message), &bases), Some(sent.sender.id), origin)
+                (Spelled::new(&ServerEvent::Message(&message)), Some(sent.sender.id), origin)
             }
             Event::System(event) => {
                 let event = system(chat, event, arrival);
-                (open(&ServerEvent::System(&event), &bases), None, None)
+                (Spelled::new(&ServerEvent::System(&event)), None, None)
             }
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
             | Event::ProfileChanged(_) => return None,
         };
-        Some(Self { feed, seq, bases, part: Part::None, frame, sender, origin })
+        Some(Self { feed, seq, bases, part: Part::None, event, sender, origin })
     }
 
     /// Of a message as history shows it.
     #[must_use]
     pub fn of_message(feed: Feed, message: &Message, bases: &Arc<Bases>) -> Self {
-        let (frame, sender) = match &message.system {
-            None => (open(&ServerEvent::Message(message), bases), Some(message.sender_id)),
+        let (event, sender) = match &message.system {
+            None => (Spelled::new(&ServerEvent::Message(message)), Some(message.sender_id)),
             Some(detail) => {
                 let event = System {
                     msg: message.content.clone(),
@@ -131,18 +168,18 @@ impl Delivery {
                     user_id: detail.user_id,
                     created_at: message.created_at,
                 };
-                (open(&ServerEvent::System(&event), bases), None)
+                (Spelled::new(&ServerEvent::System(&event)), None)
             }
         };
         let bases = Arc::clone(bases);
-        Self { feed, seq: message.seq, bases, part: Part::None, frame, sender, origin: None }
+        Self { feed, seq: message.seq, bases, part: Part::None, event, sender, origin: None }
     }
 
     /// Of an entry of a user's own feed, as `event` tells it.
     #[must_use]
     pub fn own(feed: Feed, seq: Seq, event: &ServerEvent<'_>, bases: &Arc<Bases>) -> Self {
-        let (frame, bases) = (open(event, bases), Arc::clone(bases));
-        Self { feed, seq, bases, part: Part::None, frame, sender: None, origin: None }
+        let (event, bases) = (Spelled::new(event), Arc::clone(bases));
+        Self { feed, seq, bases, part: Part::None, event, sender: None, origin: None }
     }
 
     /// The same, with a part of a chat's feed.
@@ -163,12 +200,10 @@ impl Delivery {
         if self.sender != Some(user) {
             return Some(Outgoing::Event(Arc::clone(self)));
         }
-        let origin = self.origin.as_ref().filter(|(id, _)| *id == connection);
-        if let Some((_, Some((request, _)))) = origin {
-            return Some(Outgoing::Reply(*request, Arc::clone(self), echo));
+        if let Some(origin) = self.origin.as_ref().filter(|own| own.connection == connection) {
+            return Some(Outgoing::Own(origin.request, Arc::clone(self), echo));
         }
-        let shown = echo || own_devices && origin.is_none();
-        shown.then(|| Outgoing::Event(Arc::clone(self)))
+        (echo || own_devices).then(|| Outgoing::Event(Arc::clone(self)))
     }
 
     /// Queues it for all of the user's connections.
@@ -185,27 +220,26 @@ impl Delivery {
 
     /// The whole event, for a connection whose cursor ends so.
     #[must_use]
-    pub fn event(&self, suffix: &str) -> Utf8Bytes {
-        closed(&self.frame, suffix)
+    pub fn event(&self, codec: Codec, suffix: &str) -> Utf8Bytes {
+        let cursor = [self.bases.text(), ".", suffix];
+        match codec {
+            Codec::Native => self.event.frame(Some(&cursor)).into(),
+            Codec::SocketIo => self.event.packet(Some(&cursor)).into(),
+        }
     }
 
     /// The whole reply, likewise.
     #[must_use]
-    pub fn reply(&self, suffix: &str) -> Option<Utf8Bytes> {
-        let (_, reply) = self.origin.as_ref()?;
-        reply.as_ref().map(|(_, reply)| closed(reply, suffix))
+    pub fn reply(&self, codec: Codec, suffix: &str) -> Option<Utf8Bytes> {
+        let origin = self.origin.as_ref()?;
+        Some(codec.reply_at(origin.request?, &origin.data, &[self.bases.text(), ".", suffix]))
     }
-}
 
-/// A frame up to the part of its cursor that is each connection's own.
-fn open<T: Serialize>(value: &T, bases: &Bases) -> Box<str> {
-    let whole = frame(value);
-    let body = whole.strip_suffix('}').unwrap_or_default();
-    [body, ",\"cursor\":\"", bases.text(), "."].concat().into()
-}
-
-fn closed(open: &str, suffix: &str) -> Utf8Bytes {
-    [open, suffix, "\"}"].concat().into()
+    /// What moves on the place from which the client would resume, where no event does.
+    #[must_use]
+    pub fn place(&self, codec: Codec, suffix: &str) -> Option<Utf8Bytes> {
+        codec.place(&[self.bases.text(), ".", suffix])
+    }
 }
 
 /// A message as clients see it.

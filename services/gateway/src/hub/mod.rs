@@ -38,7 +38,7 @@ use tokio::{
 
 use self::{
     arrivals::Admission,
-    frames::{Delivery, Part, frame},
+    frames::{Delivery, Part, Shared},
     touch::Touch,
     typing::Typing,
     watchers::Watchers,
@@ -110,8 +110,8 @@ pub struct Ask {
 pub enum Command {
     /// Let a connection in.
     Attach(Box<Attach>),
-    /// A connection is gone.
-    Detach(UserId, ConnectionId),
+    /// A connection is gone, the one with this outlet: another may have its id since.
+    Detach(UserId, ConnectionId, Arc<Outlet>),
     /// A feed has an entry at this place, as its ack told.
     Acked(Feed, Seq),
     /// The connection wants to hear of these users' presence, and of no others.
@@ -247,7 +247,7 @@ impl FanOut {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::Detach(user, connection) => self.detach(user, connection),
+            Command::Detach(user, connection, outlet) => self.detach(user, connection, &outlet),
             Command::Acked(feed, seq) => self.follower.expect(feed, seq),
             Command::Watch(user, connection, users) => {
                 let change = self.watchers.subscribe((user, connection), &users);
@@ -353,7 +353,7 @@ impl FanOut {
             for (id, outlet) in connections {
                 outlet.close(close::SLOW_CONSUMER);
                 // At once: whoever comes back must not find what this node believed before.
-                self.detach(user, id);
+                self.detach(user, id, &outlet);
             }
         }
     }
@@ -417,7 +417,7 @@ impl FanOut {
             }
             Event::DeviceRevoked(revoked) => {
                 let device_id = revoked.device_id;
-                let frame = frame(&ServerEvent::DeviceRevoked { device_id });
+                let frame = Shared::new(&ServerEvent::DeviceRevoked { device_id });
                 let registry = self.read();
                 let connections = registry.user(user).map(|u| &u.connections[..]);
                 for connection in connections.unwrap_or_default() {
@@ -485,7 +485,7 @@ impl FanOut {
 
     fn show_typing(&self, chat: ChatId, user: UserId, device: Option<DeviceId>, typing: bool) {
         let event = ServerEvent::UserTyping(UserTyping { chat_id: chat, user_id: user, typing });
-        let frame = frame(&event);
+        let frame = Shared::new(&event);
         for other in self.read().members(chat) {
             let own = other.id == user;
             if own && !self.settings.own_devices_see_typing {
@@ -505,7 +505,7 @@ impl FanOut {
         if watchers.is_empty() {
             return;
         }
-        let frame = frame(&ServerEvent::Presence(presence));
+        let frame = Shared::new(&ServerEvent::Presence(presence));
         let registry = self.read();
         for (user, connection) in watchers {
             if let Some(connection) = registry.connection(user, connection)
@@ -530,6 +530,6 @@ impl FanOut {
 fn send_elsewhere(outlet: &Outlet, spread: Duration) {
     let spread = spread.as_millis().try_into().unwrap_or(u64::MAX);
     let after_ms = rand::random_range(0..=spread);
-    outlet.send(frame(&ServerEvent::Reconnect { after_ms }));
+    outlet.send(Shared::new(&ServerEvent::Reconnect { after_ms }));
     outlet.drain();
 }

@@ -43,7 +43,7 @@ pub(super) fn around(router: Router, cors: CorsLayer) -> Router {
 
 /// Which origins browsers may call from: none unless configured. Tokens travel in a header that
 /// no browser sends by itself, so no credentials are allowed.
-pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
+pub fn cors(origins: &[HeaderValue]) -> CorsLayer {
     if origins.is_empty() {
         return CorsLayer::new();
     }

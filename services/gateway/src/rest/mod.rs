@@ -25,6 +25,7 @@ use axum::{Router, routing::get};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use extract::CallLimit;
+pub use layers::cors;
 
 use crate::app::App;
 

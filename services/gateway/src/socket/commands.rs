@@ -9,7 +9,7 @@ use natter_protocol::{
     feed::{Feed, Origin, Signal},
     ids::{ChatId, ConnectionId, UserId},
     limits,
-    server::{Authenticated, Empty, Presence, PresenceList, Reply, Sent, ServerEvent, UserCard},
+    server::{Authenticated, Empty, Presence, PresenceList, Sent, ServerEvent, UserCard},
 };
 use natter_runtime::causes;
 use serde::Serialize;
@@ -19,8 +19,9 @@ use crate::{
     app::App,
     auth::Caller,
     chats::not_member,
+    codec::Codec,
     fault, history,
-    hub::{Command as HubCommand, frames::frame},
+    hub::Command as HubCommand,
     send::{self, InFlight, Preparation, Sender},
     text,
 };
@@ -37,6 +38,8 @@ pub struct Who {
     pub caller: Caller,
     /// The connection.
     pub connection: ConnectionId,
+    /// How it is answered.
+    pub codec: Codec,
 }
 
 /// What a request came to.
@@ -57,8 +60,8 @@ pub enum Outcome {
     Sent(Sent),
     /// The connection types in this chat, on this feed; or, without it, has stopped.
     Typing(ChatId, Option<Feed>),
-    /// The token was renewed.
-    Renewed(Authenticated),
+    /// The token was renewed, by this one.
+    Renewed(Authenticated, String),
 }
 
 /// Does what a client asks for, or gives it up: a Postgres that hangs says nothing, and until a
@@ -79,18 +82,18 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
         Command::SendMessage(message) => send_message(&app, &who, request, message).await,
         Command::TypingStart(target) => typing(&app, &who.caller, target, true).await,
         Command::TypingStop(target) => typing(&app, &who.caller, target, false).await,
-        Command::History(history) => page(&app, &who.caller, request, history).await,
-        Command::JoinChat(join) => join_chat(&app, &who.caller, request, join).await,
+        Command::History(history) => page(&app, &who, request, history).await,
+        Command::JoinChat(join) => join_chat(&app, &who, request, join).await,
         Command::LeaveChat(target) => {
             let left = app.chats.leave(&who.caller, target.chat_id).await;
-            left.map(|()| answer(request, &Empty {}))
+            left.map(|()| answer(&who, request, &Empty {}))
         }
         Command::CreateChat(create) => {
             let checked = text::valid(&create);
             match checked {
                 Ok(()) => {
                     let created = app.chats.create(&who.caller, create).await;
-                    created.map(|(chat, _)| answer(request, &chat))
+                    created.map(|(chat, _)| answer(&who, request, &chat))
                 }
                 Err(error) => Err(error),
             }
@@ -98,15 +101,15 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
         Command::PresenceSubscribe(subscribe) => {
             presence_subscribe(&app, &who, request, subscribe).await
         }
-        Command::Authenticate(authenticate) => renew(&app, &who.caller, &authenticate.token).await,
+        Command::Authenticate(authenticate) => renew(&app, &who.caller, authenticate.token).await,
         // The session's own, since its queue waits for it.
         Command::Resume(_) => Err(WireError::new(ErrorCode::Internal, "not resumed")),
     };
     Done { request, result }
 }
 
-fn answer<T: Serialize>(request: Option<u64>, data: &T) -> Outcome {
-    Outcome::Frames(request.map(|reply| frame(&Reply { reply, data })).into_iter().collect())
+fn answer<T: Serialize>(who: &Who, request: Option<u64>, data: &T) -> Outcome {
+    Outcome::Frames(request.map(|request| who.codec.reply(request, data)).into_iter().collect())
 }
 
 async fn send_message(
@@ -164,26 +167,26 @@ async fn typing(
 
 async fn page(
     app: &App,
-    caller: &Caller,
+    who: &Who,
     request: Option<u64>,
     history: History,
 ) -> Result<Outcome, WireError> {
     let limit = history.limit.unwrap_or(limits::PAGE_DEFAULT);
     let History { chat_id, before, after, .. } = history;
-    let page = history::page(app, caller, chat_id, before, after, limit).await?;
-    Ok(answer(request, &page))
+    let page = history::page(app, &who.caller, chat_id, before, after, limit).await?;
+    Ok(answer(who, request, &page))
 }
 
 async fn join_chat(
     app: &App,
-    caller: &Caller,
+    who: &Who,
     request: Option<u64>,
     join: JoinChat,
 ) -> Result<Outcome, WireError> {
     let limit = join.history.and_then(|history| history.limit).unwrap_or(limits::PAGE_DEFAULT);
-    let joined = history::join(app, caller, join.chat_id, limit).await?;
-    let mut frames = vec![frame(&ServerEvent::ChatHistory(&joined.messages))];
-    frames.extend(request.map(|reply| frame(&Reply { reply, data: &joined })));
+    let joined = history::join(app, &who.caller, join.chat_id, limit).await?;
+    let mut frames = vec![who.codec.event(&ServerEvent::ChatHistory(&joined.messages))];
+    frames.extend(request.map(|request| who.codec.reply(request, &joined)));
     Ok(Outcome::Frames(frames))
 }
 
@@ -197,33 +200,42 @@ async fn presence_subscribe(
         let message = format!("userIds: more than {}", limits::PRESENCE_USERS);
         return Err(WireError::new(ErrorCode::TooLarge, message));
     }
+    let items = watch(app, who, &subscribe.user_ids).await?;
+    Ok(answer(who, request, &PresenceList { items }))
+}
+
+/// From here on the connection hears of the presence of these users, and of no others; answers how
+/// it is now.
+///
+/// # Errors
+/// When Postgres cannot tell with whom the user shares a chat.
+pub async fn watch(app: &App, who: &Who, users: &[UserId]) -> Result<Vec<Presence>, WireError> {
     let user = who.caller.user_id;
-    let shared = if subscribe.user_ids.is_empty() {
+    let shared = if users.is_empty() {
         Vec::new()
     } else {
-        app.store.shares_chat(user, &subscribe.user_ids).await.map_err(fault::store)?
+        app.store.shares_chat(user, users).await.map_err(fault::store)?
     };
     let feeds = shared.iter().map(|(user, shard)| (*user, Feed::user(*shard, *user))).collect();
     // Listened to first, looked up after: a change in between comes as an event.
     app.hub.tell(HubCommand::Watch(user, who.connection, feeds)).await;
     let users: Vec<UserId> = shared.into_iter().map(|(user, _)| user).collect();
-    let items = match app.presence.presence(&users).await {
+    Ok(match app.presence.presence(&users).await {
         Ok(items) => items,
         Err(error) => {
             tracing::debug!(error = %causes(&error), "presence is blank");
             let blank = |user_id| Presence { user_id, online: false, last_seen_at: None };
             users.into_iter().map(blank).collect()
         }
-    };
-    Ok(answer(request, &PresenceList { items }))
+    })
 }
 
 /// A fresh token for the same user and device, before the old one expires.
-async fn renew(app: &App, caller: &Caller, token: &str) -> Result<Outcome, WireError> {
-    let renewed = app.admissions.authenticate(app, token).await?.caller;
+async fn renew(app: &App, caller: &Caller, token: String) -> Result<Outcome, WireError> {
+    let renewed = app.admissions.authenticate(app, &token).await?.caller;
     if (renewed.user_id, renewed.device_id) != (caller.user_id, caller.device_id) {
         let message = "the token is for another user or device";
         return Err(WireError::new(ErrorCode::Forbidden, message));
     }
-    Ok(Outcome::Renewed(Authenticated { expires_at: renewed.expires_at }))
+    Ok(Outcome::Renewed(Authenticated { expires_at: renewed.expires_at }, token))
 }

@@ -2,10 +2,13 @@
 //!
 //! A token that is refused ends the socket after the upgrade, with a close code, since browsers
 //! do not show the status of a refused upgrade.
+//!
+//! - `connect`: the beginning as Socket.IO's clients have it
+
+mod connect;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use natter_protocol::{
     client::{Authenticate, ClientFrame, Command},
     cursor::{Cursor, CursorError},
@@ -13,70 +16,108 @@ use natter_protocol::{
     feed::Feed,
     ids::{ConnectionId, UserId},
     limits,
-    server::{Authenticated, ErrorReply, Limits, Ready, Reply, ResumeRefusal, ServerEvent},
+    server::{Authenticated, Limits, Ready, ResumeRefusal, ServerEvent},
 };
 use natter_store::Followed;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{ConnectOptions, code_of, goodbye, session::Session};
+use super::{
+    moving::Baggage,
+    session::Session,
+    wire::{Heard, Over, Wire},
+};
 use crate::{
     admission::Admitted,
     app::App,
     auth::Caller,
+    codec::Codec,
     fault,
-    hub::{Attach, Command as HubCommand, Hub, Standing, frames::frame},
+    hub::{Attach, Command as HubCommand, Hub, Standing},
     outlet::Outlet,
     registry::Connection,
     replay::{self, NoReplay, Replay, Viewer},
 };
 
 /// How long following everything may take, with the broker away for instance.
-const ADMISSION: Duration = Duration::from_secs(15);
+pub const ADMISSION: Duration = Duration::from_secs(15);
 
-/// The whole handshake. `None`: the socket has been closed.
-pub async fn admit(
-    app: App,
-    mut socket: WebSocket,
-    token: Option<String>,
-    mut options: ConnectOptions,
-) -> Option<Box<Session>> {
-    let admitted = match authenticate(&app, &mut socket, token, &mut options.cursor).await {
+/// What a client comes with.
+#[derive(Debug, Default)]
+pub struct Client {
+    /// The token, unless its first frame brings it.
+    pub token: Option<String>,
+    /// Its own messages come as events too.
+    pub echo: bool,
+    /// Where it stood before: what it has missed is replayed.
+    pub cursor: Option<String>,
+    /// Of Socket.IO: what it was told at the beginning of the connection that it had before.
+    pub pid: Option<String>,
+}
+
+/// The whole handshake. `None`: the transport has been closed.
+pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<Session>> {
+    let authenticated = match wire.codec() {
+        Codec::Native => authenticate(&app, &mut wire, &mut client).await,
+        Codec::SocketIo => connect::authenticate(&app, &mut wire, &mut client).await,
+    };
+    let admitted = match authenticated {
         Ok(admitted) => admitted,
         Err(code) => {
             if let Some(code) = code {
-                goodbye(socket, code).await;
+                wire.goodbye(code).await;
             }
             return None;
         }
     };
-    let mut place = Place::new(&app, &admitted.caller);
-    let begun = async {
-        let (standing, snapshot) = place.take(&app, &admitted, options.echo).await?;
-        let viewer = place.viewer(&admitted.caller, options.echo);
-        resume(&app, viewer, options.cursor.as_deref(), standing, snapshot.as_ref()).await
-    };
-    let begin = match timeout(ADMISSION, begun).await {
+    let mut place = Place::new(&app, &admitted.caller, ConnectionId::generate());
+    let begin = match timeout(ADMISSION, begin(&app, &mut place, &admitted, &client)).await {
         Ok(Ok(begin)) => begin,
         Ok(Err(error)) => {
             let code = match error.code {
                 ErrorCode::Unauthenticated => close::DEVICE_REVOKED,
                 _ => close::TRY_AGAIN,
             };
-            let _ = socket.send(Message::Text(frame(&ServerEvent::Exception(&error)))).await;
-            goodbye(socket, code).await;
+            let _ = wire.send(wire.codec().event(&ServerEvent::Exception(&error))).await;
+            wire.goodbye(code).await;
             return None;
         }
         Err(_) => {
-            goodbye(socket, close::TRY_AGAIN).await;
+            wire.goodbye(close::TRY_AGAIN).await;
             return None;
         }
     };
     let caller = admitted.caller;
-    let ready = ready(&app, &caller, place.connection, &begin);
-    match timeout(app.config.socket.handshake(), socket.send(Message::Text(ready))).await {
-        Ok(Ok(())) => Some(Session::new(app, caller, socket, place, begin, options.echo)),
-        Ok(Err(_)) | Err(_) => None,
+    let ready = async {
+        let ready = ready(&app, &caller, place.connection, &begin);
+        if wire.codec() == Codec::SocketIo {
+            wire.feed(connect::accepted(&ready, client.pid.as_deref())).await?;
+        }
+        wire.send(wire.codec().event_at(&ServerEvent::Ready(&ready), &ready.cursor)).await
+    };
+    if !matches!(timeout(app.config.socket.handshake(), ready).await, Ok(Ok(()))) {
+        return None;
     }
+    let token = client.token.unwrap_or_default();
+    let baggage =
+        matches!(wire, Wire::Polling(_)).then(|| Box::new(Baggage { token, watching: Vec::new() }));
+    let mut session = Session::new(app, caller, wire, place, begin, client.echo);
+    session.baggage = baggage;
+    Some(session)
+}
+
+/// Takes the connection's place, and finds what it has missed.
+///
+/// # Errors
+/// When it cannot be told, or the device is not what it was.
+pub async fn begin(
+    app: &App,
+    place: &mut Place,
+    admitted: &Admitted,
+    client: &Client,
+) -> Result<Begin, WireError> {
+    let (standing, snapshot) = place.take(app, admitted, client.echo).await?;
+    let viewer = place.viewer(&admitted.caller, client.echo);
+    resume(app, viewer, client.cursor.as_deref(), standing, snapshot.as_ref()).await
 }
 
 /// How a connection begins.
@@ -85,6 +126,9 @@ pub enum Begin {
     Afresh(Cursor, Option<ResumeRefusal>),
     /// With what it has missed.
     Resumed(Box<Replay>),
+    /// With what has come since it left another transport; and where it began there, unless it has
+    /// resumed.
+    Moved(Box<Replay>, Option<Box<Cursor>>),
 }
 
 async fn resume(
@@ -118,13 +162,13 @@ pub fn parse_cursor(app: &App, text: &str, viewer: Viewer) -> Result<Cursor, Res
     })
 }
 
-fn ready(app: &App, caller: &Caller, connection: ConnectionId, begin: &Begin) -> Utf8Bytes {
+fn ready(app: &App, caller: &Caller, connection: ConnectionId, begin: &Begin) -> Ready {
     let settings = &app.config.socket;
     let (at, resumed, resume_reason) = match begin {
         Begin::Afresh(at, reason) => (at, false, *reason),
-        Begin::Resumed(replay) => (&replay.from, true, None),
+        Begin::Resumed(replay) | Begin::Moved(replay, _) => (&replay.from, true, None),
     };
-    frame(&ServerEvent::Ready(&Ready {
+    Ready {
         user_id: caller.user_id,
         device_id: caller.device_id,
         connection_id: connection,
@@ -138,43 +182,44 @@ fn ready(app: &App, caller: &Caller, connection: ConnectionId, begin: &Begin) ->
             page: limits::PAGE,
             events_per_second: settings.events_per_second,
         },
-    }))
+    }
 }
 
-/// Who it is, by the token that came with the upgrade or in the first frame. An error is the close
-/// code, or none when the socket is gone.
-async fn authenticate(
-    app: &App,
-    socket: &mut WebSocket,
-    token: Option<String>,
-    cursor: &mut Option<String>,
-) -> Result<Admitted, Option<u16>> {
+/// Who shows this token, when it is the client's turn.
+///
+/// # Errors
+/// `unauthenticated`, or `unavailable`.
+pub async fn admitted(app: &App, token: &str) -> Result<Admitted, WireError> {
+    let authenticated = async {
+        let _turn = app.admissions.turn().await;
+        app.admissions.authenticate(app, token).await
+    };
+    // A turn that does not come in time is the node's trouble, not the client's.
+    let authenticated = timeout(ADMISSION, authenticated).await;
+    authenticated.unwrap_or_else(|_| Err(fault::unavailable("the node")))
+}
+
+/// Who it is, by the token that came with the upgrade or in the first frame.
+async fn authenticate(app: &App, wire: &mut Wire, client: &mut Client) -> Result<Admitted, Over> {
     let within = app.config.socket.handshake();
-    let (token, request) = match token {
+    let (token, request) = match client.token.take() {
         Some(token) => (token, None),
-        None => match timeout(within, first_frame(socket)).await {
+        None => match timeout(within, first_frame(wire)).await {
             Ok(first) => {
                 let (authenticate, request) = first?;
                 if authenticate.cursor.is_some() {
-                    *cursor = authenticate.cursor;
+                    client.cursor = authenticate.cursor;
                 }
                 (authenticate.token, request)
             }
             Err(_) => return Err(Some(close::TIMEOUT)),
         },
     };
-    let authenticated = async {
-        let _turn = app.admissions.turn().await;
-        app.admissions.authenticate(app, &token).await
-    };
-    // A turn that does not come in time is the node's trouble, not the client's.
-    let authenticated = timeout(ADMISSION, authenticated).await;
-    match authenticated.unwrap_or_else(|_| Err(fault::unavailable("the node"))) {
+    match admitted(app, &token).await {
         Ok(admitted) => {
-            if let Some(reply) = request {
+            if let Some(request) = request {
                 let data = &Authenticated { expires_at: admitted.caller.expires_at };
-                let frame = frame(&Reply { reply, data });
-                socket.send(Message::Text(frame)).await.map_err(|_| None)?;
+                wire.send(wire.codec().reply(request, data)).await.map_err(|_| None)?;
             }
             Ok(admitted)
         }
@@ -183,21 +228,19 @@ async fn authenticate(
                 ErrorCode::Unauthenticated => close::UNAUTHENTICATED,
                 _ => close::TRY_AGAIN,
             };
-            refuse(socket, request, &error).await;
+            let _ = wire.send(wire.codec().refusal(request, &error)).await;
             Err(Some(code))
         }
     }
 }
 
 /// The token in the first frame, and the number of the request if it wants a reply.
-async fn first_frame(socket: &mut WebSocket) -> Result<(Authenticate, Option<u64>), Option<u16>> {
+async fn first_frame(wire: &mut Wire) -> Result<(Authenticate, Option<u64>), Over> {
     loop {
-        let text = match socket.recv().await {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            Some(Ok(Message::Binary(_))) => return Err(Some(close::MALFORMED)),
-            Some(Ok(Message::Close(_))) | None => return Err(None),
-            Some(Err(error)) => return Err(code_of(error)),
+        let text = match wire.hear().await? {
+            Heard::Frame(text) => text,
+            Heard::Alive => continue,
+            Heard::Binary | Heard::MoveOut(_) => return Err(Some(close::MALFORMED)),
         };
         let Ok(first) = ClientFrame::parse(&text) else { return Err(Some(close::MALFORMED)) };
         let error = match Command::parse(&first.event, first.data, None) {
@@ -207,17 +250,9 @@ async fn first_frame(socket: &mut WebSocket) -> Result<(Authenticate, Option<u64
             Ok(_) => WireError::new(ErrorCode::Unauthenticated, "authenticate first"),
             Err(error) => error,
         };
-        refuse(socket, first.id, &error).await;
+        let _ = wire.send(wire.codec().refusal(first.id, &error)).await;
         return Err(Some(close::UNAUTHENTICATED));
     }
-}
-
-async fn refuse(socket: &mut WebSocket, request: Option<u64>, error: &WireError) {
-    let frame = match request {
-        Some(reply) => frame(&ErrorReply { reply, error }),
-        None => frame(&ServerEvent::Exception(error)),
-    };
-    let _ = socket.send(Message::Text(frame)).await;
 }
 
 /// A connection's place in the registry. Dropping it gives the place up.
@@ -232,11 +267,12 @@ pub struct Place {
 }
 
 impl Place {
-    fn new(app: &App, caller: &Caller) -> Self {
+    /// A place that is not taken yet, for a connection with this id.
+    pub fn new(app: &App, caller: &Caller, connection: ConnectionId) -> Self {
         Self {
             hub: app.hub.clone(),
             user: caller.user_id,
-            connection: ConnectionId::generate(),
+            connection,
             outlet: Outlet::new(app.config.socket.queue_frames),
             taken: false,
         }
@@ -302,7 +338,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.taken {
             let (hub, user, connection) = (self.hub.clone(), self.user, self.connection);
-            tokio::spawn(async move { hub.tell(HubCommand::Detach(user, connection)).await });
+            let outlet = Arc::clone(&self.outlet);
+            tokio::spawn(
+                async move { hub.tell(HubCommand::Detach(user, connection, outlet)).await },
+            );
         }
     }
 }

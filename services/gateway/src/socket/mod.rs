@@ -1,32 +1,39 @@
-//! The WebSocket transport: `GET /v1/ws`.
+//! Connections, and the WebSocket transport: `GET /v1/ws`.
 //!
 //! A connection's life: upgrade → handshake → registered with the hub → session → gone.
-//! - `handshake`: from a socket to a caller whose feeds are followed
+//! - `wire`: the transports, which differ in nothing but how frames get there, and are spelled
+//! - `handshake`: from a transport to a caller whose feeds are followed
 //! - `session`: one loop that reads, writes and waits
 //! - `playing`: what it has missed, replayed
+//! - `moving`: to another transport
 //! - `commands`: what a client asks for
 
 mod commands;
 mod handshake;
+mod moving;
 mod playing;
 mod session;
+mod wire;
+
+pub use self::{
+    handshake::{Client, admit},
+    moving::Moving,
+    session::Session,
+    wire::{Heard, Over, Wire, packet},
+};
 
 use std::time::Duration;
 
 use axum::{
     Extension, Router,
-    extract::{
-        FromRef, Query, State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
-    },
+    extract::{FromRef, Query, State, WebSocketUpgrade, ws::WebSocket},
     http::{HeaderMap, HeaderValue, header},
     response::Response,
     routing::get,
 };
 use futures::{FutureExt, future::BoxFuture};
-use natter_protocol::{error::close, limits};
+use natter_protocol::limits;
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use crate::app::App;
 
@@ -80,13 +87,17 @@ async fn upgrade(
         tokens.find_map(|protocol| protocol.strip_prefix(BEARER)).map(str::to_owned)
     });
     let start = Start { app, token, options, place };
+    bounded(upgrade).on_upgrade(move |socket| serve(Box::new(start), socket))
+}
+
+/// An upgrade with bounds on what its socket holds.
+pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(WRITE_BUFFER_MAX)
         .max_message_size(limits::FRAME_BYTES)
         .max_frame_size(limits::FRAME_BYTES)
-        .on_upgrade(move |socket| serve(Box::new(start), socket))
 }
 
 /// What a connection starts with. Boxed: whatever an upgrade carries stays part of its task,
@@ -101,7 +112,9 @@ struct Start {
 fn serve(start: Box<Start>, socket: WebSocket) -> BoxFuture<'static, ()> {
     let Start { app, token, options, place } = *start;
     // Boxed again: the handshake's future is large, and would stay part of an idle connection.
-    let admitted = handshake::admit(app, socket, token, options).boxed();
+    let ConnectOptions { echo, cursor } = options;
+    let client = Client { token, echo, cursor, pid: None };
+    let admitted = handshake::admit(app, Wire::Native(socket), client).boxed();
     async move {
         let _place = place;
         if let Some(session) = admitted.await {
@@ -111,55 +124,11 @@ fn serve(start: Box<Start>, socket: WebSocket) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
+/// The token in a request's `Authorization`.
+pub fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-}
-
-/// Ends a socket with a close code, within a bounded time.
-async fn goodbye(mut socket: WebSocket, code: u16) {
-    let reason = Utf8Bytes::from_static(reason(code));
-    let closing = async {
-        let frame = Message::Close(Some(CloseFrame { code, reason }));
-        if socket.send(frame).await.is_ok() {
-            // The client's own close frame: a socket that is dropped before it has been read
-            // is reset, and the client may never see the code.
-            while let Some(Ok(_)) = socket.recv().await {}
-        }
-    };
-    let _ = timeout(GOODBYE, closing).await;
-}
-
-fn reason(code: u16) -> &'static str {
-    match code {
-        close::DRAINING => "draining",
-        close::MALFORMED => "malformed",
-        close::UNAUTHENTICATED => "unauthenticated",
-        close::DEVICE_REVOKED => "device revoked",
-        close::TIMEOUT => "timeout",
-        close::TOO_MANY_CONNECTIONS => "too many connections of this device",
-        close::FRAME_TOO_LARGE => "frame too large",
-        close::RATE_LIMITED => "rate limited",
-        close::SLOW_CONSUMER => "slow consumer",
-        close::TRY_AGAIN => "try again later",
-        _ => "",
-    }
-}
-
-/// The close code for a frame that could not be read; none when the socket itself is gone.
-fn code_of(error: axum::Error) -> Option<u16> {
-    let error = error.into_inner();
-    match error.downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => Some(close::FRAME_TOO_LARGE),
-        Some(tungstenite::Error::Protocol(
-            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        )) => None,
-        Some(tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_)) => {
-            Some(close::MALFORMED)
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use super::{
 };
 use crate::{
     app::App,
+    codec::Codec,
     fault,
-    hub::frames::{Part, frame},
+    hub::frames::Part,
     outlet::{Outgoing, Outlet},
     replay::{self, NoReplay, Replay, Viewer},
 };
@@ -79,13 +80,13 @@ pub type Owner = (UserId, Seal);
 
 /// Moves a cursor on, and ends the frames with it. What the cursor covers has been written
 /// before, and is not written again.
-pub fn render(cursor: &mut Cursor, owner: Owner, outgoing: Outgoing) -> Rendered {
+pub fn render(cursor: &mut Cursor, owner: Owner, codec: Codec, outgoing: Outgoing) -> Rendered {
     let (delivery, request, event) = match &outgoing {
-        Outgoing::Plain(frame) => {
-            return Rendered::Frames([Some(frame.clone()), None], None, None);
+        Outgoing::Plain(shared) => {
+            return Rendered::Frames([Some(shared.spelled(codec)), None], None, None);
         }
         Outgoing::Event(delivery) => (Arc::clone(delivery), None, true),
-        Outgoing::Reply(request, delivery, echo) => (Arc::clone(delivery), Some(*request), *echo),
+        Outgoing::Own(request, delivery, echo) => (Arc::clone(delivery), *request, *echo),
     };
     let news = !cursor.covers(delivery.feed, delivery.seq);
     let mut added = None;
@@ -111,8 +112,9 @@ pub fn render(cursor: &mut Cursor, owner: Owner, outgoing: Outgoing) -> Rendered
     }
     cursor.advance(delivery.feed, delivery.seq);
     let suffix = cursor.suffix(owner.0, owner.1);
-    let reply = request.and_then(|_| delivery.reply(&suffix));
-    let event = event.then(|| delivery.event(&suffix));
+    let reply = request.and_then(|_| delivery.reply(codec, &suffix));
+    let event =
+        if event { Some(delivery.event(codec, &suffix)) } else { delivery.place(codec, &suffix) };
     Rendered::Frames([reply, event], request, added)
 }
 
@@ -160,7 +162,8 @@ impl Session {
                 self.play(replay, began.as_deref()).await?;
                 let (user, seal) = self.owner();
                 let cursor = self.cursor.text(user, seal);
-                self.write(frame(&ServerEvent::ResumeDone { cursor })).await?;
+                let done = ServerEvent::ResumeDone { cursor: cursor.clone() };
+                self.write(self.wire.codec().event_at(&done, &cursor)).await?;
             }
             Replayed::Resumed(request, Err(NoReplay::Refused(reason))) => {
                 self.reply(request, &Resumed { resumed: false, reason: Some(reason) }).await?;

@@ -14,37 +14,39 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use axum::extract::ws::Utf8Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use natter_protocol::{
-    client::{ClientFrame, Command},
+    client::Command,
     cursor::Cursor,
     error::{ErrorCode, WireError, close},
     feed::{Feed, Signal},
     ids::{ChatId, Seq},
-    server::{ErrorReply, Reply, Sent, ServerEvent},
+    server::Sent,
 };
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
-    code_of,
     commands::{self, Done, Who},
-    goodbye,
     handshake::{Begin, Place},
+    moving::Baggage,
     playing::{Owner, Rendered, Replayed, render},
+    wire::{Heard, Wire},
 };
 use crate::{
     app::App,
     auth::Caller,
-    hub::{
-        Command as HubCommand,
-        frames::{Part, frame},
-    },
+    codec::Incoming,
+    hub::{Command as HubCommand, frames::Part},
     outlet::{Outgoing, Outlet},
     rate::{Bucket, Rate},
     replay::Viewer,
     send::{Settled, Stored},
+    socketio::Moved,
     text,
 };
 
@@ -75,9 +77,15 @@ struct Owed {
 /// See the module.
 pub struct Session {
     pub(super) app: App,
-    who: Arc<Who>,
-    echo: bool,
-    socket: WebSocket,
+    pub(super) who: Arc<Who>,
+    pub(super) echo: bool,
+    pub(super) wire: Wire,
+    /// Binary frames that belong to a request that was refused.
+    attachments: u32,
+    /// What it needs to move to another transport; only over polling.
+    pub(super) baggage: Option<Box<Baggage>>,
+    /// Moves, once it is at rest.
+    pub(super) moving: Option<oneshot::Sender<Moved>>,
     pub(super) place: Place,
     /// What has been written of all feeds.
     pub(super) cursor: Cursor,
@@ -93,7 +101,7 @@ pub struct Session {
     /// Oldest first, at most [`IN_FLIGHT`] and those stored within the last 15 s.
     owed: VecDeque<Owed>,
     /// Chats in which this connection has started to type.
-    typing: HashMap<ChatId, Feed>,
+    pub(super) typing: HashMap<ChatId, Feed>,
     bucket: Bucket,
     rate: Rate,
     patience: Bucket,
@@ -112,7 +120,7 @@ impl Session {
     pub fn new(
         app: App,
         caller: Caller,
-        socket: WebSocket,
+        wire: Wire,
         place: Place,
         begin: Begin,
         echo: bool,
@@ -126,6 +134,10 @@ impl Session {
                 let at = replay.onto.clone();
                 (at, None, Some(std::future::ready(Replayed::Resumed(None, Ok(*replay))).boxed()))
             }
+            Begin::Moved(replay, began) => {
+                let at = replay.onto.clone();
+                (at, began, Some(std::future::ready(Replayed::Missing(Ok(*replay))).boxed()))
+            }
         };
         Box::new(Self {
             echo,
@@ -137,9 +149,12 @@ impl Session {
             bucket: Bucket::full(rate, now.into_std()),
             rate,
             expires_at: caller.expires_at,
-            who: Arc::new(Who { caller, connection: place.connection }),
+            who: Arc::new(Who { caller, connection: place.connection, codec: wire.codec() }),
             app,
-            socket,
+            wire,
+            attachments: 0,
+            baggage: None,
+            moving: None,
             place,
             running: None,
             in_flight: FuturesUnordered::new(),
@@ -156,13 +171,16 @@ impl Session {
     pub async fn run(mut self: Box<Self>) {
         metrics::gauge!("natter_connections").increment(1);
         let end = self.exchange().await;
-        self.stop_typing();
         metrics::gauge!("natter_connections").decrement(1);
-        let Self { socket, place, .. } = *self;
+        if let (None, Some(moving)) = (end, self.moving.take()) {
+            return self.move_out(moving).await;
+        }
+        self.stop_typing();
+        let Self { wire, place, .. } = *self;
         // Nothing more is delivered to it, while it says goodbye.
         drop(place);
         if let Some(code) = end {
-            Box::pin(goodbye(socket, code)).await;
+            Box::pin(wire.goodbye(code)).await;
         }
     }
 
@@ -176,29 +194,36 @@ impl Session {
         {
             return end;
         }
-        // Once the node drains nothing new is taken, and what was taken is brought to its end.
-        let mut drained = None;
+        // Once the node drains, or the client has moved to another transport, nothing new is taken,
+        // and what was taken is brought to its end.
+        let mut ends = None;
         loop {
-            let draining = drained.is_some();
-            if draining && self.at_rest() {
-                return Some(close::DRAINING);
+            let draining = outlet.draining();
+            if ends.is_none() && (draining || self.moving.is_some()) {
+                ends = Some(Instant::now() + DRAIN_IN_FLIGHT);
             }
-            let reading = !draining && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
-            let deadline = drained.unwrap_or_else(|| self.deadline());
+            if ends.is_some() && self.at_rest() {
+                if self.moving.is_some() {
+                    return None;
+                }
+                if outlet.is_empty() {
+                    return Some(close::DRAINING);
+                }
+            }
+            let reading =
+                ends.is_none() && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
+            let deadline = ends.unwrap_or_else(|| self.deadline());
             let step = tokio::select! {
                 () = outlet.wait(draining) => {
                     if let Some(code) = outlet.code() {
                         return Box::pin(self.last_words(code)).await;
-                    }
-                    if outlet.draining() && !draining {
-                        drained = Some(Instant::now() + DRAIN_IN_FLIGHT);
                     }
                     Box::pin(self.write_queued()).await
                 }
                 replayed = pending(&mut self.replaying), if self.replaying.is_some() => {
                     Box::pin(self.on_replayed(replayed)).await
                 }
-                message = self.socket.recv(), if reading => Box::pin(self.on_message(message)).await,
+                heard = self.wire.hear(), if reading => Box::pin(self.on_heard(heard)).await,
                 done = pending(&mut self.running), if self.running.is_some() => {
                     Box::pin(self.on_done(done)).await
                 }
@@ -206,9 +231,10 @@ impl Session {
                     Box::pin(self.on_settled(request, settled)).await
                 }
                 () = sleep_until(deadline) => {
-                    if draining {
+                    if ends.is_some() {
                         // What is stored is answered, also out of its place.
                         let _ = Box::pin(self.pay_owed(Duration::ZERO)).await;
+                        self.moving = None;
                         return Some(close::DRAINING);
                     }
                     Box::pin(self.on_time()).await
@@ -220,13 +246,12 @@ impl Session {
         }
     }
 
-    /// Nothing is under way, and nothing waits to be written.
+    /// Nothing is under way.
     fn at_rest(&self) -> bool {
         self.running.is_none()
             && self.replaying.is_none()
             && self.in_flight.is_empty()
             && self.owed.is_empty()
-            && self.place.outlet.is_empty()
     }
 
     /// Keeps, now and then, what lets the device in while Postgres is away.
@@ -252,13 +277,13 @@ impl Session {
     async fn last_words(&mut self, code: u16) -> End {
         if code == close::DEVICE_REVOKED {
             while let Some(outgoing) = self.place.outlet.take() {
-                let owner = self.owner();
-                let Rendered::Frames(frames, ..) = render(&mut self.cursor, owner, outgoing) else {
+                let (owner, codec) = (self.owner(), self.wire.codec());
+                let Rendered::Frames(frames, ..) = render(&mut self.cursor, owner, codec, outgoing)
+                else {
                     continue;
                 };
                 for frame in frames.into_iter().flatten() {
-                    let written =
-                        timeout(super::GOODBYE, self.socket.send(Message::Text(frame))).await;
+                    let written = timeout(super::GOODBYE, self.wire.send(frame)).await;
                     if !matches!(written, Ok(Ok(()))) {
                         return None;
                     }
@@ -291,7 +316,8 @@ impl Session {
         if self.pinged.elapsed() >= heartbeat {
             self.pinged = Instant::now();
             self.keep();
-            return self.flushed(Message::Ping(bytes::Bytes::new())).await;
+            let outlet = Arc::clone(&self.place.outlet);
+            return within(&outlet, self.wire.ping()).await;
         }
         Ok(())
     }
@@ -317,7 +343,7 @@ impl Session {
     /// replayed.
     async fn write_queued(&mut self) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
-        let owner = self.owner();
+        let (owner, codec) = (self.owner(), self.wire.codec());
         let mut missing = None;
         let write = async {
             for _ in 0..WRITE_BATCH {
@@ -325,13 +351,13 @@ impl Session {
                 if let Some(began) = &mut self.began {
                     begin_anew(began, &self.cursor, &outgoing);
                 }
-                match render(&mut self.cursor, owner, outgoing) {
+                match render(&mut self.cursor, owner, codec, outgoing) {
                     Rendered::Frames(frames, request, added) => {
                         // Also after an error whose outcome was unknown: the message has its
                         // place, and a client that follows the chain must see it there.
                         paid(&mut self.owed, request);
                         for frame in frames.into_iter().flatten() {
-                            self.socket.feed(Message::Text(frame)).await?;
+                            self.wire.feed(frame).await?;
                         }
                         missing = added.and_then(|begun| begun.unread(&outlet));
                     }
@@ -345,7 +371,7 @@ impl Session {
                     break;
                 }
             }
-            self.socket.flush().await
+            self.wire.flush().await
         };
         within(&outlet, write).await?;
         if let Some((chat, after, until)) = missing {
@@ -363,11 +389,12 @@ impl Session {
         items: Vec<Outgoing>,
     ) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
-        let owner = self.owner();
+        let (owner, codec) = (self.owner(), self.wire.codec());
         let write = async {
             for outgoing in items {
                 let live = began.is_some_and(|began| since(began, &self.cursor, &outgoing));
-                let Rendered::Frames(frames, request, _) = render(at, owner, outgoing) else {
+                let Rendered::Frames(frames, request, _) = render(at, owner, codec, outgoing)
+                else {
                     continue;
                 };
                 paid(&mut self.owed, request);
@@ -375,40 +402,54 @@ impl Session {
                     continue;
                 }
                 for frame in frames.into_iter().flatten() {
-                    self.socket.feed(Message::Text(frame)).await?;
+                    self.wire.feed(frame).await?;
                 }
             }
-            self.socket.flush().await
+            self.wire.flush().await
         };
         within(&outlet, write).await
     }
 
     /// Writes a frame of this session's own.
     pub(super) async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
-        self.flushed(Message::Text(frame)).await
-    }
-
-    async fn flushed(&mut self, message: Message) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
-        within(&outlet, self.socket.send(message)).await
+        within(&outlet, self.wire.send(frame)).await
     }
 
-    async fn on_message(
-        &mut self,
-        message: Option<Result<Message, axum::Error>>,
-    ) -> Result<(), End> {
+    async fn on_heard(&mut self, heard: Result<Heard, End>) -> Result<(), End> {
         self.heard = Instant::now();
-        match message {
-            Some(Ok(Message::Text(text))) => self.on_frame(&text).await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-            Some(Ok(Message::Binary(_))) => Err(Some(close::MALFORMED)),
-            Some(Ok(Message::Close(_))) | None => Err(None),
-            Some(Err(error)) => Err(code_of(error)),
+        match heard? {
+            Heard::Frame(text) => self.on_frame(&text).await,
+            Heard::Alive => Ok(()),
+            Heard::Binary if self.attachments > 0 => {
+                self.attachments -= 1;
+                Ok(())
+            }
+            Heard::Binary => Err(Some(close::MALFORMED)),
+            Heard::MoveOut(moving) => {
+                self.moving = Some(moving);
+                Ok(())
+            }
         }
     }
 
     async fn on_frame(&mut self, text: &str) -> Result<(), End> {
-        let Ok(frame) = ClientFrame::parse(text) else { return Err(Some(close::MALFORMED)) };
+        let Ok(incoming) = self.wire.codec().read(text) else {
+            return Err(Some(close::MALFORMED));
+        };
+        let (request, frame) = match incoming {
+            Incoming::Request(frame) => (frame.id, Ok(frame)),
+            Incoming::Refused(request, error, attachments) => {
+                self.attachments = attachments;
+                (request, Err(error))
+            }
+            Incoming::Answered(frame) => return self.write(frame).await,
+            Incoming::Nothing(attachments) => {
+                self.attachments = attachments;
+                return Ok(());
+            }
+            Incoming::Leaves => return Err(None),
+        };
         let now = std::time::Instant::now();
         if let Err(wait) = self.bucket.take(self.rate, now) {
             if self.patience.take(PATIENCE, now).is_err() {
@@ -416,19 +457,26 @@ impl Session {
             }
             let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
             let error = WireError::new(ErrorCode::RateLimited, "too many events");
-            return self.refuse(frame.id, &error.retry_after_ms(wait)).await;
+            return self.refuse(request, &error.retry_after_ms(wait)).await;
         }
         let caller = self.who.caller.user_id;
-        let command = text::refuse_nul(text)
-            .and_then(|()| Command::parse(&frame.event, frame.data, Some(caller)));
+        let command = frame.and_then(|frame| {
+            text::refuse_nul(text)?;
+            Command::parse(&frame.event, frame.data, Some(caller))
+        });
+        if let (Some(baggage), Ok(Command::PresenceSubscribe(watch))) =
+            (&mut self.baggage, &command)
+        {
+            baggage.watching.clone_from(&watch.user_ids);
+        }
         match command {
-            Ok(Command::Resume(resume)) => self.resume(frame.id, &resume.cursor).await,
+            Ok(Command::Resume(resume)) => self.resume(request, &resume.cursor).await,
             Ok(Command::TypingStop(target)) if !self.typing.contains_key(&target.chat_id) => {
-                self.reply(frame.id, &natter_protocol::server::Empty {}).await
+                self.reply(request, &natter_protocol::server::Empty {}).await
             }
             Ok(command) => {
                 let who = Arc::clone(&self.who);
-                let run = commands::run_in_time(self.app.clone(), who, frame.id, command);
+                let run = commands::run_in_time(self.app.clone(), who, request, command);
                 let mut run = run.boxed();
                 // Most need nothing that is not at hand.
                 if let Some(done) = (&mut run).now_or_never() {
@@ -437,7 +485,7 @@ impl Session {
                 self.running = Some(run);
                 Ok(())
             }
-            Err(error) => self.refuse(frame.id, &error).await,
+            Err(error) => self.refuse(request, &error).await,
         }
     }
 
@@ -468,8 +516,11 @@ impl Session {
                 };
                 self.reply(request, &natter_protocol::server::Empty {}).await
             }
-            Ok(commands::Outcome::Renewed(renewed)) => {
+            Ok(commands::Outcome::Renewed(renewed, token)) => {
                 self.expires_at = renewed.expires_at;
+                if let Some(baggage) = &mut self.baggage {
+                    baggage.token = token;
+                }
                 self.reply(request, &renewed).await
             }
             Err(error) => self.refuse(request, &error).await,
@@ -512,7 +563,7 @@ impl Session {
         data: &T,
     ) -> Result<(), End> {
         match request {
-            Some(reply) => self.write(frame(&Reply { reply, data })).await,
+            Some(request) => self.write(self.wire.codec().reply(request, data)).await,
             None => Ok(()),
         }
     }
@@ -522,11 +573,7 @@ impl Session {
         request: Option<u64>,
         error: &WireError,
     ) -> Result<(), End> {
-        let frame = match request {
-            Some(reply) => frame(&ErrorReply { reply, error }),
-            None => frame(&ServerEvent::Exception(error)),
-        };
-        self.write(frame).await
+        self.write(self.wire.codec().refusal(request, error)).await
     }
 
     /// Whoever types on a connection that ends has stopped.
@@ -580,17 +627,14 @@ async fn pending<T>(working: &mut Option<BoxFuture<'static, T>>) -> T {
 }
 
 /// Writing, for as long as a client may take, or until the hub gives the connection up.
-async fn within(
-    outlet: &Outlet,
-    write: impl Future<Output = Result<(), axum::Error>>,
-) -> Result<(), End> {
+async fn within(outlet: &Outlet, write: impl Future<Output = Result<(), End>>) -> Result<(), End> {
     let write = timeout(WRITE_TIMEOUT, write);
     tokio::pin!(write);
     tokio::select! {
         biased;
         written = &mut write => match written {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(code_of(error)),
+            Ok(Err(over)) => Err(over),
             Err(_) => Err(Some(close::SLOW_CONSUMER)),
         },
         code = outlet.ended() => {

@@ -10,6 +10,7 @@
 //! | [`log_reader`] | a whole shard in order, for its owner |
 //! | [`streams`] | the streams: made, looked at, cut off |
 //! | [`signals`] | what may be lost: signals and digests |
+//! | [`nodes`] | what one node asks of another |
 //! | [`kept`] | what goes over from a log into the one that takes its place |
 //! | [`dead_letter`] | what the log holds and Postgres cannot take |
 
@@ -19,6 +20,7 @@ mod error;
 pub mod follow;
 pub mod kept;
 pub mod log_reader;
+pub mod nodes;
 pub mod publish;
 pub mod read;
 pub mod signals;

@@ -28,7 +28,7 @@ use natter_protocol::{
 };
 use opentelemetry::trace::TraceContextExt;
 use tokio::{
-    sync::oneshot,
+    sync::{Notify, futures::Notified, oneshot},
     time::{Instant, interval},
 };
 use tracing::Span;
@@ -162,6 +162,7 @@ pub(crate) struct Acks {
     inbox: OnceLock<String>,
     waiting: Mutex<Waiting>,
     losses: AtomicU64,
+    lost: Notify,
 }
 
 #[derive(Default)]
@@ -199,10 +200,16 @@ impl Acks {
     /// The connection is gone: no ack of what was sent over it will come.
     pub(crate) fn lose_all(&self) {
         self.losses.fetch_add(1, Ordering::Relaxed);
+        self.lost.notify_waiters();
         let all = std::mem::take(&mut self.lock().by_token);
         for (_, answer) in all.into_values() {
             let _ = answer.send(Err(lost("the connection was lost")));
         }
+    }
+
+    /// The next time that the connection is lost, from this call on.
+    pub(crate) fn lost(&self) -> Notified<'_> {
+        self.lost.notified()
     }
 
     /// How often the connection was lost.

@@ -105,6 +105,12 @@ pub fn digest(shard: Shard) -> String {
     format!("digest.{shard}")
 }
 
+/// Where a node hears what others ask of it.
+#[must_use]
+pub fn node(node: Uuid) -> String {
+    format!("node.{}", node.simple())
+}
+
 /// Where a shard's dead letters are stored.
 #[must_use]
 pub fn dead(shard: Shard) -> String {

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use natter_bus::{
-    Bus, BusConfig, BusError, Live, LiveWatch, LogConfig, PublishError, Published, Raw, subjects,
+    Bus, BusConfig, BusError, Live, LiveWatch, LogConfig, PublishError, Published, Raw,
+    nodes::AskError, subjects,
 };
 use natter_cluster::testing;
 use natter_protocol::{
@@ -15,8 +16,8 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
     server::UserCard,
 };
-
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -369,4 +370,32 @@ async fn what_a_sealed_log_holds_goes_over_into_the_next() -> Result<()> {
     bus.forget_kept(0, kept.last).await?;
     assert_eq!(bus.kept(0).await?, None);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_node_asks_another_and_hears_when_it_is_gone() -> Result<()> {
+    let server = testing::nats_fresh().await?;
+    let (here, there) = (connect(server.url()).await?, connect(server.url()).await?);
+    let (node, nobody) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut asked = there.asked(node).await?;
+    there.ping().await?;
+    let answers = tokio::spawn(async move {
+        while let Some(question) = asked.next().await {
+            let text: String = question.read()?;
+            if text == "the last" {
+                return anyhow::Ok(());
+            }
+            question.answer(&format!("{text}!")).await?;
+        }
+        Ok(())
+    });
+    let answer: String = here.ask(node, &"hello", PATIENCE).await?;
+    ensure!(answer == "hello!", "{answer}");
+    let gone = here.ask::<String>(nobody, &"hello", PATIENCE).await;
+    ensure!(matches!(gone, Err(AskError::Gone)), "{gone:?}");
+    let unreadable = here.ask::<u64>(node, &"hello", PATIENCE).await;
+    ensure!(matches!(unreadable, Err(AskError::Bus(_))), "{unreadable:?}");
+    // What needs no answer arrives as well.
+    here.tell_node(node, &"the last")?;
+    answers.await?
 }

@@ -9,6 +9,7 @@
 //! - [`cursor`]: how far a connection has come on all its feeds
 //! - [`error`]: reply codes and close codes
 //! - [`limits`]: the bounds on what clients send
+//! - [`socketio`]: the packets of Engine.IO and Socket.IO
 //! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
 
 pub mod client;
@@ -19,4 +20,5 @@ pub mod ids;
 pub mod limits;
 pub mod rest;
 pub mod server;
+pub mod socketio;
 pub mod timestamp;

@@ -1,0 +1,452 @@
+//! The polling transport of one session: packets that wait for a request to fetch them, and those
+//! that requests have brought.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::extract::ws::Utf8Bytes;
+use natter_protocol::socketio::{self, PAYLOAD_PACKETS, SEPARATOR};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Moved, sessions::Listed};
+use crate::socket::{Heard, Over, packet};
+
+/// Packets from the client that wait for its session.
+const HEARD: usize = 64;
+/// Bytes that wait to be fetched; beyond it the session waits, and counts as slow in the end.
+const WAITING: usize = 64 * 1024;
+/// Bytes of one answer, unless a single packet has more.
+const PAYLOAD: usize = 256 * 1024;
+/// Packets of one answer: python-engineio takes no more.
+const PAYLOAD_ANSWER: usize = 16;
+/// How long a session may take over what a request has brought.
+const TAKEN_IN: Duration = Duration::from_secs(10);
+/// How long the last packets wait to be fetched.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a WebSocket may take to take a session over, once it has asked.
+const PROBE: Duration = Duration::from_secs(10);
+/// How long a session may take to come to rest before it moves, and a little.
+const MOVE: Duration = Duration::from_secs(10);
+
+/// What requests see of a session.
+pub struct Polling {
+    state: Mutex<State>,
+    /// Something waits to be fetched, or a poll is to end for another reason.
+    filled: Notify,
+    /// Something has been fetched.
+    fetched: Notify,
+    over: CancellationToken,
+    heard: mpsc::Sender<Result<Heard, Over>>,
+    /// Held while a request brings something. True once the session moves: what were brought then
+    /// would be lost.
+    moves: tokio::sync::Mutex<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Utf8Bytes>,
+    bytes: usize,
+    /// A request waits.
+    polled: bool,
+    /// Since when a WebSocket wants to take over.
+    probed: Option<Instant>,
+    /// Nothing more comes: what waits is the last.
+    last: bool,
+    /// The session ends, or moves, as its client knows: a poll that waits needs not be told.
+    known: bool,
+}
+
+/// What a poll gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// Packets.
+    Payload(String),
+    /// The session is over.
+    Over,
+    /// Another one waits already, and so the session is over.
+    Twice,
+}
+
+/// What becomes of what a request has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// The session has it.
+    Taken,
+    /// It is no payload, and so the session is over.
+    Malformed,
+    /// The session is over.
+    Over,
+}
+
+/// A session's transport, and what requests see of it.
+#[must_use]
+pub fn open() -> (Arc<Polling>, mpsc::Receiver<Result<Heard, Over>>) {
+    let (heard, hears) = mpsc::channel(HEARD);
+    let polling = Polling {
+        state: Mutex::default(),
+        filled: Notify::new(),
+        fetched: Notify::new(),
+        over: CancellationToken::new(),
+        heard,
+        moves: tokio::sync::Mutex::new(false),
+    };
+    (Arc::new(polling), hears)
+}
+
+impl Polling {
+    /// Waits for packets, for so long at most.
+    pub async fn poll(&self, longest: Duration) -> Polled {
+        if self.over.is_cancelled() {
+            return Polled::Over;
+        }
+        {
+            let mut state = self.lock();
+            if state.polled {
+                drop(state);
+                self.end();
+                return Polled::Twice;
+            }
+            state.polled = true;
+        }
+        // A request that goes away takes what it may have been given with it.
+        let mut waiting = Waiting { polling: self, answered: false };
+        let until = Instant::now() + longest;
+        let payload = loop {
+            if let Some(payload) = self.payload() {
+                break payload;
+            }
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = self.over.cancelled() => {
+                    let known = self.lock().known;
+                    break if known { socketio::NOOP } else { socketio::CLOSE }.to_owned();
+                }
+                () = tokio::time::sleep_until(until) => break socketio::NOOP.to_owned(),
+            }
+        };
+        waiting.answered = true;
+        Polled::Payload(payload)
+    }
+
+    fn payload(&self) -> Option<String> {
+        let mut state = self.lock();
+        let (mut payload, mut packets) = (String::new(), 0);
+        while let Some(packet) = state.waiting.front()
+            && packets < PAYLOAD_ANSWER
+            && (payload.is_empty() || payload.len() + packet.len() < PAYLOAD)
+        {
+            if !payload.is_empty() {
+                payload.push(SEPARATOR);
+            }
+            payload.push_str(packet);
+            packets += 1;
+            state.bytes -= packet.len();
+            state.waiting.pop_front();
+        }
+        if payload.is_empty() {
+            return state.is_probed().then(|| socketio::NOOP.to_owned());
+        }
+        drop(state);
+        self.fetched.notify_one();
+        Some(payload)
+    }
+
+    /// Takes in what a request has brought.
+    pub async fn post(&self, payload: &str) -> Posted {
+        // One at a time, as Engine.IO has it.
+        let Ok(moves) = self.moves.try_lock() else { return self.malformed() };
+        if *moves || self.over.is_cancelled() {
+            return Posted::Over;
+        }
+        let packets: Vec<&str> = payload.split(SEPARATOR).take(PAYLOAD_PACKETS + 1).collect();
+        if packets.len() > PAYLOAD_PACKETS {
+            return self.malformed();
+        }
+        let heard: Vec<_> = packets.into_iter().map(|text| packet(text.into())).collect();
+        if heard.iter().any(|heard| matches!(heard, Err(Some(_)))) {
+            return self.malformed();
+        }
+        if heard.iter().any(Result::is_err) {
+            self.lock().known = true;
+        }
+        for heard in heard {
+            match timeout(TAKEN_IN, self.heard.send(heard)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Posted::Over,
+                Err(_) => {
+                    self.end();
+                    return Posted::Over;
+                }
+            }
+        }
+        Posted::Taken
+    }
+
+    fn malformed(&self) -> Posted {
+        self.end();
+        Posted::Malformed
+    }
+
+    /// A WebSocket wants to take over: polls end at once, so that the client can stop. Answers
+    /// whether it may.
+    pub fn probe(&self) -> bool {
+        let mut state = self.lock();
+        if state.is_probed() || state.last || self.over.is_cancelled() {
+            return false;
+        }
+        state.probed = Some(Instant::now());
+        drop(state);
+        self.filled.notify_one();
+        true
+    }
+
+    /// It does not, after all.
+    pub fn abandon(&self) {
+        self.lock().probed = None;
+    }
+
+    /// Gives up the session for the WebSocket.
+    pub async fn take(&self) -> Option<Moved> {
+        if !self.lock().is_probed() {
+            return None;
+        }
+        let (moving, moved) = oneshot::channel();
+        let moved = async {
+            *self.moves.lock().await = true;
+            self.heard.send(Ok(Heard::MoveOut(moving))).await.ok()?;
+            moved.await.ok()
+        };
+        timeout(MOVE, moved).await.ok().flatten()
+    }
+
+    /// Ends the session: its client is gone, or makes no sense.
+    pub fn end(&self) {
+        self.over.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_probed(&self) -> bool {
+        self.probed.is_some_and(|since| since.elapsed() < PROBE)
+    }
+}
+
+struct Waiting<'a> {
+    polling: &'a Polling,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.polling.lock().polled = false;
+        if !self.answered {
+            self.polling.end();
+        }
+    }
+}
+
+/// The session's end of it.
+pub struct End {
+    polling: Arc<Polling>,
+    hears: mpsc::Receiver<Result<Heard, Over>>,
+    /// In the table of sessions, until this is dropped.
+    _listed: Listed,
+}
+
+impl End {
+    /// Of a session that is in the table.
+    pub fn new(
+        polling: Arc<Polling>,
+        hears: mpsc::Receiver<Result<Heard, Over>>,
+        listed: Listed,
+    ) -> Self {
+        Self { polling, hears, _listed: listed }
+    }
+
+    /// What the client does next.
+    pub async fn hear(&mut self) -> Result<Heard, Over> {
+        tokio::select! {
+            biased;
+            () = self.polling.over.cancelled() => Err(None),
+            heard = self.hears.recv() => heard.unwrap_or(Err(None)),
+        }
+    }
+
+    /// Lets a packet wait to be fetched, once there is room.
+    pub async fn feed(&mut self, packet: Utf8Bytes) -> Result<(), Over> {
+        loop {
+            {
+                let mut state = self.polling.lock();
+                if state.bytes < WAITING {
+                    state.bytes += packet.len();
+                    state.waiting.push_back(packet);
+                    return Ok(());
+                }
+            }
+            self.flush();
+            tokio::select! {
+                () = self.polling.fetched.notified() => {}
+                () = self.polling.over.cancelled() => return Err(None),
+            }
+        }
+    }
+
+    /// Lets a poll that waits have what there is.
+    pub fn flush(&self) {
+        self.polling.filled.notify_one();
+    }
+
+    /// What has not been fetched, for another transport.
+    pub fn waiting(&mut self) -> Vec<String> {
+        let mut state = self.polling.lock();
+        (state.bytes, state.known) = (0, true);
+        std::mem::take(&mut state.waiting).into_iter().map(|packet| packet.to_string()).collect()
+    }
+
+    /// Says the last things, and waits a moment until they are fetched. The end itself is not said:
+    /// stock clients would do nothing about what comes in the same answer, and python-socketio would
+    /// not come back. The next poll is told that there is no such session.
+    pub async fn finish(self, last: Vec<Utf8Bytes>) {
+        {
+            let mut state = self.polling.lock();
+            state.waiting.extend(last);
+            state.bytes = state.waiting.iter().map(|packet| packet.len()).sum();
+            state.last = true;
+        }
+        self.flush();
+        let fetched = async {
+            while !self.polling.lock().waiting.is_empty() {
+                self.polling.fetched.notified().await;
+            }
+        };
+        tokio::select! {
+            () = fetched => {}
+            () = self.polling.over.cancelled() => {}
+            () = sleep(GOODBYE) => {}
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.polling.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::socketio::sessions::tests::listed;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn pair() -> (Arc<Polling>, End) {
+        let (polling, hears) = open();
+        (Arc::clone(&polling), End::new(polling, hears, listed()))
+    }
+
+    fn payload(text: &str) -> Polled {
+        Polled::Payload(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_poll_waits_for_packets_and_gets_all_of_them() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let waits = tokio::spawn({
+            let polling = Arc::clone(&polling);
+            async move { polling.poll(LONG).await }
+        });
+        yield_now().await;
+        for packet in ["42[\"a\"]", "2"] {
+            assert!(end.feed(packet.into()).await.is_ok());
+        }
+        end.flush();
+        assert_eq!(waits.await?, payload("42[\"a\"]\u{1e}2"));
+        assert_eq!(polling.poll(Duration::ZERO).await, payload("6"), "there is nothing");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_a_request_brings_is_heard_in_order_or_ends_the_session() {
+        let (polling, mut end) = pair();
+        assert_eq!(polling.post("42[\"a\"]\u{1e}3").await, Posted::Taken);
+        assert!(matches!(end.hear().await, Ok(Heard::Frame(text)) if text == "42[\"a\"]"));
+        assert!(matches!(end.hear().await, Ok(Heard::Alive)));
+        assert_eq!(polling.post("42[\"b\"]\u{1e}x").await, Posted::Malformed);
+        assert!(matches!(end.hear().await, Err(None)));
+        assert_eq!(polling.post("42[\"c\"]").await, Posted::Over);
+        let many = vec!["3"; PAYLOAD_PACKETS + 1].join("\u{1e}");
+        let (polling, _end) = pair();
+        assert_eq!(polling.post(&many).await, Posted::Malformed);
+    }
+
+    #[tokio::test]
+    async fn a_second_poll_ends_the_session_and_so_does_one_that_goes_away() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let waits = tokio::spawn({
+            let polling = Arc::clone(&polling);
+            async move { polling.poll(LONG).await }
+        });
+        yield_now().await;
+        assert_eq!(polling.poll(LONG).await, Polled::Twice);
+        assert_eq!(waits.await?, payload("1"));
+        assert!(matches!(end.hear().await, Err(None)));
+
+        let (polling, mut end) = pair();
+        assert!(timeout(Duration::from_millis(1), polling.poll(LONG)).await.is_err());
+        assert!(matches!(end.hear().await, Err(None)));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_packets_nobody_fetches_waits() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let large = Utf8Bytes::from("4".repeat(WAITING));
+        assert!(end.feed(large.clone()).await.is_ok());
+        assert!(timeout(Duration::from_millis(1), end.feed(large.clone())).await.is_err());
+        let feeds = tokio::spawn(async move { (end.feed(large).await.is_ok(), end) });
+        assert!(matches!(polling.poll(LONG).await, Polled::Payload(_)));
+        assert!(feeds.await?.0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn one_websocket_may_take_over_and_gets_what_waits() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        assert!(polling.take().await.is_none(), "it has not asked");
+        assert!(polling.probe() && !polling.probe());
+        assert_eq!(polling.poll(LONG).await, payload("6"), "polls end at once");
+        polling.abandon();
+        assert!(polling.probe());
+        assert!(end.feed("42[\"a\"]".into()).await.is_ok());
+        let takes = tokio::spawn(async move { polling.take().await });
+        let Ok(Heard::MoveOut(moving)) = end.hear().await else { anyhow::bail!("not moved") };
+        assert_eq!(end.waiting(), ["42[\"a\"]"]);
+        let _ = moving.send(Moved::Fresh { token: None, waiting: Vec::new() });
+        assert!(takes.await?.is_some());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_last_packets_are_fetched_before_it_is_over() -> anyhow::Result<()> {
+        let (polling, end) = pair();
+        let finishes = tokio::spawn(end.finish(vec!["41".into()]));
+        assert_eq!(polling.poll(LONG).await, payload("41"));
+        finishes.await?;
+        assert_eq!(polling.poll(LONG).await, Polled::Over);
+        Ok(())
+    }
+}
