@@ -20,6 +20,8 @@ use tower::{Layer, util::MapRequestLayer};
 
 /// How long to wait when there are no files left for another connection.
 const NO_FILES: Duration = Duration::from_millis(100);
+/// Connections that may wait in the kernel's queue when the port closes.
+const BACKLOG: usize = 1_024;
 /// How long answers in flight may take once the port closes.
 const CLOSING: Duration = Duration::from_secs(5);
 /// How long sockets may take over saying goodbye beyond the time that they have for draining.
@@ -41,7 +43,7 @@ pub struct Limits {
 #[derive(Clone, Debug)]
 pub struct Place(#[expect(dead_code, reason = "held, not looked at")] Arc<OwnedSemaphorePermit>);
 
-/// Accepts connections until `closing`, then lets calls in flight end, and waits for sockets, which
+/// Accepts connections until `closing`, and those that wait then; then lets calls in flight end, and waits for sockets, which
 /// are upgraded connections and end by themselves: one whose process ends while it says goodbye is
 /// reset, and its client does not learn why.
 pub async fn serve(
@@ -55,16 +57,24 @@ pub async fn serve(
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.head);
+    let mut accepted_late = 0;
     loop {
+        // Whoever the kernel has let in already is served: hung up on, they could not tell whether
+        // their call was heard.
+        if closing.is_cancelled() {
+            accepted_late += 1;
+            if accepted_late > BACKLOG {
+                break;
+            }
+        }
         let place = tokio::select! {
             biased;
-            () = closing.cancelled() => break,
             place = Arc::clone(&places).acquire_owned() => place,
+            () = closing.cancelled() => break,
         };
         let Ok(place) = place else { break };
         let (socket, peer) = tokio::select! {
             biased;
-            () = closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -73,6 +83,7 @@ pub async fn serve(
                     continue;
                 }
             },
+            () = closing.cancelled() => break,
         };
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
