@@ -4,6 +4,7 @@
 //! - `wire`: the transports, which differ in nothing but how frames get there, and are spelled
 //! - `handshake`: from a transport to a caller whose feeds are followed
 //! - `session`: one loop that reads, writes and waits
+//! - `writing`: what is queued, replayed and replied
 //! - `playing`: what it has missed, replayed
 //! - `moving`: to another transport
 //! - `commands`: what a client asks for
@@ -14,6 +15,7 @@ mod moving;
 mod playing;
 mod session;
 mod wire;
+mod writing;
 
 pub use self::{
     handshake::{Client, admit},

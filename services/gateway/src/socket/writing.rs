@@ -1,0 +1,200 @@
+//! The part of a session that writes: what is queued, what was replayed, replies.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ws::Utf8Bytes;
+use natter_protocol::{
+    cursor::Cursor,
+    error::{WireError, close},
+};
+use tokio::time::timeout;
+
+use super::{
+    playing::{Rendered, render},
+    session::{End, Owed, Session, paid},
+};
+use crate::{
+    hub::frames::Part,
+    outlet::{Outgoing, Outlet},
+};
+
+/// Frames written before the socket is looked at again.
+const WRITE_BATCH: usize = 64;
+/// How long a client may take to take in what is written.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Session {
+    /// What is queued and still matters when the hub closes the connection.
+    pub(super) async fn last_words(&mut self, code: u16) -> End {
+        if code == close::DEVICE_REVOKED {
+            while let Some(outgoing) = self.place.outlet.take() {
+                let (owner, codec) = (self.owner(), self.wire.codec());
+                let Rendered::Frames(frames, ..) = render(&mut self.cursor, owner, codec, outgoing)
+                else {
+                    continue;
+                };
+                for frame in frames.into_iter().flatten() {
+                    let written = timeout(super::GOODBYE, self.wire.send(frame)).await;
+                    if !matches!(written, Ok(Ok(()))) {
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(code)
+    }
+
+    /// Answers what was stored so long ago and has not come by in its feed.
+    pub(super) async fn pay_owed(&mut self, age: Duration) -> Result<(), End> {
+        while let Some(Owed { stored: Some((since, _)), .. }) = self.owed.front()
+            && since.elapsed() >= age
+        {
+            let Some(Owed { request, stored: Some((_, stored)) }) = self.owed.pop_front() else {
+                break;
+            };
+            let sent = stored.reply(&self.app).await;
+            match sent {
+                Ok(sent) => self.reply(Some(request), &sent).await?,
+                Err(error) => self.refuse(Some(request), &error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is queued, and flushes once; up to where a part of a chat's feed is to be
+    /// replayed.
+    pub(super) async fn write_queued(&mut self) -> Result<(), End> {
+        let outlet = Arc::clone(&self.place.outlet);
+        let (owner, codec) = (self.owner(), self.wire.codec());
+        let mut missing = None;
+        let write = async {
+            for _ in 0..WRITE_BATCH {
+                let Some(outgoing) = outlet.take() else { break };
+                if let Some(began) = &mut self.began {
+                    begin_anew(began, &self.cursor, &outgoing);
+                }
+                match render(&mut self.cursor, owner, codec, outgoing) {
+                    Rendered::Frames(frames, request, added) => {
+                        // Also after an error whose outcome was unknown: the message has its
+                        // place, and a client that follows the chain must see it there.
+                        paid(&mut self.owed, request);
+                        for frame in frames.into_iter().flatten() {
+                            self.wire.feed(frame).await?;
+                        }
+                        missing = added.and_then(|begun| begun.unread(&outlet));
+                    }
+                    Rendered::After((chat, after, until), outgoing) => {
+                        self.postponed = Some((chat, until, outgoing));
+                        missing = Some((chat, after, Some(until)));
+                    }
+                }
+                if missing.is_some() {
+                    outlet.hold();
+                    break;
+                }
+            }
+            self.wire.flush().await
+        };
+        within(&outlet, write).await?;
+        if let Some((chat, after, until)) = missing {
+            self.replay_chat(chat, after, until);
+        }
+        Ok(())
+    }
+
+    /// Writes these in order and flushes once, `at` going along; all but those that were written
+    /// live since the connection `began`. They need no replay themselves.
+    pub(super) async fn write_items(
+        &mut self,
+        at: &mut Cursor,
+        began: Option<&Cursor>,
+        items: Vec<Outgoing>,
+    ) -> Result<(), End> {
+        let outlet = Arc::clone(&self.place.outlet);
+        let (owner, codec) = (self.owner(), self.wire.codec());
+        let write = async {
+            for outgoing in items {
+                let live = began.is_some_and(|began| since(began, &self.cursor, &outgoing));
+                let Rendered::Frames(frames, request, _) = render(at, owner, codec, outgoing)
+                else {
+                    continue;
+                };
+                paid(&mut self.owed, request);
+                if live {
+                    continue;
+                }
+                for frame in frames.into_iter().flatten() {
+                    self.wire.feed(frame).await?;
+                }
+            }
+            self.wire.flush().await
+        };
+        within(&outlet, write).await
+    }
+
+    /// Writes a frame of this session's own.
+    pub(super) async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
+        let outlet = Arc::clone(&self.place.outlet);
+        within(&outlet, self.wire.send(frame)).await
+    }
+
+    pub(super) async fn reply<T: serde::Serialize>(
+        &mut self,
+        request: Option<u64>,
+        data: &T,
+    ) -> Result<(), End> {
+        match request {
+            Some(request) => self.write(self.wire.codec().reply(request, data)).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn refuse(
+        &mut self,
+        request: Option<u64>,
+        error: &WireError,
+    ) -> Result<(), End> {
+        self.write(self.wire.codec().refusal(request, error)).await
+    }
+}
+
+/// Whether this was written by a connection that stands at `now`, since it stood at `began`.
+fn since(began: &Cursor, now: &Cursor, outgoing: &Outgoing) -> bool {
+    let Some(delivery) = outgoing.delivery() else { return false };
+    now.covers(delivery.feed, delivery.seq) && !began.covers(delivery.feed, delivery.seq)
+}
+
+/// A chat that is added begins anew: nothing of it after its beginning was written before, however
+/// far the connection had begun in its shard.
+fn begin_anew(began: &mut Cursor, now: &Cursor, outgoing: &Outgoing) {
+    if let Some(delivery) = outgoing.delivery()
+        && let Part::Begins(chat, after) = delivery.part
+        && !now.covers(delivery.feed, delivery.seq)
+    {
+        began.set(chat, after);
+    }
+}
+
+/// Writing, for as long as a client may take, or until the hub gives the connection up.
+pub(super) async fn within(
+    outlet: &Outlet,
+    write: impl Future<Output = Result<(), End>>,
+) -> Result<(), End> {
+    let write = timeout(WRITE_TIMEOUT, write);
+    tokio::pin!(write);
+    tokio::select! {
+        biased;
+        written = &mut write => match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(over)) => Err(over),
+            Err(_) => Err(Some(close::SLOW_CONSUMER)),
+        },
+        code = outlet.ended() => {
+            // A half-written frame cannot be followed by a close frame: give it a moment.
+            match timeout(super::GOODBYE, &mut write).await {
+                Ok(Ok(Ok(()))) => Err(Some(code)),
+                _ => Err(None),
+            }
+        }
+    }
+}
