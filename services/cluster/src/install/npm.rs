@@ -14,6 +14,9 @@ use crate::progress::Progress;
 /// Stories are told with this version of the client, and not with whichever is the newest.
 const SOCKET_IO_CLIENT: &str = "4.8.4";
 
+/// Where Debian and Ubuntu keep the authorities that the system trusts.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 pub(super) fn how() -> String {
     format!("socket.io-client {SOCKET_IO_CLIENT}, with npm, into Natter's own folder")
 }
@@ -32,7 +35,12 @@ pub(super) fn install_socket_io_client(tools: &Path, progress: Progress) -> Resu
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     let quietly =
         ["install", "--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts"];
-    run(Command::new(programs.npm)
+    let mut npm = Command::new(programs.npm);
+    // Node.js knows authorities of its own only; a network with another one has told the system.
+    if env::var_os("NODE_EXTRA_CA_CERTS").is_none() && Path::new(AUTHORITIES).exists() {
+        npm.env("NODE_EXTRA_CA_CERTS", AUTHORITIES);
+    }
+    run(npm
         .args(quietly)
         .arg("--prefix")
         .arg(scratch.path())
