@@ -1,13 +1,13 @@
 //! TCP connections of the public port: bounded in number, and in how long they may take to say
 //! what they want. (`axum::serve` bounds neither.)
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, extract::ConnectInfo, http::Request};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use tokio::{
@@ -43,9 +43,9 @@ pub struct Limits {
 #[derive(Clone, Debug)]
 pub struct Place(#[expect(dead_code, reason = "held, not looked at")] Arc<OwnedSemaphorePermit>);
 
-/// Accepts connections until `closing`, and those that wait then; then lets calls in flight end, and waits for sockets, which
-/// are upgraded connections and end by themselves: one whose process ends while it says goodbye is
-/// reset, and its client does not learn why.
+/// Accepts connections until `closing`, and those that wait then; then lets calls in flight end,
+/// and waits for sockets, which are upgraded connections and end by themselves: one whose process
+/// ends while it says goodbye is reset, and its client does not learn why.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -53,7 +53,6 @@ pub async fn serve(
     closing: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let calls = GracefulShutdown::new();
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.head);
@@ -100,24 +99,80 @@ pub async fn serve(
         let service = TowerToHyperService::new(service);
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
-        let connection = calls.watch(connection);
+        let closing = closing.clone();
         tokio::spawn(async move {
             tokio::pin!(connection);
             // hyper's own limit begins when the version of HTTP is known, so that a peer that says
-            // nothing at all, or asks for nothing over HTTP/2, would stay.
+            // nothing at all, or asks for nothing over HTTP/2, would stay. Nor is it told to finish
+            // before that: it would hang up on a call that is on its way.
             let ended = tokio::select! {
-                ended = &mut connection => ended,
-                () = asked.notified() => connection.await,
+                ended = &mut connection => return log(ended),
                 () = sleep(limits.head) => return,
+                () = asked.notified() => tokio::select! {
+                    ended = &mut connection => return log(ended),
+                    () = closing.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        timeout(CLOSING, connection).await
+                    }
+                },
             };
-            if let Err(error) = ended {
-                tracing::debug!(error, "a connection ended badly");
+            if let Ok(ended) = ended {
+                log(ended);
+            } else {
+                tracing::warn!("a call took too long to end, and was cut");
             }
         });
     }
     drop(listener);
-    let calls = timeout(CLOSING, calls.shutdown());
     let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-    let sockets = timeout(limits.drain + GOODBYES, places.acquire_many(all));
-    let _ = tokio::join!(calls, sockets);
+    // Beyond that, whoever runs this ends.
+    let _ = timeout(limits.drain + GOODBYES, places.acquire_many(all)).await;
+}
+
+fn log<E: Display>(ended: Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Result;
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { connections: 8, head: Duration::from_secs(30), drain: Duration::from_secs(30) };
+
+    #[tokio::test]
+    async fn whoever_was_let_in_is_answered_though_the_port_closes() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let router = Router::new().route("/", get(async || "here"));
+        let closing = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, router, LIMITS, closing.clone()));
+        let mut early = TcpStream::connect(address).await?;
+        early.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+        let mut heard = [0; 4096];
+        let mut read = early.read(&mut heard).await?;
+        assert!(heard[..read].ends_with(b"here"));
+        // It has said nothing yet, and not even which version of HTTP it speaks.
+        let mut late = TcpStream::connect(address).await?;
+        closing.cancel();
+        assert_eq!(early.read(&mut heard).await?, 0, "one that idles is closed");
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        late.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+        read = late.read(&mut heard).await?;
+        assert!(heard[..read].ends_with(b"here"));
+        assert_eq!(late.read(&mut heard).await?, 0);
+        served.await?;
+        Ok(())
+    }
 }
