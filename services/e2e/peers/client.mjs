@@ -6,6 +6,8 @@ import { createInterface } from "node:readline";
 
 const { io } = createRequire(`${process.argv[2]}/`)("socket.io-client");
 const sockets = new Map();
+// Checkpoints that have not been acknowledged, of clients that are not to do so yet.
+const unacknowledged = new Map();
 
 const tell = (name, what) => process.stdout.write(`${JSON.stringify({ name, ...what })}\n`);
 
@@ -30,6 +32,12 @@ const actions = {
       socket.io.engine.on("upgrade", () => event("upgrade", { transport: transport() }));
     });
     socket.onAny(event);
+    unacknowledged.set(name, []);
+    socket.on("checkpoint", (_, acknowledge) => {
+      const waiting = unacknowledged.get(name);
+      if (waiting) waiting.push(acknowledge);
+      else acknowledge();
+    });
   },
 
   emit({ name, event, args, ack }) {
@@ -57,6 +65,11 @@ const actions = {
 
   auth({ name, auth }) {
     sockets.get(name).auth = auth;
+  },
+
+  acknowledge({ name }) {
+    unacknowledged.get(name)?.forEach((acknowledge) => acknowledge());
+    unacknowledged.delete(name);
   },
 
   // As if the network had gone: nobody is told, and the client comes back by itself.

@@ -9,6 +9,8 @@ import socketio
 
 clients = {}
 auths = {}
+# Set once a client is to acknowledge checkpoints.
+acknowledging = {}
 # Tasks are forgotten unless somebody holds them.
 tasks = set()
 
@@ -44,6 +46,14 @@ async def connect(name, url, auth, options):
     client.on("disconnect", lambda reason: event("disconnect", {"reason": reason}))
     client.on("connect_error", refused)
     client.on("*", event)
+    acknowledges = acknowledging[name] = asyncio.Event()
+
+    async def checkpoint(*args):
+        event("checkpoint", *args)
+        # What a handler returns is the acknowledgement.
+        await acknowledges.wait()
+
+    client.on("checkpoint", checkpoint)
     try:
         transports = options.get("transports")
         await client.connect(url, auth=lambda: auths[name], transports=transports)
@@ -73,6 +83,10 @@ async def auth(name, auth):
     auths[name] = auth
 
 
+async def acknowledge(name):
+    acknowledging[name].set()
+
+
 async def drop(name):
     """As if the network had gone: nobody is told, and the client comes back by itself."""
     engine = clients[name].eio
@@ -87,7 +101,7 @@ async def disconnect(name):
 
 
 ACTIONS = {
-    action.__name__: action for action in (connect, emit, state, auth, drop, disconnect)
+    action.__name__: action for action in (connect, emit, state, auth, acknowledge, drop, disconnect)
 }
 
 

@@ -328,6 +328,14 @@ impl Peer {
         self.tell("forge", json!({"what": what})).await
     }
 
+    /// Acknowledges all checkpoints, those that have come and those that will.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub async fn acknowledge(&self) -> Result<()> {
+        self.tell("acknowledge", json!({})).await
+    }
+
     /// What it shows in `auth` the next time.
     ///
     /// # Errors

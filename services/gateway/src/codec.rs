@@ -31,8 +31,10 @@ pub enum Incoming<'a> {
     Refused(Option<u64>, WireError, u32),
     /// Is answered with this.
     Answered(Utf8Bytes),
-    /// Needs nothing; so many binary frames belong to it.
-    Nothing(u32),
+    /// Answers the event that asked with this number; so many binary frames belong to it.
+    Acknowledged(u64, u32),
+    /// Needs nothing.
+    Nothing,
     /// The client leaves.
     Leaves,
 }
@@ -106,6 +108,15 @@ impl Codec {
         (self == Self::SocketIo).then(packet)
     }
 
+    /// Asks whether everything up to the cursor has been dealt with; the answer shows the number.
+    #[must_use]
+    pub fn checkpoint(self, number: u64, cursor: &str) -> Option<Utf8Bytes> {
+        let number = number.to_string();
+        let packet =
+            || ["42", &number, "[\"checkpoint\",{\"cursor\":\"", cursor, "\"}]"].concat().into();
+        (self == Self::SocketIo).then(packet)
+    }
+
     /// What a request that failed is told: a reply, or an event when it wants none.
     #[must_use]
     pub fn refusal(self, request: Option<u64>, error: &WireError) -> Utf8Bytes {
@@ -171,8 +182,8 @@ fn incoming(packet: Packet<'_>) -> Result<Incoming<'_>, Malformed> {
             Incoming::Answered(no_namespace(namespace))
         }
         Packet::Disconnect { namespace: "" } => Incoming::Leaves,
-        Packet::Ack { attachments } => Incoming::Nothing(attachments),
-        Packet::Connect { .. } | Packet::Disconnect { .. } => Incoming::Nothing(0),
+        Packet::Ack { id, attachments } => Incoming::Acknowledged(id, attachments),
+        Packet::Connect { .. } | Packet::Disconnect { .. } => Incoming::Nothing,
         // Of a namespace that it has not connected to.
         Packet::Event(EventPacket { namespace, .. }) if !namespace.is_empty() => {
             return Err(Malformed);

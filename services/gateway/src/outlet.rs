@@ -178,11 +178,11 @@ impl Outlet {
         true
     }
 
-    /// Waits until something can be taken, the connection is to be closed, or, unless that is
-    /// known, the node drains. For the session alone.
-    pub async fn wait(&self, known_to_drain: bool) {
+    /// Waits until something can be taken, unless the session is `paused`, the connection is to
+    /// be closed, or, unless that is known, the node drains. For the session alone.
+    pub async fn wait(&self, paused: bool, known_to_drain: bool) {
         loop {
-            let something = {
+            let something = !paused && {
                 let waiting = self.lock();
                 !waiting.held && !waiting.queue.is_empty()
             };
@@ -263,9 +263,9 @@ mod tests {
         let waiter = tokio::spawn({
             let outlet = Arc::clone(&outlet);
             async move {
-                outlet.wait(false).await;
+                outlet.wait(false, false).await;
                 let first = outlet.take().is_some();
-                outlet.wait(false).await;
+                outlet.wait(false, false).await;
                 (first, outlet.draining(), outlet.ended().await)
             }
         });

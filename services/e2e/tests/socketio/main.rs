@@ -12,6 +12,7 @@ use natter_protocol::ids::ChatId;
 use serde_json::{Value, json};
 
 mod breaks;
+mod checkpoints;
 mod crowds;
 mod fresh_starts;
 mod goodbyes;

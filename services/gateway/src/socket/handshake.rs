@@ -48,6 +48,8 @@ pub struct Client {
     pub token: Option<String>,
     /// Its own messages come as events too.
     pub echo: bool,
+    /// Of Socket.IO: it is asked to acknowledge what it was sent.
+    pub checkpoints: bool,
     /// Where it stood before: what it has missed is replayed.
     pub cursor: Option<String>,
     /// Of Socket.IO: what it was told at the beginning of the connection that it had before.
@@ -102,6 +104,7 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
         matches!(wire, Wire::Polling(_)).then(|| Box::new(Baggage { token, watching: Vec::new() }));
     let mut session = Session::new(app, caller, wire, place, begin, client.echo);
     session.baggage = baggage;
+    session.checkpoints = client.checkpoints.then(Box::default);
     Some(session)
 }
 

@@ -6,9 +6,11 @@
 //! - `session`: one loop that reads, writes and waits
 //! - `writing`: what is queued, replayed and replied
 //! - `playing`: what it has missed, replayed
+//! - `checkpoints`: what its client has yet to acknowledge
 //! - `moving`: to another transport
 //! - `commands`: what a client asks for
 
+mod checkpoints;
 mod commands;
 mod handshake;
 mod moving;
@@ -115,7 +117,7 @@ fn serve(start: Box<Start>, socket: WebSocket) -> BoxFuture<'static, ()> {
     let Start { app, token, options, place } = *start;
     // Boxed again: the handshake's future is large, and would stay part of an idle connection.
     let ConnectOptions { echo, cursor } = options;
-    let client = Client { token, echo, cursor, pid: None };
+    let client = Client { token, echo, cursor, pid: None, checkpoints: false };
     let admitted = handshake::admit(app, Wire::Native(socket), client).boxed();
     async move {
         let _place = place;

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     GOODBYE,
+    checkpoints::Checkpoints,
     commands::{self, Who},
     handshake::{ADMISSION, Begin, Client, Place, admitted, begin, parse_cursor},
     session::Session,
@@ -42,6 +43,7 @@ pub struct Moving {
     /// Where it began, unless it has resumed.
     began: Option<String>,
     echo: bool,
+    checkpoints: Option<Box<Checkpoints>>,
     watching: Vec<UserId>,
     typing: Vec<(ChatId, Shard)>,
     /// Packets that no poll has fetched.
@@ -53,7 +55,7 @@ impl Session {
     pub(super) async fn move_out(mut self: Box<Self>, moving: oneshot::Sender<Moved>) {
         let (user, seal) = self.owner();
         let Some(baggage) = self.baggage.take() else { return };
-        let Self { cursor, began, echo, typing, place, mut wire, .. } = *self;
+        let Self { cursor, began, echo, checkpoints, typing, place, mut wire, .. } = *self;
         // Whatever is delivered from here on is for the next one.
         place.outlet.close(close::DRAINING);
         let moved = Moving {
@@ -62,6 +64,7 @@ impl Session {
             cursor: cursor.text(user, seal),
             began: began.map(|began| began.text(user, seal)),
             echo,
+            checkpoints,
             watching: baggage.watching,
             typing: typing.into_iter().map(|(chat, feed)| (chat, feed.shard)).collect(),
             waiting: wire.waiting(),
@@ -79,6 +82,7 @@ impl Session {
         let client = Client {
             token: None,
             echo: moving.echo,
+            checkpoints: moving.checkpoints.is_some(),
             cursor: Some(moving.cursor.clone()),
             pid: None,
         };
@@ -124,6 +128,7 @@ impl Session {
         let began = moving.began.as_deref().and_then(|text| parse_cursor(&app, text, viewer).ok());
         let begin = Begin::Moved(replay, began.map(Box::<Cursor>::new));
         let mut session = Self::new(app, admitted.caller, wire, place, begin, moving.echo);
+        session.checkpoints = moving.checkpoints;
         let typing = moving.typing.into_iter();
         session.typing = typing.map(|(chat, shard)| (chat, Feed::chat(shard, chat))).collect();
         Some(session)

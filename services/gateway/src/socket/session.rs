@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use super::{
+    checkpoints::Checkpoints,
     commands::{self, Done, Who},
     handshake::{Begin, Place},
     moving::Baggage,
@@ -80,6 +81,8 @@ pub struct Session {
     attachments: u32,
     /// What it needs to move to another transport; only over polling.
     pub(super) baggage: Option<Box<Baggage>>,
+    /// What its client has yet to acknowledge; only where it wants to be asked.
+    pub(super) checkpoints: Option<Box<Checkpoints>>,
     /// Moves, once it is at rest.
     pub(super) moving: Option<oneshot::Sender<Moved>>,
     pub(super) place: Place,
@@ -150,6 +153,7 @@ impl Session {
             wire,
             attachments: 0,
             baggage: None,
+            checkpoints: None,
             moving: None,
             place,
             running: None,
@@ -209,8 +213,9 @@ impl Session {
             let reading =
                 ends.is_none() && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
             let deadline = ends.unwrap_or_else(|| self.deadline());
+            let paused = self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.full());
             let step = tokio::select! {
-                () = outlet.wait(draining) => {
+                () = outlet.wait(paused, draining) => {
                     if let Some(code) = outlet.code() {
                         return Box::pin(self.last_words(code)).await;
                     }
@@ -326,10 +331,14 @@ impl Session {
                 (request, Err(error))
             }
             Incoming::Answered(frame) => return self.write(frame).await,
-            Incoming::Nothing(attachments) => {
+            Incoming::Acknowledged(number, attachments) => {
                 self.attachments = attachments;
+                if let Some(checkpoints) = &mut self.checkpoints {
+                    checkpoints.acknowledged(number);
+                }
                 return Ok(());
             }
+            Incoming::Nothing => return Ok(()),
             Incoming::Leaves => return Err(None),
         };
         let now = std::time::Instant::now();

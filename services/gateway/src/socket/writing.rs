@@ -10,10 +10,12 @@ use natter_protocol::{
 use tokio::time::timeout;
 
 use super::{
-    playing::{Rendered, render},
+    checkpoints::Checkpoints,
+    playing::{Owner, Rendered, render},
     session::{End, Owed, Session, paid},
 };
 use crate::{
+    codec::Codec,
     hub::frames::Part,
     outlet::{Outgoing, Outlet},
 };
@@ -66,7 +68,7 @@ impl Session {
     pub(super) async fn write_queued(&mut self) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
         let (owner, codec) = (self.owner(), self.wire.codec());
-        let mut missing = None;
+        let (mut missing, mut news) = (None, false);
         let write = async {
             for _ in 0..WRITE_BATCH {
                 let Some(outgoing) = outlet.take() else { break };
@@ -78,6 +80,7 @@ impl Session {
                         // Also after an error whose outcome was unknown: the message has its
                         // place, and a client that follows the chain must see it there.
                         paid(&mut self.owed, request);
+                        news |= frames[1].is_some();
                         for frame in frames.into_iter().flatten() {
                             self.wire.feed(frame).await?;
                         }
@@ -92,6 +95,9 @@ impl Session {
                     outlet.hold();
                     break;
                 }
+            }
+            if news && let Some(asks) = ask(&mut self.checkpoints, &self.cursor, owner, codec) {
+                self.wire.feed(asks).await?;
             }
             self.wire.flush().await
         };
@@ -112,6 +118,7 @@ impl Session {
     ) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
         let (owner, codec) = (self.owner(), self.wire.codec());
+        let mut news = false;
         let write = async {
             for outgoing in items {
                 let live = began.is_some_and(|began| since(began, &self.cursor, &outgoing));
@@ -123,9 +130,13 @@ impl Session {
                 if live {
                     continue;
                 }
+                news |= frames[1].is_some();
                 for frame in frames.into_iter().flatten() {
                     self.wire.feed(frame).await?;
                 }
+            }
+            if news && let Some(asks) = ask(&mut self.checkpoints, at, owner, codec) {
+                self.wire.feed(asks).await?;
             }
             self.wire.flush().await
         };
@@ -156,6 +167,17 @@ impl Session {
     ) -> Result<(), End> {
         self.write(self.wire.codec().refusal(request, error)).await
     }
+}
+
+/// Asks whether the client has dealt with everything up to here, if it wants to be asked.
+fn ask(
+    checkpoints: &mut Option<Box<Checkpoints>>,
+    at: &Cursor,
+    owner: Owner,
+    codec: Codec,
+) -> Option<Utf8Bytes> {
+    let number = checkpoints.as_mut()?.ask();
+    codec.checkpoint(number, &at.text(owner.0, owner.1))
 }
 
 /// Whether this was written by a connection that stands at `now`, since it stood at `began`.

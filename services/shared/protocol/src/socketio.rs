@@ -109,6 +109,8 @@ pub enum Packet<'a> {
     Event(EventPacket<'a>),
     /// The answer to an event of the server.
     Ack {
+        /// The number that the event asked with.
+        id: u64,
         /// Binary attachments that follow.
         attachments: u32,
     },
@@ -158,7 +160,7 @@ impl<'a> Packet<'a> {
             b'3' | b'6' => {
                 let (id, rest) = number(rest)?;
                 let _: Vec<IgnoredAny> = serde_json::from_str(rest).map_err(|_| Malformed)?;
-                id.map(|_| Self::Ack { attachments }).ok_or(Malformed)
+                id.map(|id| Self::Ack { id, attachments }).ok_or(Malformed)
             }
             _ => Err(Malformed),
         }
@@ -243,6 +245,9 @@ pub struct Auth {
     /// Its own messages come as events too.
     #[serde(default)]
     pub echo: bool,
+    /// It is asked now and then whether it has dealt with what it was sent.
+    #[serde(default)]
+    pub checkpoints: bool,
     /// Of the connection that it had before: as it was told at its beginning.
     #[serde(default)]
     pub pid: Option<String>,
@@ -311,9 +316,9 @@ mod tests {
             Ok(Packet::Disconnect { namespace: "/admin" })
         ));
         assert!(matches!(Packet::parse("1"), Ok(Packet::Disconnect { namespace: "" })));
-        assert!(matches!(Packet::parse("312[]"), Ok(Packet::Ack { attachments: 0 })));
+        assert!(matches!(Packet::parse("312[]"), Ok(Packet::Ack { id: 12, attachments: 0 })));
         let ack = Packet::parse(r#"61-12[{"_placeholder":true}]"#);
-        assert!(matches!(ack, Ok(Packet::Ack { attachments: 1 })));
+        assert!(matches!(ack, Ok(Packet::Ack { id: _, attachments: 1 })));
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub async fn authenticate(
                 *client = Client {
                     token,
                     echo: auth.echo,
+                    checkpoints: auth.checkpoints,
                     // Where it stood, or else where it began: no event may have come since.
                     cursor: auth.offset.filter(|_| auth.pid.is_some()).or_else(|| auth.pid.clone()),
                     pid: auth.pid,
