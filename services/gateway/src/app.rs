@@ -79,11 +79,7 @@ impl App {
             chats: Chats::new(store.clone(), relay.clone(), room.clone(), config.shards),
             seals: Seals::new(&config.auth),
             calls: CallLimit::new(&config.rest),
-            sessions: Sessions::new(
-                bus.clone(),
-                socket.connections_max as usize,
-                socket.heartbeat() + POLL,
-            ),
+            sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),
             room,
             admissions,
             replays: Replays::new(config.socket.resume_entries),

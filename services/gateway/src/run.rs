@@ -139,4 +139,5 @@ async fn drain(app: &App) {
     while app.hub.registry().connections() > 0 && Instant::now() < until {
         sleep(LOOK).await;
     }
+    app.sessions.ended().await;
 }

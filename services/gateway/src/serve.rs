@@ -1,7 +1,7 @@
 //! TCP connections of the public port: bounded in number, and in how long they may take to say
 //! what they want. (`axum::serve` bounds neither.)
 
-use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, extract::ConnectInfo, http::Request};
 use hyper::body::Incoming;
@@ -11,7 +11,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -52,42 +52,67 @@ pub async fn serve(
     limits: Limits,
     closing: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.head);
-    let mut accepted_late = 0;
-    loop {
-        // Whoever the kernel has let in already is served: hung up on, they could not tell whether
-        // their call was heard.
-        if closing.is_cancelled() {
-            accepted_late += 1;
-            if accepted_late > BACKLOG {
-                break;
-            }
-        }
-        let place = tokio::select! {
-            biased;
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = closing.cancelled() => break,
-        };
-        let Ok(place) = place else { break };
-        let (socket, peer) = tokio::select! {
-            biased;
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let server = Server { builder, router, limits, closing };
+    tokio::select! {
+        () = server.accept(&listener, &places) => {}
+        () = server.closing.cancelled() => {}
+    }
+    if let Err(error) = server.accept_waiting(listener, &places) {
+        tracing::warn!(%error, "who waited at the port was not let in");
+    }
+    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    // Beyond that, whoever runs this ends.
+    let _ = timeout(limits.drain + GOODBYES, places.acquire_many(all)).await;
+}
+
+struct Server {
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    limits: Limits,
+    closing: CancellationToken,
+}
+
+impl Server {
+    /// Lets in whoever comes, while there are places. Runs until dropped; nobody is lost then.
+    async fn accept(&self, listener: &TcpListener, places: &Arc<Semaphore>) {
+        while let Ok(place) = Arc::clone(places).acquire_owned().await {
+            match listener.accept().await {
+                Ok((socket, peer)) => self.begin(socket, peer, place),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(NO_FILES).await;
-                    continue;
                 }
-            },
-            () = closing.cancelled() => break,
-        };
+            }
+        }
+    }
+
+    /// Lets in whom the kernel has let in already, and closes the port: hung up on, they could not
+    /// tell whether their call was heard. The kernel itself is asked who that is, since the runtime
+    /// may not have heard of them yet.
+    fn accept_waiting(&self, listener: TcpListener, places: &Arc<Semaphore>) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        for _ in 0..BACKLOG {
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else { break };
+            let (socket, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            };
+            socket.set_nonblocking(true)?;
+            self.begin(TcpStream::from_std(socket)?, peer, place);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, socket: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let peer = Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
+        let peer = Extension(ConnectInfo::<SocketAddr>(peer)).layer(self.router.clone());
         let asked = Arc::new(Notify::new());
         let first = Arc::clone(&asked);
         let service = Extension(Place(Arc::new(place))).layer(peer);
@@ -98,8 +123,8 @@ pub async fn serve(
         .layer(service);
         let service = TowerToHyperService::new(service);
         let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
-        let closing = closing.clone();
+            self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
+        let (closing, head) = (self.closing.clone(), self.limits.head);
         tokio::spawn(async move {
             tokio::pin!(connection);
             // hyper's own limit begins when the version of HTTP is known, so that a peer that says
@@ -107,7 +132,7 @@ pub async fn serve(
             // before that: it would hang up on a call that is on its way.
             let ended = tokio::select! {
                 ended = &mut connection => return log(ended),
-                () = sleep(limits.head) => return,
+                () = sleep(head) => return,
                 () = asked.notified() => tokio::select! {
                     ended = &mut connection => return log(ended),
                     () = closing.cancelled() => {
@@ -123,10 +148,6 @@ pub async fn serve(
             }
         });
     }
-    drop(listener);
-    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-    // Beyond that, whoever runs this ends.
-    let _ = timeout(limits.drain + GOODBYES, places.acquire_many(all)).await;
 }
 
 fn log<E: Display>(ended: Result<(), E>) {
@@ -139,10 +160,7 @@ fn log<E: Display>(ended: Result<(), E>) {
 mod tests {
     use anyhow::Result;
     use axum::routing::get;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 

@@ -17,7 +17,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -29,13 +29,15 @@ use super::{
 use crate::socket::{Heard, Over};
 
 /// Requests of other nodes that are answered at once; more are turned away.
-const ASKED: usize = 16 * 1024;
+const ASKED: u32 = 16 * 1024;
 /// How much longer than the answer itself its way may take.
 const WAY: Duration = Duration::from_secs(5);
 /// The longest of what is no poll: a session that comes to rest before it moves.
 const LONGEST: Duration = Duration::from_secs(12);
 /// Between two looks whether a node is there.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long sessions may take to end, and answers to other nodes to be on their way.
+const ENDINGS: Duration = Duration::from_secs(2);
 /// How long to wait before the broker is listened to again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,9 @@ struct Inner {
     node: Uuid,
     bus: Bus,
     table: Arc<Table>,
+    /// One for each session that may be.
     places: Arc<Semaphore>,
+    most: u32,
     asked: Arc<Semaphore>,
     /// Nodes of which a poll's answer is awaited.
     watched: Mutex<HashMap<Uuid, Weak<CancellationToken>>>,
@@ -161,13 +165,14 @@ fn lock(table: &Table) -> MutexGuard<'_, HashMap<Sid, Arc<Polling>>> {
 impl Sessions {
     /// None yet, and so many at most; a poll may wait for so long.
     #[must_use]
-    pub fn new(bus: Bus, most: usize, poll: Duration) -> Self {
+    pub fn new(bus: Bus, most: u32, poll: Duration) -> Self {
         let inner = Inner {
             node: Uuid::new_v4(),
             bus,
             table: Arc::default(),
-            places: Arc::new(Semaphore::new(most)),
-            asked: Arc::new(Semaphore::new(ASKED)),
+            places: Arc::new(Semaphore::new(most as usize)),
+            most,
+            asked: Arc::new(Semaphore::new(ASKED as usize)),
             watched: Mutex::default(),
             poll,
         };
@@ -289,6 +294,18 @@ impl Sessions {
             }
             sleep(AGAIN).await;
         }
+    }
+
+    /// Waits until the last session has said what it had to say, in a bounded time. No connection
+    /// stands for one whose client is between two polls, or polls at another node.
+    pub async fn ended(&self) {
+        let Inner { bus, places, most, asked, .. } = &*self.inner;
+        let ended = async {
+            let _ = places.acquire_many(*most).await;
+            let _ = asked.acquire_many(ASKED).await;
+        };
+        let _ = timeout(ENDINGS, ended).await;
+        bus.hand_over_all(ENDINGS).await;
     }
 
     fn on_question(&self, question: Question) {

@@ -61,6 +61,11 @@ impl Bus {
             .map_err(|error| AskError::Bus(BusError::Unreadable(error.to_string())))
     }
 
+    /// Waits until what was answered and told is on its way, for this long at most.
+    pub async fn hand_over_all(&self, limit: Duration) {
+        let _ = tokio::time::timeout(limit, self.inner.client.flush()).await;
+    }
+
     /// Tells another node something that needs no answer.
     ///
     /// # Errors
