@@ -68,13 +68,23 @@ pub async fn page(
     .map(|whole| bounded(page, whole))
 }
 
+/// Bytes of a text in JSON.
+fn spelled(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    bytes.sum()
+}
+
 /// As much of the page as fits: its beginning when it was asked for forward, else its end.
 fn bounded(page: Page, mut whole: HistoryPage) -> HistoryPage {
     let forward = page.after.is_some();
     let mut left = PAGE_BYTES;
     let fits = |message: &&Message| {
         let fits = left > 0;
-        left = left.saturating_sub(message.content.len());
+        left = left.saturating_sub(spelled(&message.content));
         fits
     };
     let count = if forward {

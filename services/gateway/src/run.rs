@@ -135,6 +135,7 @@ async fn drain(app: &App) {
     let limit = app.config.drain();
     let until = Instant::now() + limit;
     tracing::info!(connections = app.hub.registry().connections(), "draining");
+    app.sessions.drain();
     app.hub.tell(Command::Drain(limit)).await;
     while app.hub.registry().connections() > 0 && Instant::now() < until {
         sleep(LOOK).await;

@@ -100,7 +100,8 @@ impl Server {
             let (socket, peer) = match listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                // Of the one who waited, who has left.
+                Err(_) => continue,
             };
             socket.set_nonblocking(true)?;
             self.begin(TcpStream::from_std(socket)?, peer, place);

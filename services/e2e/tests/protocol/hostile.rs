@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use natter_e2e::{
     engine::{KINDS, Kind, Link, Next, Polling, SEPARATOR, answer},
-    soon::SOON,
+    soon::{SOON, within},
 };
 use reqwest::Method;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -164,7 +164,7 @@ async fn a_request_of_another_protocol_changes_nothing() -> Result<()> {
     ] {
         turned_away(&ground.engine, &query).await?;
     }
-    for method in [Method::PUT, Method::DELETE, Method::PATCH] {
+    for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD] {
         let query = format!("EIO=4&transport=polling&sid={sid}");
         let reply = answer(ground.engine.request(method.clone(), &query).body("1")).await?;
         ensure!((400..=500).contains(&reply.status), "{method}: {reply:?}");
@@ -448,5 +448,64 @@ async fn a_post_that_never_ends_is_nobodys_trouble() -> Result<()> {
         }
     }
     usable(&mut other).await?;
+    ground.finish()
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_and_is_nobody_is_not_kept() -> Result<()> {
+    let ground = Ground::new().await?;
+    let polling = ground.engine.polling().await?;
+    // What is answered fills what waits to be fetched, and nobody fetches it.
+    let nowhere = format!("40/{}", "x".repeat(60_000));
+    for _ in 0..2 {
+        polling.post(nowhere.clone()).await?.accepted()?;
+    }
+    polling.post("40").await?.accepted()?;
+    // Posts that wait for the session would end it themselves, were they many.
+    let mut looks = 0;
+    within(SOON * 2, "nobody knows the session", async || {
+        looks += 1;
+        if looks % 50 > 0 {
+            return Ok(None);
+        }
+        Ok((polling.post("3").await?.status == 400).then_some(()))
+    })
+    .await?;
+    ground.finish()
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_holds_no_connection() -> Result<()> {
+    let ground = Ground::new().await?;
+    let polling = ground.engine.polling().await?;
+    let mut socket = TcpStream::connect(ground.engine.node()).await?;
+    let head = format!(
+        "POST /socket.io/?{} HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n4",
+        polling.query()
+    );
+    socket.write_all(head.as_bytes()).await?;
+    let mut heard = Vec::new();
+    timeout(SOON, socket.read_to_end(&mut heard)).await??;
+    let heard = String::from_utf8(heard)?;
+    ensure!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
+    ground.finish()
+}
+
+#[tokio::test]
+async fn a_request_that_comes_twice_ends_its_session() -> Result<()> {
+    let ground = Ground::new().await?;
+    for method in [Method::GET, Method::POST] {
+        let polling = ground.engine.polling().await?;
+        polling.post(format!("40{}", serde_json::json!({"token": ground.token}))).await?;
+        let again = format!("{}&t=abc", polling.query());
+        let request = || {
+            let request = ground.engine.request(method.clone(), &again);
+            if method == Method::POST { request.body("3") } else { request }
+        };
+        let first = answer(request()).await?;
+        ensure!(first.status == 200, "{method}: {first:?}");
+        answer(request()).await?.refused(&[1])?;
+        polling.gone().await?;
+    }
     ground.finish()
 }

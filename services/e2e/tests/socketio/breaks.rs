@@ -212,3 +212,31 @@ async fn a_client_that_sends_again_by_itself_says_everything_once() -> Result<()
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn whoever_missed_more_than_a_session_holds_recovers_while_it_upgrades() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    for mode in Mode::ALL {
+        let scenery = Scenery::new(&cluster, Language::JavaScript).await?;
+        let anas = scenery.ana(mode).await?;
+        scenery.ben.api(0).say(scenery.chat, "before").await?;
+        anas.hears(scenery.chat, "before").await?;
+        anas.disconnect().await?;
+        anas.disconnected().await?;
+        // Far more than waits for polls (64 KiB).
+        for n in 0..100 {
+            scenery.ben.api(n % 2).say(scenery.chat, &n.to_string().repeat(2_000)).await?;
+        }
+        anas.reconnect().await?;
+        anas.recovered().await?;
+        if mode == Mode::Upgrade {
+            anas.expect("upgrade", |_| true).await?;
+        }
+        scenery.ben.api(1).say(scenery.chat, "after").await?;
+        anas.hears(scenery.chat, "after").await?;
+        anas.check_feeds()?;
+        assert_eq!(heard_from(&anas, &scenery.ben).len(), 102, "{mode:?}");
+        assert_eq!(anas.events("disconnect").len(), 1, "{mode:?}");
+    }
+    Ok(())
+}

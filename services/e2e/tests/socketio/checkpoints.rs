@@ -1,6 +1,6 @@
 //! Clients that are asked whether they have dealt with what they were sent.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use natter_e2e::{Mode, peers::Language};
 use serde_json::json;
 
@@ -44,11 +44,14 @@ async fn at_its_own_pace(language: Language, mode: Mode) -> Result<()> {
     }
     anas.hears(chat, &format!("more {}", UNACKNOWLEDGED * 2 - 1)).await?;
     anas.check_feeds()?;
-    // Whoever keeps what a checkpoint said goes on from there, on any transport.
-    let resumed = ana.first.resume(1, &cursors[1]).await?;
-    resumed.hears(chat, "2").await?;
-    resumed.hears(chat, "later").await?;
-    ensure!(!resumed.events("message").iter().any(|message| message["content"] == "1"), "again");
+    // Whoever keeps what a checkpoint said goes on from there, started anew.
+    let kept = scenery.dial(ana, mode).auth("cursor", cursors[1].as_str());
+    let anew = scenery.peers.dial("anew", &kept).await?;
+    anew.connected().await?;
+    anew.expect("ready", |data| data["resumed"] == true).await?;
+    anew.expect("resume_done", |_| true).await?;
+    anew.hears(chat, "later").await?;
+    assert_eq!(heard_from(&anew, ben)[..3], ["2", "3", "later"], "{language:?}, {mode:?}");
     if language == Language::JavaScript {
         anas.drop_transport().await?;
         anas.disconnected().await?;
@@ -64,6 +67,24 @@ async fn at_its_own_pace(language: Language, mode: Mode) -> Result<()> {
 async fn a_client_that_wants_to_be_asked_is_sent_no_more_than_it_deals_with() -> Result<()> {
     for (language, mode) in CLIENTS {
         at_its_own_pace(language, mode).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_says_something_before_it_acknowledges_is_answered() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    for language in [Language::JavaScript, Language::Python] {
+        let scenery = Scenery::new(&cluster, language).await?;
+        let dial = scenery.dial(&scenery.ana, Mode::WebSocket).auth("checkpoints", true);
+        let anas = scenery.peers.connect("Ana", &dial).await?;
+        for n in 0..UNACKNOWLEDGED {
+            scenery.ben.api(0).say(scenery.chat, &n.to_string()).await?;
+            anas.expect("checkpoint", |_| true).await?;
+        }
+        anas.say(scenery.chat, "wait").await?;
+        anas.acknowledge().await?;
+        anas.say(scenery.chat, "go on").await?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The server ends a connection, and says what its client is to do.
 
 use anyhow::{Result, ensure};
-use natter_e2e::{Mode, peers::Dial, peers::Language};
-use serde_json::json;
+use natter_e2e::{Mode, balancer::Kind, peers::Dial, peers::Language, soon::soon};
+use serde_json::{Value, json};
 
 use crate::{APART, CLIENTS, STAGE, Scenery, heard_from};
 
@@ -70,6 +70,32 @@ async fn a_node_that_drains_sends_its_clients_elsewhere_and_they_miss_nothing() 
         assert_eq!(told, ["before", "meanwhile", "after"], "{language:?}, {mode:?}");
         let status = draining.await??;
         ensure!(status.is_some_and(|status| status.success()), "{status:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_drains_takes_no_session_of_another_along() -> Result<()> {
+    for language in [Language::JavaScript, Language::Python] {
+        let cluster = APART.alone().await?;
+        let scenery = Scenery::new(&cluster, language).await?;
+        let anas = scenery.ana(Mode::Polling).await?;
+        let owner = scenery.owner(Mode::Polling)?;
+        let other = 1 - owner;
+        // The next poll waits at the other node.
+        scenery.balancer.send_next(Kind::Poll, other);
+        let bens = scenery.ben.connect(owner).await?;
+        bens.say(scenery.chat, "before").await?;
+        anas.hears(scenery.chat, "before").await?;
+        soon("the next poll", async || {
+            Ok((scenery.balancer.last(Kind::Poll)? == other).then_some(()))
+        })
+        .await?;
+        let status = cluster.gateway(other).terminate().await?;
+        ensure!(status.is_some_and(|status| status.success()), "{status:?}");
+        bens.say(scenery.chat, "after").await?;
+        anas.hears(scenery.chat, "after").await?;
+        assert_eq!(anas.events("disconnect"), [Value::Null; 0], "{language:?}");
     }
     Ok(())
 }

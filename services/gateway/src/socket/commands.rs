@@ -54,6 +54,8 @@ pub struct Done {
 pub enum Outcome {
     /// To be written.
     Frames(Vec<Utf8Bytes>),
+    /// To be written, by whom the presence of these users is watched from here on.
+    Watching(Vec<UserId>, Vec<Utf8Bytes>),
     /// A message is on its way.
     Published(Box<InFlight>),
     /// A message had been sent before.
@@ -201,7 +203,8 @@ async fn presence_subscribe(
         return Err(WireError::new(ErrorCode::TooLarge, message));
     }
     let items = watch(app, who, &subscribe.user_ids).await?;
-    Ok(answer(who, request, &PresenceList { items }))
+    let reply = request.map(|request| who.codec.reply(request, &PresenceList { items }));
+    Ok(Outcome::Watching(subscribe.user_ids, reply.into_iter().collect()))
 }
 
 /// From here on the connection hears of the presence of these users, and of no others; answers how

@@ -19,7 +19,10 @@ use natter_protocol::{
     server::{Authenticated, Limits, Ready, ResumeRefusal, ServerEvent},
 };
 use natter_store::Followed;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use super::{
     moving::Baggage,
@@ -58,6 +61,7 @@ pub struct Client {
 
 /// The whole handshake. `None`: the transport has been closed.
 pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<Session>> {
+    let opened = Instant::now();
     let authenticated = match wire.codec() {
         Codec::Native => authenticate(&app, &mut wire, &mut client).await,
         Codec::SocketIo => connect::authenticate(&app, &mut wire, &mut client).await,
@@ -71,6 +75,7 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
             return None;
         }
     };
+    // A long wait for its turn counts: the next ping must come before its client gives up.
     let mut place = Place::new(&app, &admitted.caller, ConnectionId::generate());
     let begin = match timeout(ADMISSION, begin(&app, &mut place, &admitted, &client)).await {
         Ok(Ok(begin)) => begin,
@@ -79,7 +84,8 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
                 ErrorCode::Unauthenticated => close::DEVICE_REVOKED,
                 _ => close::TRY_AGAIN,
             };
-            let _ = wire.send(wire.codec().event(&ServerEvent::Exception(&error))).await;
+            let told = wire.send(wire.codec().event(&ServerEvent::Exception(&error)));
+            let _ = timeout(app.config.socket.handshake(), told).await;
             wire.goodbye(code).await;
             return None;
         }
@@ -104,6 +110,7 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
         matches!(wire, Wire::Polling(_)).then(|| Box::new(Baggage { token, watching: Vec::new() }));
     let mut session = Session::new(app, caller, wire, place, begin, client.echo);
     session.baggage = baggage;
+    session.pinged_before(opened.elapsed());
     session.checkpoints = client.checkpoints.then(Box::default);
     Some(session)
 }

@@ -1,6 +1,8 @@
 //! A session that moves from polling to a WebSocket, which may be at another node: what it has come
 //! to goes along, and the rest is what anybody who comes back with a cursor gets.
 
+use std::time::Duration;
+
 use natter_protocol::{
     cursor::Cursor,
     error::{ErrorCode, WireError, close},
@@ -44,6 +46,10 @@ pub struct Moving {
     began: Option<String>,
     echo: bool,
     checkpoints: Option<Box<Checkpoints>>,
+    /// Not all that it missed has been written, and its client is told when it is.
+    resuming: bool,
+    /// Milliseconds since its client was last pinged.
+    pinged: u64,
     watching: Vec<UserId>,
     typing: Vec<(ChatId, Shard)>,
     /// Packets that no poll has fetched.
@@ -55,7 +61,9 @@ impl Session {
     pub(super) async fn move_out(mut self: Box<Self>, moving: oneshot::Sender<Moved>) {
         let (user, seal) = self.owner();
         let Some(baggage) = self.baggage.take() else { return };
-        let Self { cursor, began, echo, checkpoints, typing, place, mut wire, .. } = *self;
+        let pinged = u64::try_from(self.pinged.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Self { cursor, began, echo, checkpoints, resuming, typing, place, mut wire, .. } =
+            *self;
         // Whatever is delivered from here on is for the next one.
         place.outlet.close(close::DRAINING);
         let moved = Moving {
@@ -65,6 +73,8 @@ impl Session {
             began: began.map(|began| began.text(user, seal)),
             echo,
             checkpoints,
+            resuming,
+            pinged,
             watching: baggage.watching,
             typing: typing.into_iter().map(|(chat, feed)| (chat, feed.shard)).collect(),
             waiting: wire.waiting(),
@@ -126,9 +136,14 @@ impl Session {
         }
         let viewer = place.viewer(&admitted.caller, moving.echo);
         let began = moving.began.as_deref().and_then(|text| parse_cursor(&app, text, viewer).ok());
-        let begin = Begin::Moved(replay, began.map(Box::<Cursor>::new));
+        let begin = if moving.resuming {
+            Begin::Resumed(replay)
+        } else {
+            Begin::Moved(replay, began.map(Box::<Cursor>::new))
+        };
         let mut session = Self::new(app, admitted.caller, wire, place, begin, moving.echo);
         session.checkpoints = moving.checkpoints;
+        session.pinged_before(Duration::from_millis(moving.pinged));
         let typing = moving.typing.into_iter();
         session.typing = typing.map(|(chat, shard)| (chat, Feed::chat(shard, chat))).collect();
         Some(session)

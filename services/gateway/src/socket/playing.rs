@@ -1,7 +1,7 @@
 //! The part of a session that replays: what was missed before it began, chats that were added,
 //! and what its queue could not hold while it did.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration, vec};
 
 use axum::extract::ws::Utf8Bytes;
 use futures::FutureExt;
@@ -13,7 +13,7 @@ use natter_protocol::{
     server::{Resumed, ServerEvent},
 };
 use natter_runtime::causes;
-use tokio::time::sleep;
+use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 
 use super::{
     handshake::parse_cursor,
@@ -28,8 +28,6 @@ use crate::{
     replay::{self, NoReplay, Replay, Viewer},
 };
 
-/// Items written between two flushes.
-const WRITE_BATCH: usize = 64;
 /// Replays in a row that one connection gets: one that falls behind so often reads too slowly.
 const AGAIN: u32 = 5;
 /// While the log is away, what is missing is asked for so often, at this pace.
@@ -43,6 +41,20 @@ pub enum Replayed {
     Resumed(Option<u64>, Result<Replay, NoReplay>),
     /// What the connection cannot do without.
     Missing(Result<Replay, NoReplay>),
+}
+
+/// A replay that is being written, as fast as its client takes it in.
+pub(super) struct Playing {
+    /// What has been written of all feeds.
+    at: Cursor,
+    items: vec::IntoIter<Outgoing>,
+    /// Where the connection stands after it, at least.
+    onto: Cursor,
+    _held: Option<OwnedSemaphorePermit>,
+    /// Of what was asked for on a live connection: where that had begun.
+    began: Option<Box<Cursor>>,
+    /// The client is told when it is over.
+    resumes: bool,
 }
 
 /// What something queued is for the client.
@@ -131,7 +143,7 @@ impl Session {
 
     /// Answers `resume`.
     pub(super) async fn resume(&mut self, request: Option<u64>, text: &str) -> Result<(), End> {
-        if self.replaying.is_some() {
+        if self.replaying.is_some() || self.playing.is_some() {
             return self.refuse(request, &fault::unavailable("resuming")).await;
         }
         if self.began.is_none() {
@@ -153,17 +165,14 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what was replayed, and lets the queue go on.
+    /// Has what was replayed written, or lets the queue go on without it.
     pub(super) async fn on_replayed(&mut self, replayed: Replayed) -> Result<(), End> {
         match replayed {
             Replayed::Resumed(request, Ok(replay)) => {
                 let began = self.began.take();
                 self.reply(request, &Resumed { resumed: true, reason: None }).await?;
-                self.play(replay, began.as_deref()).await?;
-                let (user, seal) = self.owner();
-                let cursor = self.cursor.text(user, seal);
-                let done = ServerEvent::ResumeDone { cursor: cursor.clone() };
-                self.write(self.wire.codec().event_at(&done, &cursor)).await?;
+                self.play(replay, began, true);
+                return Ok(());
             }
             Replayed::Resumed(request, Err(NoReplay::Refused(reason))) => {
                 self.reply(request, &Resumed { resumed: false, reason: Some(reason) }).await?;
@@ -171,7 +180,10 @@ impl Session {
             Replayed::Resumed(request, Err(NoReplay::Failed(error))) => {
                 self.refuse(request, &error).await?;
             }
-            Replayed::Missing(Ok(replay)) => self.play(replay, None).await?,
+            Replayed::Missing(Ok(replay)) => {
+                self.play(replay, None, false);
+                return Ok(());
+            }
             Replayed::Resumed(_, Err(NoReplay::Revoked))
             | Replayed::Missing(Err(NoReplay::Revoked)) => {
                 return Err(Some(close::DEVICE_REVOKED));
@@ -187,22 +199,49 @@ impl Session {
 
     /// What was written live since the connection `began`, if it resumes only now, is not written
     /// again.
-    async fn play(&mut self, replay: Replay, began: Option<&Cursor>) -> Result<(), End> {
-        let Replay { from: mut at, items, onto, held: _held } = replay;
-        let mut items = items.into_iter().peekable();
-        while items.peek().is_some() {
-            let batch = items.by_ref().take(WRITE_BATCH).collect();
-            self.write_items(&mut at, began, batch).await?;
+    fn play(&mut self, replay: Replay, began: Option<Box<Cursor>>, resumes: bool) {
+        let Replay { from: at, items, onto, held } = replay;
+        let items = items.into_iter();
+        self.playing = Some(Box::new(Playing { at, items, onto, _held: held, began, resumes }));
+    }
+
+    /// Writes more of what was replayed; after the last of it the queue goes on.
+    pub(super) async fn play_on(&mut self) -> Result<(), End> {
+        let Some(mut playing) = self.playing.take() else { return Ok(()) };
+        let Playing { at, items, began, .. } = &mut *playing;
+        self.write_items(at, began.as_deref(), items).await?;
+        if playing.items.len() > 0 {
+            self.playing = Some(playing);
+            return Ok(());
         }
+        let Playing { at, onto, resumes, .. } = *playing;
         self.cursor = at.merged(&onto).merged(&self.cursor);
         if let Some((chat, until, outgoing)) = self.postponed.take() {
             // Whatever the log had of it has been written.
             self.cursor.advance(chat, until);
             let mut at = self.cursor.clone();
-            self.write_items(&mut at, None, vec![outgoing]).await?;
+            self.write_item(&mut at, outgoing).await?;
             self.cursor = at;
         }
-        Ok(())
+        if resumes {
+            let (user, seal) = self.owner();
+            let cursor = self.cursor.text(user, seal);
+            let done = ServerEvent::ResumeDone { cursor: cursor.clone() };
+            self.write(self.wire.codec().event_at(&done, &cursor)).await?;
+        }
+        self.release()
+    }
+
+    /// Leaves the rest of what was replayed to another transport, which reads it anew: this one's
+    /// client fetches nothing any more. Not what was asked for on a live connection: what went by
+    /// since it began is known here alone.
+    pub(super) fn break_off(&mut self) {
+        if let Some(playing) = self.playing.take_if(|playing| playing.began.is_none()) {
+            self.cursor = playing.at;
+            self.resuming = playing.resumes;
+            // It has not been written, and comes again.
+            self.postponed = None;
+        }
     }
 
     /// Lets the queue go on; what it could not hold meanwhile is replayed first.

@@ -34,7 +34,7 @@ use super::{
     commands::{self, Done, Who},
     handshake::{Begin, Place},
     moving::Baggage,
-    playing::{Owner, Replayed},
+    playing::{Owner, Playing, Replayed},
     wire::{Heard, Wire},
     writing::within,
 };
@@ -47,7 +47,7 @@ use crate::{
     rate::{Bucket, Rate},
     replay::Viewer,
     send::{Settled, Stored},
-    socketio::Moved,
+    socketio::{Moved, polling::Polling},
     text,
 };
 
@@ -91,6 +91,10 @@ pub struct Session {
     /// Where it began, until something has been resumed.
     pub(super) began: Option<Box<Cursor>>,
     pub(super) replaying: Option<BoxFuture<'static, Replayed>>,
+    /// What was replayed and is being written.
+    pub(super) playing: Option<Box<Playing>>,
+    /// It moves before all that it missed has been written, which its client is told.
+    pub(super) resuming: bool,
     /// What is written after a replay that it needs, and up to which entry of which chat that is.
     pub(super) postponed: Option<(Feed, Seq, Outgoing)>,
     /// Replays in a row because the queue did not hold what came meanwhile.
@@ -106,7 +110,7 @@ pub struct Session {
     patience: Bucket,
     expires_at: OffsetDateTime,
     heard: Instant,
-    pinged: Instant,
+    pub(super) pinged: Instant,
     /// When it was last kept what lets the device in.
     kept: Option<Instant>,
 }
@@ -143,6 +147,8 @@ impl Session {
             cursor,
             began,
             replaying,
+            playing: None,
+            resuming: false,
             postponed: None,
             again: 0,
             bucket: Bucket::full(rate, now.into_std()),
@@ -165,6 +171,11 @@ impl Session {
             pinged: now,
             kept: None,
         })
+    }
+
+    /// Its client was pinged so long ago, or has waited for that long: it does not wait for ever.
+    pub(super) fn pinged_before(&mut self, ago: Duration) {
+        self.pinged = self.pinged.checked_sub(ago).unwrap_or(self.pinged);
     }
 
     /// Runs until the connection ends.
@@ -202,6 +213,9 @@ impl Session {
             if ends.is_none() && (draining || self.moving.is_some()) {
                 ends = Some(Instant::now() + DRAIN_IN_FLIGHT);
             }
+            if self.moving.is_some() {
+                self.break_off();
+            }
             if ends.is_some() && self.at_rest() {
                 if self.moving.is_some() {
                     return None;
@@ -213,7 +227,8 @@ impl Session {
             let reading =
                 ends.is_none() && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
             let deadline = ends.unwrap_or_else(|| self.deadline());
-            let paused = self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.full());
+            let full = self.wire.full();
+            let paused = full.is_some() || self.waits_for_acknowledgement();
             let step = tokio::select! {
                 () = outlet.wait(paused, draining) => {
                     if let Some(code) = outlet.code() {
@@ -224,6 +239,10 @@ impl Session {
                 replayed = pending(&mut self.replaying), if self.replaying.is_some() => {
                     Box::pin(self.on_replayed(replayed)).await
                 }
+                () = std::future::ready(()), if self.playing.is_some() && !paused => {
+                    Box::pin(self.play_on()).await
+                }
+                () = room(full.as_deref()), if full.is_some() => Ok(()),
                 heard = self.wire.hear(), if reading => Box::pin(self.on_heard(heard)).await,
                 done = pending(&mut self.running), if self.running.is_some() => {
                     Box::pin(self.on_done(done)).await
@@ -242,15 +261,22 @@ impl Session {
                 }
             };
             if let Err(end) = step {
+                // What the cursor covers may not have been written.
+                self.moving = None;
                 return end;
             }
         }
+    }
+
+    fn waits_for_acknowledgement(&self) -> bool {
+        self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.full())
     }
 
     /// Nothing is under way.
     fn at_rest(&self) -> bool {
         self.running.is_none()
             && self.replaying.is_none()
+            && self.playing.is_none()
             && self.in_flight.is_empty()
             && self.owed.is_empty()
     }
@@ -355,11 +381,6 @@ impl Session {
             text::refuse_nul(text)?;
             Command::parse(&frame.event, frame.data, Some(caller))
         });
-        if let (Some(baggage), Ok(Command::PresenceSubscribe(watch))) =
-            (&mut self.baggage, &command)
-        {
-            baggage.watching.clone_from(&watch.user_ids);
-        }
         match command {
             Ok(Command::Resume(resume)) => self.resume(request, &resume.cursor).await,
             Ok(Command::TypingStop(target)) if !self.typing.contains_key(&target.chat_id) => {
@@ -384,6 +405,15 @@ impl Session {
         let Done { request, result } = done;
         match result {
             Ok(commands::Outcome::Frames(frames)) => {
+                for frame in frames {
+                    self.write(frame).await?;
+                }
+                Ok(())
+            }
+            Ok(commands::Outcome::Watching(users, frames)) => {
+                if let Some(baggage) = &mut self.baggage {
+                    baggage.watching = users;
+                }
                 for frame in frames {
                     self.write(frame).await?;
                 }
@@ -435,6 +465,10 @@ impl Session {
                     owed.stored = Some((Instant::now(), stored));
                 }
                 self.app.hub.tell(HubCommand::Acked(feed, seq)).await;
+                if self.waits_for_acknowledgement() {
+                    // Its client may wait for the reply before it acknowledges anything.
+                    return self.pay_owed(Duration::ZERO).await;
+                }
                 Ok(())
             }
             Ok(Settled::Duplicate(sent)) => {
@@ -466,6 +500,14 @@ impl Session {
 pub(super) fn paid(owed: &mut VecDeque<Owed>, request: Option<u64>) {
     if let Some(place) = owed.iter().position(|owed| Some(owed.request) == request) {
         owed.remove(place);
+    }
+}
+
+/// Waits until more may be written.
+async fn room(full: Option<&Polling>) {
+    match full {
+        Some(polling) => polling.room().await,
+        None => std::future::pending().await,
     }
 }
 

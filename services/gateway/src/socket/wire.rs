@@ -1,5 +1,7 @@
 //! The transports of a session: what is read from them, and written.
 
+use std::sync::Arc;
+
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
 use futures::SinkExt;
@@ -12,7 +14,10 @@ use tokio::{sync::oneshot, time::timeout};
 use super::GOODBYE;
 use crate::{
     codec::{self, Codec},
-    socketio::{Moved, polling},
+    socketio::{
+        Moved,
+        polling::{self, Polling},
+    },
 };
 
 /// A session's transport.
@@ -64,6 +69,15 @@ impl Wire {
             Some(Ok(Message::Binary(_))) => Ok(Heard::Binary),
             Some(Ok(Message::Close(_))) | None => Err(None),
             Some(Err(error)) => Err(code_of(error)),
+        }
+    }
+
+    /// Too much waits to be fetched: what is to be waited for before more is written. Never so of
+    /// a WebSocket.
+    pub fn full(&self) -> Option<Arc<Polling>> {
+        match self {
+            Self::Native(_) | Self::SocketIo(_) => None,
+            Self::Polling(end) => end.full(),
         }
     }
 

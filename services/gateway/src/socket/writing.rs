@@ -1,6 +1,6 @@
 //! The part of a session that writes: what is queued, what was replayed, replies.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration, vec};
 
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
@@ -71,6 +71,10 @@ impl Session {
         let (mut missing, mut news) = (None, false);
         let write = async {
             for _ in 0..WRITE_BATCH {
+                // The cursor covers what is rendered, so nothing is that cannot be written.
+                if self.wire.full().is_some() {
+                    break;
+                }
                 let Some(outgoing) = outlet.take() else { break };
                 if let Some(began) = &mut self.began {
                     begin_anew(began, &self.cursor, &outgoing);
@@ -108,19 +112,23 @@ impl Session {
         Ok(())
     }
 
-    /// Writes these in order and flushes once, `at` going along; all but those that were written
-    /// live since the connection `began`. They need no replay themselves.
+    /// Writes some of these in order and flushes once, `at` going along; all but those that were
+    /// written live since the connection `began`. They need no replay themselves.
     pub(super) async fn write_items(
         &mut self,
         at: &mut Cursor,
         began: Option<&Cursor>,
-        items: Vec<Outgoing>,
+        items: &mut vec::IntoIter<Outgoing>,
     ) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
         let (owner, codec) = (self.owner(), self.wire.codec());
         let mut news = false;
         let write = async {
-            for outgoing in items {
+            for _ in 0..WRITE_BATCH {
+                if self.wire.full().is_some() {
+                    break;
+                }
+                let Some(outgoing) = items.next() else { break };
                 let live = began.is_some_and(|began| since(began, &self.cursor, &outgoing));
                 let Rendered::Frames(frames, request, _) = render(at, owner, codec, outgoing)
                 else {
@@ -141,6 +149,23 @@ impl Session {
             self.wire.flush().await
         };
         within(&outlet, write).await
+    }
+
+    /// Writes this one, though there may be no room.
+    pub(super) async fn write_item(
+        &mut self,
+        at: &mut Cursor,
+        outgoing: Outgoing,
+    ) -> Result<(), End> {
+        let (owner, codec) = (self.owner(), self.wire.codec());
+        let Rendered::Frames(frames, request, _) = render(at, owner, codec, outgoing) else {
+            return Ok(());
+        };
+        paid(&mut self.owed, request);
+        for frame in frames.into_iter().flatten() {
+            self.write(frame).await?;
+        }
+        Ok(())
     }
 
     /// Writes a frame of this session's own.

@@ -8,12 +8,14 @@
 pub mod polling;
 mod sessions;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use axum::{
     Extension, Json, Router,
     body::Bytes,
     extract::{
-        DefaultBodyLimit, Query, State, WebSocketUpgrade,
-        rejection::{BytesRejection, QueryRejection},
+        DefaultBodyLimit, FromRequest, Query, Request, State, WebSocketUpgrade,
+        rejection::QueryRejection,
         ws::{Message, Utf8Bytes, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     http::{HeaderMap, StatusCode, header},
@@ -61,6 +63,8 @@ struct Parameters {
     version: Option<String>,
     transport: Option<String>,
     sid: Option<String>,
+    /// Another one in each request of a stock client.
+    t: Option<String>,
 }
 
 /// Why a request is refused, as Engine.IO numbers it.
@@ -85,7 +89,7 @@ impl IntoResponse for Refused {
 /// The routes of the transport.
 pub fn router(app: App) -> Router {
     let cors = rest::cors(&app.config.rest.cors_origins);
-    let handlers = || get(on_get).post(on_post).fallback(async || METHOD);
+    let handlers = || get(on_get).head(async || METHOD).post(on_post).fallback(async || METHOD);
     Router::new()
         .route(PATH, handlers())
         .route(PATH.trim_end_matches('/'), handlers())
@@ -97,7 +101,7 @@ pub fn router(app: App) -> Router {
 /// What a request is about.
 enum Wanted {
     Handshake(Transport),
-    Session(Transport, Sid),
+    Session(Transport, Sid, Option<u64>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,7 +111,7 @@ enum Transport {
 }
 
 fn wanted(query: Result<Query<Parameters>, QueryRejection>) -> Result<Wanted, Refused> {
-    let Query(Parameters { version, transport, sid }) = query.map_err(|_| REQUEST)?;
+    let Query(Parameters { version, transport, sid, t }) = query.map_err(|_| REQUEST)?;
     let transport = match transport.as_deref() {
         Some("polling") => Transport::Polling,
         Some("websocket") => Transport::WebSocket,
@@ -118,8 +122,18 @@ fn wanted(query: Result<Query<Parameters>, QueryRejection>) -> Result<Wanted, Re
     }
     Ok(match sid {
         None => Wanted::Handshake(transport),
-        Some(sid) => Wanted::Session(transport, Sid::try_from(sid).map_err(|_| SESSION)?),
+        Some(sid) => {
+            let sid = Sid::try_from(sid).map_err(|_| SESSION)?;
+            Wanted::Session(transport, sid, t.as_deref().map(name))
+        }
     })
+}
+
+/// What a request calls itself, in short.
+fn name(t: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    t.hash(&mut hasher);
+    hasher.finish()
 }
 
 async fn on_get(
@@ -135,12 +149,14 @@ async fn on_get(
     };
     match (wanted, upgrade) {
         (Wanted::Handshake(Transport::Polling), Err(_)) => open(app, &headers),
-        (Wanted::Session(Transport::Polling, sid), Err(_)) => poll(&app, sid).await,
+        (Wanted::Session(Transport::Polling, sid, name), Err(_)) => {
+            answered(app.sessions.ask(Ask::Poll(sid, name)).await)
+        }
         (Wanted::Handshake(Transport::WebSocket), Ok(upgrade)) => {
             let token = bearer(&headers);
             bounded(upgrade).on_upgrade(move |socket| connect(app, socket, token, place))
         }
-        (Wanted::Session(Transport::WebSocket, sid), Ok(upgrade)) => {
+        (Wanted::Session(Transport::WebSocket, sid, _), Ok(upgrade)) => {
             bounded(upgrade).on_upgrade(move |socket| take_over(app, socket, sid, place))
         }
         _ => REQUEST.into_response(),
@@ -150,14 +166,17 @@ async fn on_get(
 async fn on_post(
     State(app): State<App>,
     query: Result<Query<Parameters>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Response {
-    let sid = match wanted(query) {
-        Ok(Wanted::Session(Transport::Polling, sid)) => sid,
-        Ok(Wanted::Session(Transport::WebSocket, _)) => return REQUEST.into_response(),
+    let (sid, name) = match wanted(query) {
+        Ok(Wanted::Session(Transport::Polling, sid, name)) => (sid, name),
+        Ok(Wanted::Session(Transport::WebSocket, ..)) => return REQUEST.into_response(),
         Ok(Wanted::Handshake(_)) => return METHOD.into_response(),
         Err(refused) => return refused.into_response(),
     };
+    // A body that does not come to its end would hold its connection's place for ever.
+    let body = timeout(app.config.socket.handshake(), Bytes::from_request(request, &()));
+    let Ok(body) = body.await else { return StatusCode::REQUEST_TIMEOUT.into_response() };
     let Ok(body) = body else {
         app.sessions.ask(Ask::End(sid)).await;
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
@@ -166,11 +185,7 @@ async fn on_post(
         app.sessions.ask(Ask::End(sid)).await;
         return REQUEST.into_response();
     };
-    answered(app.sessions.ask(Ask::Post(sid, payload)).await)
-}
-
-async fn poll(app: &App, sid: Sid) -> Response {
-    answered(app.sessions.ask(Ask::Poll(sid)).await)
+    answered(app.sessions.ask(Ask::Post(sid, payload, name)).await)
 }
 
 fn answered(answer: Answer) -> Response {
@@ -257,10 +272,14 @@ fn take_over(
         let mut wire = Wire::SocketIo(socket);
         match moved {
             Some(Moved::Fresh { token, waiting }) => {
-                for packet in waiting {
-                    if wire.send(packet.into()).await.is_err() {
-                        return;
+                let written = async {
+                    for packet in waiting {
+                        wire.feed(packet.into()).await?;
                     }
+                    wire.flush().await
+                };
+                if !matches!(timeout(within, written).await, Ok(Ok(()))) {
+                    return;
                 }
                 begin(app, wire, token).await;
             }

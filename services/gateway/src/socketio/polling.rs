@@ -22,6 +22,11 @@ use crate::socket::{Heard, Over, packet};
 const HEARD: usize = 64;
 /// Bytes that wait to be fetched; beyond it the session waits, and counts as slow in the end.
 const WAITING: usize = 64 * 1024;
+/// The same once nobody fetches them any more, since they move: what the session was still asked
+/// for is answered first. As much as fits into what the broker takes, escaped once more.
+const MOVING: usize = 384 * 1024;
+/// While a WebSocket takes over, polls end at once, but not more often than this.
+const NOOPS: Duration = Duration::from_millis(100);
 /// Bytes of one answer, unless a single packet has more.
 const PAYLOAD: usize = 256 * 1024;
 /// Packets of one answer: python-engineio takes no more.
@@ -57,6 +62,15 @@ struct State {
     polled: bool,
     /// Since when a WebSocket wants to take over.
     probed: Option<Instant>,
+    /// When a poll was last ended for that.
+    ended: Option<Instant>,
+    /// It has taken over.
+    taken: bool,
+    /// The poll that waits is to end.
+    released: bool,
+    /// What the last requests called themselves.
+    last_poll: Option<u64>,
+    last_post: Option<u64>,
     /// Nothing more comes: what waits is the last.
     last: bool,
     /// The session ends, or moves, as its client knows: a poll that waits needs not be told.
@@ -101,13 +115,20 @@ pub fn open() -> (Arc<Polling>, mpsc::Receiver<Result<Heard, Over>>) {
 }
 
 impl Polling {
-    /// Waits for packets, for so long at most.
-    pub async fn poll(&self, longest: Duration) -> Polled {
+    /// Waits for packets, for so long at most. A request that comes a second time, by its own
+    /// `name`, was repeated on its way: the answer to the first may be lost, so the session is over.
+    pub async fn poll(&self, longest: Duration, name: Option<u64>) -> Polled {
         if self.over.is_cancelled() {
             return Polled::Over;
         }
         {
             let mut state = self.lock();
+            if name.is_some() && state.last_poll == name {
+                drop(state);
+                self.end();
+                return Polled::Over;
+            }
+            state.last_poll = name;
             if state.polled {
                 drop(state);
                 self.end();
@@ -122,8 +143,10 @@ impl Polling {
             if let Some(payload) = self.payload() {
                 break payload;
             }
+            let again = Instant::now() + NOOPS;
             tokio::select! {
                 () = self.filled.notified() => {}
+                () = tokio::time::sleep_until(again), if self.lock().is_probed() => {}
                 () = self.over.cancelled() => {
                     let known = self.lock().known;
                     break if known { socketio::NOOP } else { socketio::CLOSE }.to_owned();
@@ -151,18 +174,29 @@ impl Polling {
             state.waiting.pop_front();
         }
         if payload.is_empty() {
-            return state.is_probed().then(|| socketio::NOOP.to_owned());
+            let now = Instant::now();
+            let due = state.ended.is_none_or(|ended| now - ended >= NOOPS);
+            if std::mem::take(&mut state.released) || state.is_probed() && due {
+                state.ended = Some(now);
+                return Some(socketio::NOOP.to_owned());
+            }
+            return None;
         }
         drop(state);
         self.fetched.notify_one();
         Some(payload)
     }
 
-    /// Takes in what a request has brought.
-    pub async fn post(&self, payload: &str) -> Posted {
+    /// Takes in what a request has brought. One that comes a second time, by its own `name`, was
+    /// repeated on its way, and so the session is over.
+    pub async fn post(&self, payload: &str, name: Option<u64>) -> Posted {
         // One at a time, as Engine.IO has it.
         let Ok(moves) = self.moves.try_lock() else { return self.malformed() };
         if *moves || self.over.is_cancelled() {
+            return Posted::Over;
+        }
+        if name.is_some() && std::mem::replace(&mut self.lock().last_post, name) == name {
+            self.end();
             return Posted::Over;
         }
         let packets: Vec<&str> = payload.split(SEPARATOR).take(PAYLOAD_PACKETS + 1).collect();
@@ -207,6 +241,22 @@ impl Polling {
         true
     }
 
+    /// The poll that waits ends as if nothing had come: its request has to end.
+    pub fn release(&self) {
+        self.lock().released = true;
+        self.filled.notify_one();
+    }
+
+    /// Waits until more may wait to be fetched.
+    pub async fn room(&self) {
+        while self.lock().bytes >= WAITING {
+            tokio::select! {
+                () = self.fetched.notified() => {}
+                () = self.over.cancelled() => return,
+            }
+        }
+    }
+
     /// It does not, after all.
     pub fn abandon(&self) {
         self.lock().probed = None;
@@ -220,6 +270,8 @@ impl Polling {
         let (moving, moved) = oneshot::channel();
         let moved = async {
             *self.moves.lock().await = true;
+            self.lock().taken = true;
+            self.fetched.notify_one();
             self.heard.send(Ok(Heard::MoveOut(moving))).await.ok()?;
             moved.await.ok()
         };
@@ -283,12 +335,17 @@ impl End {
         }
     }
 
+    /// There is no room.
+    pub fn full(&self) -> Option<Arc<Polling>> {
+        (self.polling.lock().bytes >= WAITING).then(|| Arc::clone(&self.polling))
+    }
+
     /// Lets a packet wait to be fetched, once there is room.
     pub async fn feed(&mut self, packet: Utf8Bytes) -> Result<(), Over> {
         loop {
             {
                 let mut state = self.polling.lock();
-                if state.bytes < WAITING {
+                if state.bytes < if state.taken { MOVING } else { WAITING } {
                     state.bytes += packet.len();
                     state.waiting.push_back(packet);
                     return Ok(());
@@ -367,7 +424,7 @@ mod tests {
         let (polling, mut end) = pair();
         let waits = tokio::spawn({
             let polling = Arc::clone(&polling);
-            async move { polling.poll(LONG).await }
+            async move { polling.poll(LONG, None).await }
         });
         yield_now().await;
         for packet in ["42[\"a\"]", "2"] {
@@ -375,22 +432,22 @@ mod tests {
         }
         end.flush();
         assert_eq!(waits.await?, payload("42[\"a\"]\u{1e}2"));
-        assert_eq!(polling.poll(Duration::ZERO).await, payload("6"), "there is nothing");
+        assert_eq!(polling.poll(Duration::ZERO, None).await, payload("6"), "there is nothing");
         Ok(())
     }
 
     #[tokio::test]
     async fn what_a_request_brings_is_heard_in_order_or_ends_the_session() {
         let (polling, mut end) = pair();
-        assert_eq!(polling.post("42[\"a\"]\u{1e}3").await, Posted::Taken);
+        assert_eq!(polling.post("42[\"a\"]\u{1e}3", None).await, Posted::Taken);
         assert!(matches!(end.hear().await, Ok(Heard::Frame(text)) if text == "42[\"a\"]"));
         assert!(matches!(end.hear().await, Ok(Heard::Alive)));
-        assert_eq!(polling.post("42[\"b\"]\u{1e}x").await, Posted::Malformed);
+        assert_eq!(polling.post("42[\"b\"]\u{1e}x", None).await, Posted::Malformed);
         assert!(matches!(end.hear().await, Err(None)));
-        assert_eq!(polling.post("42[\"c\"]").await, Posted::Over);
+        assert_eq!(polling.post("42[\"c\"]", None).await, Posted::Over);
         let many = vec!["3"; PAYLOAD_PACKETS + 1].join("\u{1e}");
         let (polling, _end) = pair();
-        assert_eq!(polling.post(&many).await, Posted::Malformed);
+        assert_eq!(polling.post(&many, None).await, Posted::Malformed);
     }
 
     #[tokio::test]
@@ -398,15 +455,15 @@ mod tests {
         let (polling, mut end) = pair();
         let waits = tokio::spawn({
             let polling = Arc::clone(&polling);
-            async move { polling.poll(LONG).await }
+            async move { polling.poll(LONG, None).await }
         });
         yield_now().await;
-        assert_eq!(polling.poll(LONG).await, Polled::Twice);
+        assert_eq!(polling.poll(LONG, None).await, Polled::Twice);
         assert_eq!(waits.await?, payload("1"));
         assert!(matches!(end.hear().await, Err(None)));
 
         let (polling, mut end) = pair();
-        assert!(timeout(Duration::from_millis(1), polling.poll(LONG)).await.is_err());
+        assert!(timeout(Duration::from_millis(1), polling.poll(LONG, None)).await.is_err());
         assert!(matches!(end.hear().await, Err(None)));
         Ok(())
     }
@@ -418,7 +475,7 @@ mod tests {
         assert!(end.feed(large.clone()).await.is_ok());
         assert!(timeout(Duration::from_millis(1), end.feed(large.clone())).await.is_err());
         let feeds = tokio::spawn(async move { (end.feed(large).await.is_ok(), end) });
-        assert!(matches!(polling.poll(LONG).await, Polled::Payload(_)));
+        assert!(matches!(polling.poll(LONG, None).await, Polled::Payload(_)));
         assert!(feeds.await?.0);
         Ok(())
     }
@@ -428,7 +485,7 @@ mod tests {
         let (polling, mut end) = pair();
         assert!(polling.take().await.is_none(), "it has not asked");
         assert!(polling.probe() && !polling.probe());
-        assert_eq!(polling.poll(LONG).await, payload("6"), "polls end at once");
+        assert_eq!(polling.poll(LONG, None).await, payload("6"), "polls end at once");
         polling.abandon();
         assert!(polling.probe());
         assert!(end.feed("42[\"a\"]".into()).await.is_ok());
@@ -444,9 +501,56 @@ mod tests {
     async fn the_last_packets_are_fetched_before_it_is_over() -> anyhow::Result<()> {
         let (polling, end) = pair();
         let finishes = tokio::spawn(end.finish(vec!["41".into()]));
-        assert_eq!(polling.poll(LONG).await, payload("41"));
+        assert_eq!(polling.poll(LONG, None).await, payload("41"));
         finishes.await?;
-        assert_eq!(polling.poll(LONG).await, Polled::Over);
+        assert_eq!(polling.poll(LONG, None).await, Polled::Over);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_repeated_on_its_way_ends_the_session() {
+        let (polling, mut end) = pair();
+        assert_eq!(polling.post("3", Some(1)).await, Posted::Taken);
+        assert_eq!(polling.post("3", Some(2)).await, Posted::Taken);
+        for _ in 0..2 {
+            assert!(end.feed("42[]".into()).await.is_ok());
+        }
+        assert!(matches!(polling.poll(LONG, Some(7)).await, Polled::Payload(_)));
+        assert_eq!(polling.poll(LONG, Some(7)).await, Polled::Over);
+        assert!(matches!(end.hear().await, Err(None)));
+        let (polling, _end) = pair();
+        assert_eq!(polling.post("3", Some(1)).await, Posted::Taken);
+        assert_eq!(polling.post("3", Some(1)).await, Posted::Over);
+        assert_eq!(polling.post("3", Some(2)).await, Posted::Over);
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_has_to_end_ends_and_the_session_goes_on() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let waits = tokio::spawn({
+            let polling = Arc::clone(&polling);
+            async move { polling.poll(LONG, None).await }
+        });
+        yield_now().await;
+        polling.release();
+        assert_eq!(waits.await?, payload("6"));
+        assert!(end.feed("42[]".into()).await.is_ok());
+        assert_eq!(polling.poll(LONG, None).await, payload("42[]"));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_moves_may_be_more_than_what_waits() -> anyhow::Result<()> {
+        let (polling, mut end) = pair();
+        let large = Utf8Bytes::from("4".repeat(WAITING));
+        assert!(end.full().is_none() && end.feed(large.clone()).await.is_ok());
+        assert!(end.full().is_some() && polling.probe());
+        let takes = tokio::spawn(async move { polling.take().await.is_some() });
+        assert!(end.feed(large).await.is_ok());
+        let Ok(Heard::MoveOut(moving)) = end.hear().await else { anyhow::bail!("not moved") };
+        assert_eq!(end.waiting().len(), 2);
+        let _ = moving.send(Moved::Fresh { token: None, waiting: Vec::new() });
+        assert!(takes.await?);
         Ok(())
     }
 }

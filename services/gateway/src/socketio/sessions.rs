@@ -28,7 +28,7 @@ use super::{
 };
 use crate::socket::{Heard, Over};
 
-/// Requests of other nodes that are answered at once; more are turned away.
+/// Requests of other nodes that are answered at once, polls aside; more are turned away.
 const ASKED: u32 = 16 * 1024;
 /// How much longer than the answer itself its way may take.
 const WAY: Duration = Duration::from_secs(5);
@@ -54,7 +54,11 @@ struct Inner {
     /// One for each session that may be.
     places: Arc<Semaphore>,
     most: u32,
+    /// One for each poll of another node that may wait.
+    polls: Arc<Semaphore>,
     asked: Arc<Semaphore>,
+    /// The node drains: no request waits here for long.
+    draining: CancellationToken,
     /// Nodes of which a poll's answer is awaited.
     watched: Mutex<HashMap<Uuid, Weak<CancellationToken>>>,
     /// How long a poll may wait.
@@ -96,10 +100,12 @@ impl From<Sid> for String {
 /// What a request wants of a session.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// Its packets.
-    Poll(Sid),
-    /// To bring it packets.
-    Post(Sid, String),
+    /// Its packets; and what the request calls itself.
+    Poll(Sid, Option<u64>),
+    /// To bring it packets; likewise.
+    Post(Sid, String, Option<u64>),
+    /// That its poll ends.
+    Release(Sid),
     /// To take it over.
     Probe(Sid),
     /// To have it, now.
@@ -115,8 +121,9 @@ pub enum Ask {
 impl Ask {
     fn sid(&self) -> Sid {
         match self {
-            Self::Poll(sid)
-            | Self::Post(sid, _)
+            Self::Poll(sid, _)
+            | Self::Post(sid, ..)
+            | Self::Release(sid)
             | Self::Probe(sid)
             | Self::Take(sid)
             | Self::Abandon(sid)
@@ -172,7 +179,9 @@ impl Sessions {
             table: Arc::default(),
             places: Arc::new(Semaphore::new(most as usize)),
             most,
+            polls: Arc::new(Semaphore::new(most as usize)),
             asked: Arc::new(Semaphore::new(ASKED as usize)),
+            draining: CancellationToken::new(),
             watched: Mutex::default(),
             poll,
         };
@@ -205,15 +214,21 @@ impl Sessions {
             return self.answer(ask).await;
         }
         metrics::counter!("natter_polling_relayed_total").increment(1);
-        let polls = matches!(ask, Ask::Poll(_));
+        let polls = matches!(ask, Ask::Poll(..));
         let limit = if polls { self.inner.poll } else { LONGEST } + WAY;
         let mut cut = Cut { sessions: self, sid: polls.then_some(ask.sid()) };
         let asked = self.inner.bus.ask(node, &ask, limit);
         let answer = if polls {
             let gone = self.watch(ask.sid());
+            let release = async {
+                self.inner.draining.cancelled().await;
+                let _ = self.tell(&Ask::Release(ask.sid()));
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 answer = asked => answer,
                 () = gone.cancelled() => Err(AskError::Gone),
+                () = release => Err(AskError::Gone),
             }
         } else {
             asked.await
@@ -255,16 +270,20 @@ impl Sessions {
         let Some(polling) = polling else { return Answer::Unknown };
         let done = |done| if done { Answer::Done } else { Answer::Unknown };
         match ask {
-            Ask::Poll(_) => match polling.poll(self.inner.poll).await {
+            Ask::Poll(_, name) => match polling.poll(self.inner.poll, name).await {
                 Polled::Payload(payload) => Answer::Payload(payload),
                 Polled::Over => Answer::Unknown,
                 Polled::Twice => Answer::Malformed,
             },
-            Ask::Post(_, payload) => match polling.post(&payload).await {
+            Ask::Post(_, payload, name) => match polling.post(&payload, name).await {
                 Posted::Taken => Answer::Done,
                 Posted::Malformed => Answer::Malformed,
                 Posted::Over => Answer::Unknown,
             },
+            Ask::Release(_) => {
+                polling.release();
+                Answer::Done
+            }
             Ask::Probe(_) => done(polling.probe()),
             Ask::Take(_) => polling.take().await.map_or(Answer::Unknown, Answer::Moved),
             Ask::Abandon(_) => {
@@ -296,12 +315,19 @@ impl Sessions {
         }
     }
 
+    /// From here on no request waits here for a session of another node: its client asks again, and
+    /// finds another one.
+    pub fn drain(&self) {
+        self.inner.draining.cancel();
+    }
+
     /// Waits until the last session has said what it had to say, in a bounded time. No connection
     /// stands for one whose client is between two polls, or polls at another node.
     pub async fn ended(&self) {
-        let Inner { bus, places, most, asked, .. } = &*self.inner;
+        let Inner { bus, places, most, polls, asked, .. } = &*self.inner;
         let ended = async {
             let _ = places.acquire_many(*most).await;
+            let _ = polls.acquire_many(*most).await;
             let _ = asked.acquire_many(ASKED).await;
         };
         let _ = timeout(ENDINGS, ended).await;
@@ -317,10 +343,20 @@ impl Sessions {
             }
         };
         let sid = ask.sid();
-        let (sessions, permit) = (self.clone(), Arc::clone(&self.inner.asked).try_acquire_owned());
+        let sessions = self.clone();
+        let places = match ask {
+            Ask::Poll(..) => &self.inner.polls,
+            _ => &self.inner.asked,
+        };
+        let place = Arc::clone(places).try_acquire_owned();
         tokio::spawn(async move {
-            let answer =
-                if permit.is_ok() { sessions.answer(ask).await } else { Answer::Unavailable };
+            let short =
+                matches!(ask, Ask::End(_) | Ask::Abandon(_) | Ask::Look(_) | Ask::Release(_));
+            let answer = if short || place.is_ok() {
+                sessions.answer(ask).await
+            } else {
+                Answer::Unavailable
+            };
             if let Err(error) = question.answer(&answer).await {
                 tracing::debug!(error = %causes(&error), "another node was not answered");
                 // What a poll was given is lost: its client has to resume.

@@ -248,6 +248,10 @@ pub struct Auth {
     /// It is asked now and then whether it has dealt with what it was sent.
     #[serde(default)]
     pub checkpoints: bool,
+    /// Where it stood when it ran before: what it kept. Of no account when it comes back, with the
+    /// two below.
+    #[serde(default)]
+    pub cursor: Option<String>,
     /// Of the connection that it had before: as it was told at its beginning.
     #[serde(default)]
     pub pid: Option<String>,

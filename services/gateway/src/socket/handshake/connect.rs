@@ -50,13 +50,17 @@ pub async fn authenticate(
                     echo: auth.echo,
                     checkpoints: auth.checkpoints,
                     // Where it stood, or else where it began: no event may have come since.
-                    cursor: auth.offset.filter(|_| auth.pid.is_some()).or_else(|| auth.pid.clone()),
+                    cursor: match &auth.pid {
+                        Some(pid) => auth.offset.or_else(|| Some(pid.clone())),
+                        None => auth.cursor,
+                    },
                     pid: auth.pid,
                 };
                 return Ok(admitted);
             }
             Err(error) if error.code == ErrorCode::Unauthenticated => {
-                wire.send(refusal(&error)).await?;
+                // Nobody is let in who does not read: nothing else would end this.
+                timeout(within, wire.send(refusal(&error))).await.unwrap_or(Err(None))?;
             }
             Err(_) => return Err(None),
         }
