@@ -24,7 +24,7 @@ pub enum FilesError {
     /// The URL or the options do not name a store that can be used.
     #[error("files cannot be kept at {url}")]
     Address {
-        /// The URL as it was given, which holds no secrets.
+        /// The URL, without a password if there was one.
         url: String,
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -54,12 +54,12 @@ impl Store {
         options: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, FilesError> {
         Self::of(url, options.into_iter().collect())
-            .map_err(|source| FilesError::Address { url: url.to_owned(), source })
+            .map_err(|source| FilesError::Address { url: without_secret(url), source })
     }
 
     fn of(url: &str, options: Vec<(String, String)>) -> Result<Self, Cause> {
         let parsed = Url::parse(url)?;
-        if !parsed.username().is_empty() && parsed.password().is_some() {
+        if parsed.password().is_some() {
             return Err("secrets belong into the options".into());
         }
         let (scheme, prefix) = ObjectStoreScheme::parse(&parsed)?;
@@ -165,6 +165,17 @@ impl Store {
             copier: None,
             put_headers: &[("x-ms-blob-type", "BlockBlob")],
         })
+    }
+}
+
+fn without_secret(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut parsed) if parsed.password().is_some() => {
+            // Fails for URLs that can have none.
+            let _ = parsed.set_password(None);
+            parsed.into()
+        }
+        _ => url.to_owned(),
     }
 }
 

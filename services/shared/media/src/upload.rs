@@ -44,7 +44,7 @@ pub struct Upload {
     /// How many bytes have been written.
     written: u64,
     parts: Parts,
-    sending: JoinSet<Result<Option<(usize, PartId)>, object_store::Error>>,
+    sending: JoinSet<Sent>,
     sent: Vec<Option<PartId>>,
     /// Neither finished nor aborted.
     open: bool,
@@ -60,6 +60,9 @@ enum Parts {
     /// or not, at their offsets), or a blob of Azure.
     Nameless(Box<dyn MultipartUpload>),
 }
+
+/// What came of a part: its place and name, if it has a name.
+type Sent = Result<Option<(usize, PartId)>, object_store::Error>;
 
 impl std::fmt::Debug for Upload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -127,7 +130,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the file be there, and tells its size in bytes.
+    /// Makes the file be there, and tells its size in bytes. After a failure it may be there or not,
+    /// with something that is left: [`Files::remove`](crate::Files::remove) ends the doubt.
     pub async fn finish(mut self) -> Result<u64, FilesError> {
         if self.failed {
             return Err(FilesError::BrokenOff);
@@ -168,7 +172,9 @@ impl Upload {
         self.open = false;
         let parts = std::mem::replace(&mut self.parts, Parts::None);
         let sending = std::mem::take(&mut self.sending);
-        end(&self.path, parts, sending).await
+        // On its own, so that it goes on if nobody waits for it.
+        let ended = tokio::spawn(end(self.path.clone(), parts, sending)).await;
+        ended.unwrap_or_else(|error| Err(FilesError::Store(Box::new(error))))
     }
 
     async fn begin(&mut self) -> Result<(), FilesError> {
@@ -220,10 +226,7 @@ impl Upload {
         Ok(())
     }
 
-    fn arrived(
-        &mut self,
-        part: Result<Result<Option<(usize, PartId)>, object_store::Error>, tokio::task::JoinError>,
-    ) -> Result<(), FilesError> {
+    fn arrived(&mut self, part: Result<Sent, tokio::task::JoinError>) -> Result<(), FilesError> {
         let part = part.map_err(|error| FilesError::Store(Box::new(error)))?;
         if let Some((at, id)) = part? {
             self.sent[at] = Some(id);
@@ -242,11 +245,7 @@ async fn in_time<T>(
 
 /// Ends an upload, after what is on its way has arrived: a part whose sender just hangs up may be
 /// kept all the same, after the upload has been ended.
-async fn end(
-    path: &Path,
-    parts: Parts,
-    mut sending: JoinSet<Result<Option<(usize, PartId)>, object_store::Error>>,
-) -> Result<(), FilesError> {
+async fn end(path: Path, parts: Parts, mut sending: JoinSet<Sent>) -> Result<(), FilesError> {
     let arrive = async { while sending.join_next().await.is_some() {} };
     if tokio::time::timeout(BEGIN_TIME, arrive).await.is_err() {
         sending.shutdown().await;
@@ -254,7 +253,7 @@ async fn end(
     let ended = match parts {
         Parts::None => Ok(()),
         Parts::Named { store, name } => {
-            within(BEGIN_TIME, store.abort_multipart(path, &name)).await
+            within(BEGIN_TIME, store.abort_multipart(&path, &name)).await
         }
         Parts::Nameless(mut upload) => within(BEGIN_TIME, upload.abort()).await,
     };
@@ -275,7 +274,7 @@ impl Drop for Upload {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (path, sending) = (self.path.clone(), std::mem::take(&mut self.sending));
             runtime.spawn(async move {
-                if let Err(error) = end(&path, parts, sending).await {
+                if let Err(error) = end(path.clone(), parts, sending).await {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, %path, "an upload that broke off was not ended");
                 }
