@@ -340,6 +340,29 @@ async fn what_is_replaced_while_it_is_looked_at_is_not_adopted() -> Result<()> {
 }
 
 #[tokio::test]
+async fn where_no_server_copies_the_incoming_file_is_read_and_written() -> Result<()> {
+    let place = Place::local()?;
+    let id = Uuid::now_v7();
+    let name = id.to_string();
+    let folder = place.folder.path().join("made/incoming").join(&name[..2]);
+    std::fs::create_dir_all(&folder)?;
+    let sent = bytes(6 * MIB);
+    std::fs::write(folder.join(&name), &sent)?;
+    let looked_at = place.files.incoming(id).await?;
+    std::fs::write(folder.join(&name), b"another")?;
+    let adopted = place.files.adopt(id, &looked_at, "text/plain", "attachment").await;
+    assert!(matches!(adopted, Err(FilesError::Changed)), "{adopted:?}");
+
+    std::fs::write(folder.join(&name), &sent)?;
+    let incoming = place.files.incoming(id).await?;
+    place.files.adopt(id, &incoming, "text/plain", "attachment").await?;
+    place.files.adopt(id, &incoming, "text/plain", "attachment").await?;
+    assert!(whole(place.files.read(id, None).await?).await? == sent);
+    assert_eq!(place.kept()?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn wrong_secrets_are_refused() -> Result<()> {
     let place = Place::s3().await?;
     let mut options = place.options.clone();
