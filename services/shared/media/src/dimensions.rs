@@ -1,5 +1,6 @@
 //! Width and height, where the first bytes of a file tell them.
 
+use crate::jpeg;
 use crate::kind::{Class, Kind};
 
 /// Width and height in pixels, as it is shown: a JPEG turned as its EXIF data say, an MP4 as its
@@ -13,7 +14,7 @@ pub fn dimensions(kind: &Kind, head: &[u8]) -> Option<(u32, u32)> {
         Class::Image => {
             let size = imagesize::blob_size(head).ok()?;
             let size = (u32::try_from(size.width).ok()?, u32::try_from(size.height).ok()?);
-            if kind.media_type == "image/jpeg" && jpeg_lies(head) { turned(size) } else { size }
+            if kind.media_type == "image/jpeg" && jpeg::lies(head) { turned(size) } else { size }
         }
         Class::Video if matches!(kind.media_type, "video/mp4" | "video/quicktime") => mp4(head)?,
         Class::Video | Class::Audio | Class::Document => return None,
@@ -23,27 +24,6 @@ pub fn dimensions(kind: &Kind, head: &[u8]) -> Option<(u32, u32)> {
 
 fn turned((width, height): (u32, u32)) -> (u32, u32) {
     (height, width)
-}
-
-/// Whether a JPEG's EXIF data say that it lies on its side: orientations 5 to 8.
-fn jpeg_lies(head: &[u8]) -> bool {
-    let mut rest = head.get(2..).unwrap_or_default();
-    while let [0xFF, marker, high, low, ..] = *rest {
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        // The scan begins, or this is no JPEG.
-        if marker == 0xDA || length < 2 {
-            return false;
-        }
-        let Some(segment) = rest.get(4..2 + length) else { return false };
-        if marker == 0xE1
-            && let Some(exif) = segment.strip_prefix(b"Exif\0\0")
-        {
-            return image::metadata::Orientation::from_exif_chunk(exif)
-                .is_some_and(|orientation| orientation.to_exif() >= 5);
-        }
-        rest = &rest[2 + length..];
-    }
-    false
 }
 
 /// The size of the first track of an MP4 that has one.

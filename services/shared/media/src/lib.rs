@@ -11,6 +11,7 @@
 //! | [`thumbnail`](mod@thumbnail) | a small picture of a picture |
 //! | `open` | from a URL to a store, and what that store can do |
 //! | `copy` | S3's copy on the server, which gives the copy attributes of its own |
+//! | `jpeg` | what the first segments of a JPEG tell |
 //! | `markup` | text, and the markup that a browser would run |
 //! | `error` | [`FilesError`] |
 //!
@@ -32,6 +33,7 @@ pub mod upload;
 
 mod copy;
 mod error;
+mod jpeg;
 mod markup;
 mod open;
 

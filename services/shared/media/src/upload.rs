@@ -196,6 +196,8 @@ impl Upload {
     async fn send_full(&mut self) -> Result<(), FilesError> {
         while self.buffer.len() >= PART {
             let part = self.buffer.split_to(PART).freeze();
+            // Now, or the buffer of the next part doubles itself up to this and beyond.
+            self.buffer.reserve(PART);
             self.send(part).await?;
         }
         Ok(())
