@@ -57,7 +57,7 @@ impl std::fmt::Debug for Files {
 }
 
 impl Files {
-    /// Opens `file:///folder` (made if it is missing), `s3://bucket/prefix`, `gs://bucket/prefix`
+    /// Opens a folder or `file:///folder` (made if it is missing), `s3://bucket/prefix`, `gs://bucket/prefix`
     /// or `az://container/prefix`. The options are pairs as the environment has them: `AWS_*`,
     /// `GOOGLE_*`, `AZURE_*`; others are passed over. Nothing is asked of a cloud yet:
     /// see [`Files::check`].
@@ -126,6 +126,12 @@ impl Files {
         }
         self.remove_staged(id).await?;
         self.delete(vec![self.file(id), self.thumbnail(id), self.incoming_path(id)]).await
+    }
+
+    /// Removes what came in by a signed URL and was not made the file. What is not there is no
+    /// error.
+    pub async fn remove_incoming(&self, id: Uuid) -> Result<(), FilesError> {
+        self.delete(vec![self.incoming_path(id)]).await
     }
 
     /// Keeps the thumbnail of a file, whole in memory as it is small.

@@ -58,6 +58,13 @@ impl Store {
     }
 
     fn of(url: &str, options: Vec<(String, String)>) -> Result<Self, Cause> {
+        if url.is_empty() {
+            return Err("no address".into());
+        }
+        // A plain path, also one that is relative, as whoever starts a process writes it.
+        if !url.contains("://") {
+            return Self::local(std::path::Path::new(url));
+        }
         let parsed = Url::parse(url)?;
         if parsed.password().is_some() {
             return Err("secrets belong into the options".into());
@@ -67,7 +74,9 @@ impl Store {
         let options: Vec<_> =
             options.into_iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect();
         match scheme {
-            ObjectStoreScheme::Local => Self::local(&parsed),
+            ObjectStoreScheme::Local => {
+                Self::local(&parsed.to_file_path().map_err(|()| "no absolute path of a folder")?)
+            }
             ObjectStoreScheme::AmazonS3 => Self::s3(url, prefix, options),
             ObjectStoreScheme::GoogleCloudStorage => Self::google(url, prefix, options),
             ObjectStoreScheme::MicrosoftAzure => Self::azure(url, prefix, options),
@@ -75,9 +84,8 @@ impl Store {
         }
     }
 
-    fn local(url: &Url) -> Result<Self, Cause> {
-        let folder = url.to_file_path().map_err(|()| "no absolute path of a folder")?;
-        std::fs::create_dir_all(&folder)?;
+    fn local(folder: &std::path::Path) -> Result<Self, Cause> {
+        std::fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
         let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
         Ok(Self {

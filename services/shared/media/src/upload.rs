@@ -15,11 +15,16 @@ use crate::error::FilesError;
 use crate::files::within;
 use crate::open::Store;
 
-/// How large every part but the last is: the least that S3 takes.
+/// How large every part but the last is: the least that S3 takes; less for a local file, where a
+/// part is just what is written at once.
 const PART: usize = 5 << 20;
-/// How many parts are on their way at once. So an upload holds three parts and the latest
-/// piece that it was given.
-const AT_ONCE: usize = 2;
+const LOCAL_PART: usize = 512 << 10;
+/// What a part is made of. Blocks of this size are used again and again; parts in one piece would
+/// each be memory of their own, and some of it would stay.
+const BLOCK: usize = 256 << 10;
+/// How many parts are on their way at once, while the next comes. So an upload holds two parts
+/// and the latest piece that it was given.
+const AT_ONCE: usize = 1;
 /// How long a part may take, repetitions included.
 const PART_TIME: Duration = Duration::from_mins(2);
 /// How long a store may take to begin an upload, or to end it.
@@ -39,8 +44,11 @@ pub struct Upload {
     store: Arc<Store>,
     path: Path,
     attributes: Attributes,
-    /// What has not been sent.
-    buffer: BytesMut,
+    /// What has not been sent: full blocks, and the one that is being filled.
+    full: Vec<Bytes>,
+    block: BytesMut,
+    /// Blocks of a part.
+    part: usize,
     /// How many bytes have been written.
     written: u64,
     parts: Parts,
@@ -77,6 +85,7 @@ impl std::fmt::Debug for Upload {
 impl Upload {
     pub(crate) fn new(store: Arc<Store>, path: Path, media_type: &str, disposition: &str) -> Self {
         let mut attributes = Attributes::new();
+        let part = if store.folder.is_some() { LOCAL_PART } else { PART } / BLOCK;
         if store.folder.is_none() {
             attributes.insert(Attribute::ContentType, media_type.to_owned().into());
             attributes.insert(Attribute::ContentDisposition, disposition.to_owned().into());
@@ -85,7 +94,9 @@ impl Upload {
             store,
             path,
             attributes,
-            buffer: BytesMut::new(),
+            full: Vec::new(),
+            block: BytesMut::new(),
+            part,
             written: 0,
             parts: Parts::None,
             sending: JoinSet::new(),
@@ -111,20 +122,29 @@ impl Upload {
 
     /// Takes the next bytes, and waits while too many are on their way. A failure may be that of
     /// an earlier part; the upload has broken off then.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), FilesError> {
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), FilesError> {
         if self.failed {
             return Err(FilesError::BrokenOff);
         }
         // Set back at the end, so that a future that is dropped midway counts as a failure too.
         self.failed = true;
         self.written += bytes.len() as u64;
-        self.buffer.extend_from_slice(&bytes);
-        if matches!(self.parts, Parts::None) {
-            if self.buffer.len() >= PART {
-                self.begin().await?;
+        let began = !matches!(self.parts, Parts::None);
+        while !bytes.is_empty() {
+            if self.block.is_empty() && !self.full.is_empty() {
+                self.block.reserve(BLOCK);
             }
-        } else {
-            self.send_full().await?;
+            let room = BLOCK - self.block.len();
+            self.block.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.block.len() == BLOCK {
+                self.full.push(self.block.split().freeze());
+                if began {
+                    self.send_full().await?;
+                }
+            }
+        }
+        if !began && self.full.len() >= self.part {
+            self.begin().await?;
         }
         self.failed = false;
         Ok(())
@@ -137,15 +157,15 @@ impl Upload {
             return Err(FilesError::BrokenOff);
         }
         if matches!(self.parts, Parts::None) {
-            let payload = PutPayload::from(self.buffer.split().freeze());
+            let payload = self.rest();
             let options =
                 PutOptions { attributes: self.attributes.clone(), ..PutOptions::default() };
             let put = self.store.objects.put_opts(&self.path, payload, options);
             within(PART_TIME, put).await?;
         } else {
             self.send_full().await?;
-            if !self.buffer.is_empty() {
-                let last = self.buffer.split().freeze();
+            let last = self.rest();
+            if last.content_length() > 0 {
                 self.send(last).await?;
             }
             while let Some(part) = self.sending.join_next().await {
@@ -194,16 +214,20 @@ impl Upload {
     }
 
     async fn send_full(&mut self) -> Result<(), FilesError> {
-        while self.buffer.len() >= PART {
-            let part = self.buffer.split_to(PART).freeze();
-            // Now, or the buffer of the next part doubles itself up to this and beyond.
-            self.buffer.reserve(PART);
+        while self.full.len() >= self.part {
+            let part = self.full.drain(..self.part).collect();
             self.send(part).await?;
         }
         Ok(())
     }
 
-    async fn send(&mut self, part: Bytes) -> Result<(), FilesError> {
+    /// Less than a part.
+    fn rest(&mut self) -> PutPayload {
+        let last = self.block.split().freeze();
+        self.full.drain(..).chain((!last.is_empty()).then_some(last)).collect()
+    }
+
+    async fn send(&mut self, part: PutPayload) -> Result<(), FilesError> {
         while self.sending.len() >= AT_ONCE {
             if let Some(part) = self.sending.join_next().await {
                 self.arrived(part)?;
@@ -215,12 +239,12 @@ impl Upload {
             Parts::Named { store, name } => {
                 let (store, path, name) = (store.clone(), self.path.clone(), name.clone());
                 self.sending.spawn(async move {
-                    let put = store.put_part(&path, &name, at, part.into());
+                    let put = store.put_part(&path, &name, at, part);
                     Ok(Some((at, in_time(put).await?)))
                 });
             }
             Parts::Nameless(upload) => {
-                let put = upload.put_part(part.into());
+                let put = upload.put_part(part);
                 self.sending.spawn(async move { in_time(put).await.map(|()| None) });
             }
             Parts::None => return Err(FilesError::BrokenOff),
