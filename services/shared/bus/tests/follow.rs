@@ -102,6 +102,7 @@ impl World {
             sender,
             device_id: Some(DeviceId::generate()),
             content: "hello".to_owned(),
+            media: None,
             client_msg_id: id.to_string(),
             reply_to: None,
         });

@@ -32,6 +32,7 @@ fn message(chat: Feed, text: &str) -> (String, Entry) {
         sender,
         device_id: Some(DeviceId::generate()),
         content,
+        media: None,
         client_msg_id,
         reply_to: None,
     });

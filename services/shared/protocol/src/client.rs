@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{ErrorCode, WireError},
-    ids::{ChatId, MessageId, Seq, UserId},
+    ids::{ChatId, MediaId, MessageId, Seq, UserId},
     rest::CreateChat,
 };
 
@@ -112,7 +112,7 @@ pub struct JoinHistory {
     pub limit: Option<u32>,
 }
 
-/// `{chatId, content, replyTo?, clientMsgId?}`
+/// `{chatId, content?, mediaId?, replyTo?, clientMsgId?}`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SendMessage {
@@ -127,8 +127,12 @@ pub struct SendMessage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
-    /// The text: 1 byte to [`crate::limits::CONTENT_BYTES`].
+    /// The text: 1 byte to [`crate::limits::CONTENT_BYTES`]; beside media it may be missing.
+    #[serde(default)]
     pub content: String,
+    /// A file that the sender has uploaded to the chat, and has not sent yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_id: Option<MediaId>,
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,

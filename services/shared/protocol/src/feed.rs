@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, Shard, UserId},
+    media::Media,
     server::{Chat, Me, UserCard},
     timestamp,
 };
@@ -122,6 +123,9 @@ pub struct MessageSent {
     pub device_id: Option<DeviceId>,
     /// The text.
     pub content: String,
+    /// The file that comes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Box<Media>>,
     /// The sender's own id for it.
     pub client_msg_id: String,
     /// The message that it answers.

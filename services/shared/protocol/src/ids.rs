@@ -75,6 +75,11 @@ id!(
     ConnectionId
 );
 
+id!(
+    /// One media file.
+    MediaId
+);
+
 /// The position of an event in its shard's log; it totally orders a feed. Starts at 1.
 pub type Seq = u64;
 

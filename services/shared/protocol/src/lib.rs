@@ -18,6 +18,7 @@ pub mod error;
 pub mod feed;
 pub mod ids;
 pub mod limits;
+pub mod media;
 pub mod rest;
 pub mod server;
 pub mod socketio;

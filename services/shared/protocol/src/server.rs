@@ -9,6 +9,7 @@ use crate::{
     error::WireError,
     feed::SystemKind,
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, UserId},
+    media::{self, Media, MediaKind},
     timestamp,
 };
 
@@ -176,8 +177,17 @@ pub struct Message {
     pub device_id: Option<DeviceId>,
     /// What it carries.
     pub content_type: ContentType,
-    /// The text.
+    /// The text; may be empty beside media.
     pub content: String,
+    /// For `contentType: "media"`: the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Box<Media>>,
+    /// For clients of the old backend: where the file is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_url: Option<String>,
+    /// For clients of the old backend: what it is, roughly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<MediaKind>,
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
@@ -190,6 +200,19 @@ pub struct Message {
     /// In history, for `contentType: "system"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemDetail>,
+}
+
+impl Message {
+    /// The same, with a file.
+    #[must_use]
+    pub fn with_media(mut self, media: Option<Box<Media>>) -> Self {
+        if let Some(media) = &media {
+            self.content_type = ContentType::Media;
+            self.media_url = Some(media::url(self.chat_id, self.id));
+            self.media_type = Some(media.kind);
+        }
+        Self { media, ..self }
+    }
 }
 
 /// What a system entry says, for clients that render it themselves.

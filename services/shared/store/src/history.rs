@@ -3,6 +3,7 @@
 use natter_protocol::{
     ids::{ChatId, MessageId, Seq, Shard, UserId},
     limits,
+    media::Media,
     server::{Message, SystemDetail},
 };
 use sqlx::types::Json;
@@ -76,7 +77,7 @@ macro_rules! page {
                         WHERE chat_id = $1 AND seq > $2 AND seq < $3
                     ), 0) AS head,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
-                    m.content, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
+                    m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
                     COALESCE((
                         SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
                         ORDER BY p.seq DESC LIMIT 1
@@ -114,6 +115,7 @@ struct PageRow {
     device_id: Option<Uuid>,
     client_msg_id: Option<String>,
     content: Option<String>,
+    media: Option<Json<Box<Media>>>,
     reply_to: Option<Uuid>,
     detail: Option<Json<SystemDetail>>,
     created_at: Option<OffsetDateTime>,
@@ -132,6 +134,7 @@ impl PageRow {
             device_id: self.device_id,
             client_msg_id: self.client_msg_id,
             content: self.content?,
+            media: self.media,
             reply_to: self.reply_to,
             detail: self.detail,
             created_at: self.created_at?,

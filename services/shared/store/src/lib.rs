@@ -10,6 +10,7 @@
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
 //! | [`history`] | pages of messages, and whether a message was sent before |
+//! | [`media`] | what is known of files, who has fetched them, what is to be removed |
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
 //! | [`outbox`] | changes committed here that feeds must hear of |
@@ -27,6 +28,7 @@ pub mod chats;
 pub mod devices;
 pub mod error;
 pub mod history;
+pub mod media;
 pub mod members;
 pub mod outbox;
 pub mod persist;
@@ -51,6 +53,9 @@ pub use chats::Created;
 pub use devices::DeviceState;
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
+pub use media::{
+    Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, UnmadeThumbnail,
+};
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
 pub use outbox::{RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};

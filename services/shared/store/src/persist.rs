@@ -93,6 +93,7 @@ impl Store {
                 batch.entries.fill_places(tx).await?;
             }
             move_chats(tx, &batch, &written).await?;
+            batch.entries.send_media(tx).await?;
             move_users(tx, &batch).await?;
             Ok(())
         })
@@ -141,6 +142,7 @@ struct Entries {
     devices: Vec<Option<Uuid>>,
     client_msg_ids: Vec<Option<String>>,
     contents: Vec<String>,
+    media: Vec<Option<Value>>,
     reply_tos: Vec<Option<Uuid>>,
     details: Vec<Option<Value>>,
     times: Vec<OffsetDateTime>,
@@ -175,6 +177,7 @@ impl Entries {
         self.devices.push(message.device_id.map(Into::into));
         self.client_msg_ids.push(Some(message.client_msg_id.clone()));
         self.contents.push(message.content.clone());
+        self.media.push(message.media.as_ref().map(|media| json!(media)));
         self.reply_tos.push(message.reply_to.map(Into::into));
         self.details.push(None);
     }
@@ -201,6 +204,7 @@ impl Entries {
         self.devices.push(None);
         self.client_msg_ids.push(None);
         self.contents.push(content);
+        self.media.push(None);
         self.reply_tos.push(None);
         self.details.push(Some(detail));
     }
@@ -209,10 +213,10 @@ impl Entries {
     async fn insert(&self, tx: &mut PgConnection) -> Result<Vec<Written>> {
         let written = sqlx::query_as(
             "INSERT INTO messages (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
-                                   content, reply_to, detail, created_at)
+                                   content, media, reply_to, detail, created_at)
              SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::uuid[],
-                                  $6::uuid[], $7::text[], $8::text[], $9::uuid[], $10::jsonb[],
-                                  $11::timestamptz[])
+                                  $6::uuid[], $7::text[], $8::text[], $9::jsonb[], $10::uuid[],
+                                  $11::jsonb[], $12::timestamptz[])
              ON CONFLICT DO NOTHING
              RETURNING chat_id, seq, kind = 'message' AS is_message, created_at",
         )
@@ -224,12 +228,31 @@ impl Entries {
         .bind(&self.devices)
         .bind(&self.client_msg_ids)
         .bind(&self.contents)
+        .bind(&self.media)
         .bind(&self.reply_tos)
         .bind(&self.details)
         .bind(&self.times)
         .fetch_all(tx)
         .await?;
         Ok(written)
+    }
+
+    /// The files of these messages are theirs for good.
+    async fn send_media(&self, tx: &mut PgConnection) -> Result<()> {
+        let messages: Vec<Uuid> = self
+            .ids
+            .iter()
+            .zip(&self.media)
+            .filter_map(|(id, media)| media.as_ref().and(*id))
+            .collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        sqlx::query("UPDATE media SET sent = true WHERE message_id = ANY($1) AND NOT sent")
+            .bind(&messages)
+            .execute(tx)
+            .await?;
+        Ok(())
     }
 
     /// A message whose triple is stored at an earlier place repeats it (its retry came after the

@@ -2,6 +2,7 @@
 
 use natter_protocol::{
     ids::{ChatId, MessageId, Seq, Shard},
+    media::Media,
     rest::{Device, User},
     server::{ContentType, Message, SystemDetail, UserCard, system_entry_id},
 };
@@ -98,6 +99,7 @@ pub(crate) struct MessageRow {
     pub device_id: Option<Uuid>,
     pub client_msg_id: Option<String>,
     pub content: String,
+    pub media: Option<Json<Box<Media>>>,
     pub reply_to: Option<Uuid>,
     pub detail: Option<Json<SystemDetail>>,
     pub created_at: OffsetDateTime,
@@ -122,11 +124,15 @@ impl From<MessageRow> for Message {
                 ContentType::Text
             },
             content: row.content,
+            media: None,
+            media_url: None,
+            media_type: None,
             reply_to: row.reply_to.map(Into::into),
             client_msg_id: row.client_msg_id.unwrap_or_default(),
             created_at: row.created_at,
             system: row.detail.map(|Json(detail)| detail),
         }
+        .with_media(row.media.map(|Json(media)| media))
     }
 }
 

@@ -5,6 +5,7 @@ mod accounts;
 mod away;
 mod chats;
 mod history;
+mod media;
 mod outbox;
 mod persist;
 mod plans;

@@ -22,10 +22,15 @@ pub const LEASE: Duration = Duration::from_mins(1);
 
 /// A migrated database with one shard, owned by [`OWNER`].
 pub async fn store() -> Result<Store> {
+    store_at(&natter_cluster::testing::postgres().await?).await
+}
+
+/// The same in this database.
+pub async fn store_at(database: &str) -> Result<Store> {
     let store = Store::connect(&StoreConfig {
         // On a busy machine a new connection may take its time.
         acquire_timeout: Duration::from_secs(30),
-        ..StoreConfig::new(natter_cluster::testing::postgres().await?)
+        ..StoreConfig::new(database)
     })?;
     store.migrate().await?;
     store.ensure_shards(1).await?;
@@ -86,6 +91,7 @@ pub fn message(chat: ChatId, sender: UserId, seq: Seq, client: &str, content: &s
             sender: UserCard { id: sender, name: "as it was then".into() },
             device_id: None,
             content: content.into(),
+            media: None,
             client_msg_id: client.into(),
             reply_to: None,
         }),
