@@ -8,7 +8,7 @@ use natter_protocol::{
     rest::ChatPage,
     server::{Chat, HistoryPage, Sent},
 };
-use reqwest::{Client, Method, StatusCode, header};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, header, multipart::Form};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -18,6 +18,8 @@ use crate::person::Person;
 const UNUSED: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWERED: Duration = Duration::from_secs(20);
+/// How long a large file may take.
+const UPLOADED: Duration = Duration::from_mins(5);
 
 /// A gateway's REST interface, with a token or without.
 #[derive(Clone, Debug)]
@@ -96,15 +98,40 @@ impl Api {
         self.call(Method::DELETE, path, None).await
     }
 
+    /// A request as this device makes it; `path` is below `/v1`.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("http://{}/v1{path}", self.gateway));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Where the gateway is.
+    pub fn gateway(&self) -> SocketAddr {
+        self.gateway
+    }
+
+    /// Uploads a form to a chat.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn upload(&self, chat: ChatId, form: Form) -> Result<Answer> {
+        let path = format!("/chats/{chat}/media");
+        let request = self.request(Method::POST, &path).multipart(form).timeout(UPLOADED);
+        Self::answered(request, format!("an upload at {}", self.gateway)).await
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
         let asked = format!("{method} {path} at {}", self.gateway);
-        let mut request = self.client.request(method, format!("http://{}/v1{path}", self.gateway));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body);
         }
+        Self::answered(request, asked).await
+    }
+
+    async fn answered(request: RequestBuilder, asked: String) -> Result<Answer> {
         let response = request.send().await.with_context(|| asked.clone())?;
         let status = response.status();
         let content_type = response.headers().get(header::CONTENT_TYPE);

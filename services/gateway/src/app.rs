@@ -13,6 +13,7 @@ use crate::{
     chats::Chats,
     config::Config,
     hub::Hub,
+    media::Library,
     relay::Relay,
     replay::Replays,
     rest::CallLimit,
@@ -48,6 +49,8 @@ pub struct App {
     pub replays: Replays,
     /// Sessions over polling, of this node and of others.
     pub sessions: Sessions,
+    /// Files.
+    pub library: Library,
     /// What makes cursors this deployment's own.
     pub seals: Seals,
     /// How often one user may call.
@@ -68,6 +71,7 @@ impl App {
         bus: Bus,
         presence: PresenceClient,
         hub: Hub,
+        library: Library,
     ) -> Result<(Self, Keeping), AuthConfigError> {
         let relay = Relay::new(store.clone(), bus.clone());
         let room = Room::new(config.shards);
@@ -87,6 +91,7 @@ impl App {
             bus,
             presence,
             hub,
+            library,
             relay,
             config,
         };

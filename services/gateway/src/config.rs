@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::Args;
+use natter_media::Class;
 use natter_protocol::ids::Shard;
 use secrecy::SecretString;
 
@@ -40,6 +41,10 @@ pub struct Config {
     /// Sockets.
     #[command(flatten)]
     pub socket: SocketArgs,
+
+    /// Files.
+    #[command(flatten)]
+    pub media: MediaArgs,
 }
 
 /// The servers behind the gateway.
@@ -236,6 +241,69 @@ pub struct SocketArgs {
     /// Whether typing shows on the typist's own devices.
     #[arg(long, env = "NATTER_OWN_DEVICES_SEE_TYPING", default_value_t = false, action = clap::ArgAction::Set)]
     pub own_devices_see_typing: bool,
+}
+
+/// Types that run where they are opened.
+const REFUSED_TYPES: &str = "application/vnd.microsoft.portable-executable,\
+    application/x-executable,application/x-mach-binary,application/x-msdownload,\
+    application/x-sh,application/java-vm";
+
+/// Files. A size of 0 refuses the kind.
+#[derive(Args, Clone, Debug)]
+pub struct MediaArgs {
+    /// Where files are: a folder, which every gateway and worker must see; or `s3://bucket/prefix`,
+    /// `gs://…`, `az://…`, with what the environment says of access (`AWS_…`, `GOOGLE_…`,
+    /// `AZURE_…`).
+    #[arg(long, env = "NATTER_MEDIA_STORE", default_value = "media")]
+    pub media_store: String,
+
+    /// Bytes of an image at most.
+    #[arg(long, env = "NATTER_MEDIA_IMAGE_BYTES", default_value_t = 32 * 1024 * 1024)]
+    pub media_image_bytes: u64,
+
+    /// Bytes of a video at most.
+    #[arg(long, env = "NATTER_MEDIA_VIDEO_BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
+    pub media_video_bytes: u64,
+
+    /// Bytes of sound at most.
+    #[arg(long, env = "NATTER_MEDIA_AUDIO_BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub media_audio_bytes: u64,
+
+    /// Bytes of anything else at most.
+    #[arg(long, env = "NATTER_MEDIA_DOCUMENT_BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
+    pub media_document_bytes: u64,
+
+    /// Media types that are not taken, by a file's content, separated by commas; programs by
+    /// default.
+    #[arg(long, env = "NATTER_MEDIA_REFUSED_TYPES", value_delimiter = ',', default_value = REFUSED_TYPES)]
+    pub media_refused_types: Vec<String>,
+
+    /// Uploads through this gateway at once, 1 to 1,000; more wait a moment and are refused then.
+    /// With a cloud store each needs up to 16 MiB.
+    #[arg(long, env = "NATTER_MEDIA_UPLOADS_AT_ONCE", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub media_uploads_at_once: u32,
+
+    /// Files of so many bytes or more are fetched from a cloud store itself, by a URL that is good
+    /// for a while, and any may be put there; without it all go through gateways.
+    #[arg(long, env = "NATTER_MEDIA_SIGNED_BYTES")]
+    pub media_signed_bytes: Option<u64>,
+
+    /// Seconds that such a URL is good for: 10 to 86,400.
+    #[arg(long, env = "NATTER_MEDIA_SIGNED_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    pub media_signed_seconds: u64,
+}
+
+impl MediaArgs {
+    /// Bytes of a file of this class at most.
+    #[must_use]
+    pub fn limit(&self, class: Class) -> u64 {
+        match class {
+            Class::Image => self.media_image_bytes,
+            Class::Video => self.media_video_bytes,
+            Class::Audio => self.media_audio_bytes,
+            Class::Document => self.media_document_bytes,
+        }
+    }
 }
 
 /// An origin by name; there is no `*`, since what it allows should be a decision.

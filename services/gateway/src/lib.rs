@@ -10,6 +10,7 @@
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
 //! | [`send`] | messages on their way into the log |
 //! | [`history`] | pages of a chat's messages |
+//! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
 //! | [`outlet`] | what waits to be written to a connection, and how it is told to end |
@@ -36,6 +37,7 @@ pub mod config;
 pub mod fault;
 pub mod history;
 pub mod hub;
+pub mod media;
 pub mod online;
 pub mod outlet;
 pub mod page;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use natter_bus::{Bus, BusConfig, BusError, follow::Follower};
+use natter_media::{Files, FilesError};
 use natter_presence::{PresenceClient, PresenceConfig, PresenceError};
 use natter_runtime::Health;
 use natter_store::{Store, StoreConfig, StoreError};
@@ -20,6 +21,7 @@ use crate::{
     auth::AuthConfigError,
     config::Config,
     hub::{Command, Hub, HubSettings},
+    media::{Library, Records, write_all},
     online::{self, Online},
     page, rest,
     serve::{Limits, serve},
@@ -41,6 +43,9 @@ pub enum RunError {
     /// Redis' settings.
     #[error("the settings of Redis")]
     Presence(#[from] PresenceError),
+    /// The settings of the store of files.
+    #[error("the store of files")]
+    Files(#[from] FilesError),
     /// Secrets and keys.
     #[error("the settings of authentication")]
     Auth(#[from] AuthConfigError),
@@ -61,7 +66,10 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let (app, keeping, changes) = connect(config, node).await?;
+    let (records, noted) = Records::new();
+    let (app, keeping, changes) = connect(config, node, records).await?;
+    let recorded = CancellationToken::new();
+    let recording = tokio::spawn(write_all(app.store.clone(), noted, recorded.clone()));
     let keeping = tokio::spawn(admission::keep_all(app.clone(), keeping));
     let online = tokio::spawn(online::run(app.clone(), changes));
     let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
@@ -89,11 +97,18 @@ pub async fn run(
     room.abort();
     asked.abort();
     online::leave(&app).await;
+    // Nobody fetches anything any more: what is noted is written.
+    recorded.cancel();
+    let _ = recording.await;
     tracing::info!("drained");
     Ok(())
 }
 
-async fn connect(config: Config, node: &str) -> Result<(App, Keeping, online::Changes), RunError> {
+async fn connect(
+    config: Config,
+    node: &str,
+    records: Records,
+) -> Result<(App, Keeping, online::Changes), RunError> {
     let backends = &config.backends;
     let store = Store::connect(&StoreConfig {
         max_connections: backends.database_connections,
@@ -110,7 +125,9 @@ async fn connect(config: Config, node: &str) -> Result<(App, Keeping, online::Ch
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
     let (online, changes) = Online::new();
     let hub = Hub::start(follower, config.shards, online, settings);
-    let (app, keeping) = App::new(Arc::new(config), store, bus, presence, hub)?;
+    let files = Files::open(&config.media.media_store, std::env::vars())?;
+    let library = Library::new(files, store.clone(), records, config.media.clone());
+    let (app, keeping) = App::new(Arc::new(config), store, bus, presence, hub, library)?;
     Ok((app, keeping, changes))
 }
 

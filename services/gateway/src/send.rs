@@ -108,11 +108,17 @@ pub async fn prepare(
     if app.room.full(feed.shard) {
         return Err(not_stored(PublishError::Full));
     }
+    // Claimed before it is published: no other message has it then, and no sweep takes it.
+    let media = match draft.media_id {
+        Some(media) => Some(app.library.claim(media, chat, sender.card.id, id).await?),
+        None => None,
+    };
     let message = MessageSent {
         id,
         sender: sender.card,
         device_id: Some(sender.device),
         content: draft.content,
+        media,
         client_msg_id,
         reply_to: draft.reply_to,
     };
@@ -218,7 +224,7 @@ enum Age {
 /// The client's id for the message, and how old it is.
 fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError> {
     let bad = |what: &str| WireError::new(ErrorCode::BadRequest, what);
-    if draft.content.is_empty() {
+    if draft.content.is_empty() && draft.media_id.is_none() {
         return Err(bad("content: is empty"));
     }
     if draft.content.len() > limits::CONTENT_BYTES {
@@ -349,7 +355,7 @@ mod tests {
 
     fn draft(content: &str, client_msg_id: Option<&str>) -> Draft {
         let client_msg_id = client_msg_id.map(str::to_owned);
-        Draft { content: content.to_owned(), reply_to: None, client_msg_id }
+        Draft { content: content.to_owned(), media_id: None, reply_to: None, client_msg_id }
     }
 
     fn uuid_v7_at(at: OffsetDateTime) -> String {

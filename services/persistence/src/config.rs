@@ -60,6 +60,19 @@ pub struct RunArgs {
     #[arg(long, env = "NATTER_LOG_RETAIN_BYTES")]
     pub log_retain_bytes: Option<u64>,
 
+    /// Where files are, as the gateways have it: a folder, or `s3://…`, `gs://…`, `az://…`.
+    #[arg(long, env = "NATTER_MEDIA_STORE", default_value = "media")]
+    pub media_store: String,
+
+    /// Seconds after which an upload that does not go on has broken off, and what there is of it
+    /// is removed: 6 to 86,400.
+    #[arg(long, env = "NATTER_MEDIA_STALLED_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(6..=86_400))]
+    pub media_stalled_seconds: u64,
+
+    /// Seconds within which a file that was uploaded has to be sent: 1 or more, a day by default.
+    #[arg(long, env = "NATTER_MEDIA_UNSENT_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..))]
+    pub media_unsent_seconds: u64,
+
     /// Who this process is.
     #[command(flatten)]
     pub node: NodeArgs,

@@ -9,6 +9,7 @@
 //! | [`ahead`] | its half that reads and tells, also while Postgres is away |
 //! | [`epoch`] | whether the log is the one that Postgres knows |
 //! | [`outbox`] | what handlers committed and did not get to relay |
+//! | [`media`] | files that are to be removed, thumbnails that are to be made |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | `batch` | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
@@ -20,6 +21,7 @@ mod batch;
 pub mod config;
 mod digest;
 pub mod epoch;
+pub mod media;
 pub mod migrate;
 pub mod outbox;
 pub mod owner;
@@ -32,7 +34,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use config::{MigrateArgs, RunArgs, WorkerConfig};
+use media::SweepConfig;
 use natter_bus::Bus;
+use natter_media::Files;
 use natter_runtime::Health;
 use natter_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +65,15 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     if config.log.replicas == 1 {
         tracing::warn!("NATTER_LOG_REPLICAS is 1: acks rest on one broker; 3 in production");
     }
+    let files = Files::open(&args.media_store, std::env::vars()).context("NATTER_MEDIA_STORE")?;
+    let sweeps = SweepConfig {
+        stalled: Duration::from_secs(args.media_stalled_seconds),
+        unsent: Duration::from_secs(args.media_unsent_seconds),
+    };
+    let files = tokio::spawn(media::look_after(store.clone(), files, sweeps, stop.clone()));
     worker::run(config, store.clone(), bus, health, stop).await;
+    // What is under way is begun anew by another.
+    files.abort();
     store.close().await;
     Ok(())
 }

@@ -114,6 +114,7 @@ impl Environment<'_> {
             ("NATTER_JWT_SECRET", self.jwt_secret.to_owned()),
             ("NATTER_NODE_ID", node_id.to_owned()),
             ("NATTER_SHARDS", self.shards.to_string()),
+            ("NATTER_MEDIA_STORE", self.data.join("media").display().to_string()),
             // Read by those that make streams.
             ("NATTER_LOG_REPLICAS", self.log_replicas.to_string()),
             ("NATTER_LOG", exported("NATTER_LOG", "info")),

@@ -255,11 +255,15 @@ pub fn message(chat: ChatId, sent: &MessageSent, arrival: &Arrival) -> Message {
         device_id: sent.device_id,
         content_type: ContentType::Text,
         content: sent.content.clone(),
+        media: None,
+        media_url: None,
+        media_type: None,
         reply_to: sent.reply_to,
         client_msg_id: sent.client_msg_id.clone(),
         created_at: timestamp::truncate(arrival.at),
         system: None,
     }
+    .with_media(sent.media.clone())
 }
 
 fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
@@ -302,6 +306,9 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
             device_id: None,
             content_type: ContentType::System,
             content: event.msg.clone(),
+            media: None,
+            media_url: None,
+            media_type: None,
             reply_to: None,
             client_msg_id: String::new(),
             created_at: timestamp::truncate(arrival.at),

@@ -15,7 +15,7 @@ use axum_extra::{
     TypedHeader,
     headers::{Authorization, authorization::Bearer},
 };
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use garde::Validate;
 use natter_protocol::{
     client::refuse_impersonation,
@@ -195,6 +195,18 @@ const DRAINED_BYTES: usize = 2 * 1024 * 1024;
 /// For how long.
 const DRAINED_WITHIN: Duration = Duration::from_secs(1);
 
+/// Reads on for a little while; the stream tells how many bytes come.
+pub async fn drain(body: impl Stream<Item = usize>) {
+    let drain = async {
+        let mut body = std::pin::pin!(body);
+        let mut drained = 0;
+        while let (true, Some(bytes)) = (drained < DRAINED_BYTES, body.next().await) {
+            drained += bytes;
+        }
+    };
+    let _ = timeout(DRAINED_WITHIN, drain).await;
+}
+
 async fn read(request: Request) -> Result<axum::body::Bytes, Problem> {
     let mut body = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
@@ -204,13 +216,7 @@ async fn read(request: Request) -> Result<axum::body::Bytes, Problem> {
             WireError::new(ErrorCode::BadRequest, "the body is not complete")
         })?;
         if bytes.len() + chunk.len() > limits::FRAME_BYTES {
-            let drain = async {
-                let mut drained = 0;
-                while let (true, Some(Ok(chunk))) = (drained < DRAINED_BYTES, body.next().await) {
-                    drained += chunk.len();
-                }
-            };
-            let _ = timeout(DRAINED_WITHIN, drain).await;
+            drain(body.map(|chunk| chunk.map_or(DRAINED_BYTES, |chunk| chunk.len()))).await;
             let message = format!("the body is larger than {} bytes", limits::FRAME_BYTES);
             return Err(WireError::new(ErrorCode::TooLarge, message).into());
         }
@@ -270,6 +276,28 @@ where
         let params = RawPathParams::from_request_parts(parts, state).await;
         let id = params.ok().and_then(|params| params.iter().next()?.1.parse().ok());
         Ok(Self(id.ok_or_else(|| bad_request("the id in the path is not a UUID"))?))
+    }
+}
+
+/// The two ids in the path.
+pub struct PathIds<A, B>(pub A, pub B);
+
+impl<A, B, S> FromRequestParts<S> for PathIds<A, B>
+where
+    A: FromStr,
+    B: FromStr,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let ids = params.ok().and_then(|params| {
+            let mut params = params.iter();
+            Some((params.next()?.1.parse().ok()?, params.next()?.1.parse().ok()?))
+        });
+        let (a, b) = ids.ok_or_else(|| bad_request("an id in the path is not a UUID"))?;
+        Ok(Self(a, b))
     }
 }
 

@@ -5,7 +5,7 @@
 //! | [`problem`] | errors as RFC 9457 problems |
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
-//! | `accounts`, `devices`, `users`, `chats`, `messages` | the calls |
+//! | `accounts`, `devices`, `users`, `chats`, `messages`, `media` | the calls |
 //! | [`openapi`] | the document |
 //! | `layers` | time, panics, headers, metrics, around every call |
 
@@ -18,6 +18,7 @@ mod accounts;
 mod chats;
 mod devices;
 mod layers;
+mod media;
 mod messages;
 mod users;
 
@@ -50,6 +51,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(devices::routes())
         .merge(users::routes())
         .merge(chats::routes())
-        .merge(messages::routes());
+        .merge(messages::routes())
+        .merge(media::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

@@ -29,6 +29,8 @@ pub struct Gateway {
     pub address: SocketAddr,
     pub client: Client,
     _stop: DropGuard,
+    /// Of its files.
+    _media: tempfile::TempDir,
 }
 
 /// What was answered.
@@ -79,7 +81,9 @@ impl Gateway {
             format!("--nats-url={}", nats().await?),
             format!("--jwt-secret={SECRET}"),
         ];
-        let lenient = ["--calls-per-second=0", "--attempts-per-address=0"];
+        let folder = tempfile::tempdir()?;
+        let media = format!("--media-store={}", folder.path().display());
+        let lenient = ["--calls-per-second=0", "--attempts-per-address=0", &media];
         let args = std::iter::once("gateway")
             .chain(urls.iter().map(String::as_str))
             .chain(lenient.into_iter().filter(|name| {
@@ -97,7 +101,7 @@ impl Gateway {
                 eprintln!("the gateway has ended: {error:?}");
             }
         });
-        Ok(Self { address, client: client()?, _stop: stop.drop_guard() })
+        Ok(Self { address, client: client()?, _stop: stop.drop_guard(), _media: folder })
     }
 
     pub async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Result<Answer> {

@@ -100,6 +100,7 @@ impl World {
             sender,
             device_id: None,
             content: text.to_owned(),
+            media: None,
             client_msg_id,
             reply_to: None,
         });
