@@ -1,5 +1,12 @@
 -- Media: what is known of files. The files themselves are in the object store, by their id.
 
+-- Whoever waits for a lock makes others wait: rather give up, and try again. The worker locks
+-- messages before chats, and so does this.
+SET LOCAL lock_timeout = '2s';
+
+-- The media of a message, as it is shown. Null for those without.
+ALTER TABLE messages ADD COLUMN media jsonb;
+
 CREATE TABLE media (
     id          uuid        PRIMARY KEY,
     -- None once the chat is gone: the file then follows.
@@ -25,6 +32,8 @@ CREATE TABLE media (
     -- Until when something may be put into the store past the gateways: then it is looked once more
     -- for what nobody will read.
     open_until  timestamptz,
+    -- Until when somebody is making a file of what was put there.
+    taken_until timestamptz,
     -- None, to be made, made.
     thumbnail   text        CHECK (thumbnail IN ('wanted', 'made')),
     -- How often it was tried to make one.
@@ -61,9 +70,6 @@ CREATE TABLE media_downloads (
 );
 
 CREATE INDEX media_downloads_of_message ON media_downloads (message_id, id);
-
--- The media of a message, as it is shown. Null for those without.
-ALTER TABLE messages ADD COLUMN media jsonb;
 
 -- Whatever takes the media from a message, or the message itself, takes the file. The worker
 -- removes it.

@@ -245,8 +245,7 @@ pub struct SocketArgs {
 
 /// Types that run where they are opened.
 const REFUSED_TYPES: &str = "application/vnd.microsoft.portable-executable,\
-    application/x-executable,application/x-mach-binary,application/x-msdownload,\
-    application/x-sh,application/java-vm";
+    application/x-executable,application/x-mach-binary,text/x-shellscript,application/java";
 
 /// Files. A size of 0 refuses the kind.
 #[derive(Args, Clone, Debug)]
@@ -282,6 +281,11 @@ pub struct MediaArgs {
     /// With a cloud store each needs up to 16 MiB.
     #[arg(long, env = "NATTER_MEDIA_UPLOADS_AT_ONCE", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub media_uploads_at_once: u32,
+
+    /// Downloads through this gateway at once, 1 to 100,000; more wait a moment and are refused then.
+    /// One user may have an eighth of them, and of the uploads, but at least 4.
+    #[arg(long, env = "NATTER_MEDIA_DOWNLOADS_AT_ONCE", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub media_downloads_at_once: u32,
 
     /// Files of so many bytes or more are fetched from a cloud store itself, by a URL that is good
     /// for a while, and any may be put there; without it all go through gateways.

@@ -125,10 +125,16 @@ async fn connect(
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
     let (online, changes) = Online::new();
     let hub = Hub::start(follower, config.shards, online, settings);
-    let files = Files::open(&config.media.media_store, std::env::vars())?;
+    let files = Files::open(&config.media.media_store, environment())?;
     let library = Library::new(files, store.clone(), records, config.media.clone());
     let (app, keeping) = App::new(Arc::new(config), store, bus, presence, hub, library)?;
     Ok((app, keeping, changes))
+}
+
+/// What the environment says in Unicode: nothing else is about a store of files.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn router(app: App) -> Router {

@@ -1,7 +1,18 @@
 //! TCP connections of the public port: bounded in number, and in how long they may take to say
 //! what they want. (`axum::serve` bounds neither.)
 
-use std::{fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{Extension, Router, extract::ConnectInfo, http::Request};
 use hyper::body::Incoming;
@@ -11,9 +22,10 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, util::MapRequestLayer};
@@ -66,7 +78,7 @@ pub async fn serve(
     }
     let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
     // Beyond that, whoever runs this ends.
-    let _ = timeout(limits.drain + GOODBYES, places.acquire_many(all)).await;
+    let _ = timeout(limits.drain.max(CLOSING) + GOODBYES, places.acquire_many(all)).await;
 }
 
 struct Server {
@@ -123,6 +135,7 @@ impl Server {
         })
         .layer(service);
         let service = TowerToHyperService::new(service);
+        let (socket, writing) = Watched::new(socket);
         let connection =
             self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
         let (closing, head) = (self.closing.clone(), self.limits.head);
@@ -136,6 +149,7 @@ impl Server {
                 () = sleep(head) => return,
                 () = asked.notified() => tokio::select! {
                     ended = &mut connection => return log(ended),
+                    () = writing.stalled() => return,
                     () = closing.cancelled() => {
                         connection.as_mut().graceful_shutdown();
                         timeout(CLOSING, connection).await
@@ -148,6 +162,98 @@ impl Server {
                 tracing::warn!("a call took too long to end, and was cut");
             }
         });
+    }
+}
+
+/// How long a client may leave what it is answered unread. (A WebSocket's session has a limit of its
+/// own.)
+const STALLED: Duration = Duration::from_mins(1);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// A socket that tells for how long it has not been able to write.
+struct Watched {
+    socket: TcpStream,
+    writing: Writing,
+}
+
+/// Since when a socket waits for its peer to read. Cloning shares it.
+#[derive(Clone)]
+struct Writing {
+    begun: Instant,
+    /// Milliseconds since then, and one more; 0 when it does not wait.
+    waits: Arc<AtomicU64>,
+}
+
+impl Writing {
+    /// Waits until it has waited for too long.
+    async fn stalled(&self) {
+        loop {
+            sleep(LOOK).await;
+            let since = self.waits.load(Ordering::Relaxed);
+            let now = self.begun.elapsed().as_millis() as u64;
+            if since > 0 && now.saturating_sub(since) >= STALLED.as_millis() as u64 {
+                tracing::debug!("a client does not read what it is answered");
+                return;
+            }
+        }
+    }
+
+    fn saw<T>(&self, poll: Poll<T>) -> Poll<T> {
+        let since = if poll.is_pending() { self.begun.elapsed().as_millis() as u64 + 1 } else { 0 };
+        if since == 0 || self.waits.load(Ordering::Relaxed) == 0 {
+            self.waits.store(since, Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+impl Watched {
+    fn new(socket: TcpStream) -> (Self, Writing) {
+        let writing = Writing { begun: Instant::now(), waits: Arc::default() };
+        (Self { socket, writing: writing.clone() }, writing)
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.writing.saw(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.writing.saw(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
@@ -167,6 +273,31 @@ mod tests {
 
     const LIMITS: Limits =
         Limits { connections: 8, head: Duration::from_secs(30), drain: Duration::from_secs(30) };
+
+    #[tokio::test]
+    async fn whoever_does_not_read_is_hung_up_on() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let endless = || {
+            let zeros = axum::body::Bytes::from(vec![0; 65_536]);
+            let zeros = futures::stream::repeat_with(move || Ok::<_, io::Error>(zeros.clone()));
+            axum::body::Body::from_stream(zeros)
+        };
+        let router = Router::new().route("/", get(async move || endless()));
+        let closing = CancellationToken::new();
+        tokio::spawn(serve(listener, router, LIMITS, closing.clone()));
+        let mut client = TcpStream::connect(address).await?;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+        client.readable().await?;
+        // Time is made to pass only once all tasks wait, and so the socket's buffers are full.
+        tokio::time::pause();
+        sleep(STALLED + LOOK * 2).await;
+        let mut heard = Vec::new();
+        let end = client.read_to_end(&mut heard).await;
+        // What was in the buffers comes, and then the end or a reset, as the kernel has it.
+        assert!(end.is_err() || heard.len() > 65_536);
+        Ok(())
+    }
 
     #[tokio::test]
     async fn whoever_was_let_in_is_answered_though_the_port_closes() -> Result<()> {

@@ -65,13 +65,19 @@ pub struct RunArgs {
     pub media_store: String,
 
     /// Seconds after which an upload that does not go on has broken off, and what there is of it
-    /// is removed: 6 to 86,400.
+    /// is removed: 6 to 86,400. Gateways say every 3 s that one goes on.
     #[arg(long, env = "NATTER_MEDIA_STALLED_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(6..=86_400))]
     pub media_stalled_seconds: u64,
 
-    /// Seconds within which a file that was uploaded has to be sent: 1 or more, a day by default.
-    #[arg(long, env = "NATTER_MEDIA_UNSENT_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds within which a file that was uploaded has to be sent: 1 to 31,536,000, a day by
+    /// default.
+    #[arg(long, env = "NATTER_MEDIA_UNSENT_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub media_unsent_seconds: u64,
+
+    /// Seconds that an upload past the gateways may take after its URL is good for no other: 1 to
+    /// 604,800. Then it is looked once more for what nobody will read.
+    #[arg(long, env = "NATTER_MEDIA_LATE_SECONDS", default_value_t = 21_600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub media_late_seconds: u64,
 
     /// Who this process is.
     #[command(flatten)]

@@ -65,10 +65,11 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     if config.log.replicas == 1 {
         tracing::warn!("NATTER_LOG_REPLICAS is 1: acks rest on one broker; 3 in production");
     }
-    let files = Files::open(&args.media_store, std::env::vars()).context("NATTER_MEDIA_STORE")?;
+    let files = Files::open(&args.media_store, environment()).context("NATTER_MEDIA_STORE")?;
     let sweeps = SweepConfig {
         stalled: Duration::from_secs(args.media_stalled_seconds),
         unsent: Duration::from_secs(args.media_unsent_seconds),
+        late: Duration::from_secs(args.media_late_seconds),
     };
     let files = tokio::spawn(media::look_after(store.clone(), files, sweeps, stop.clone()));
     worker::run(config, store.clone(), bus, health, stop).await;
@@ -76,6 +77,12 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     files.abort();
     store.close().await;
     Ok(())
+}
+
+/// What the environment says in Unicode: nothing else is about a store of files.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
 async fn connect(servers: &config::ServerArgs, name: &str) -> Result<(Store, Bus)> {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natter_media::{Files, FilesError, thumbnail};
 use natter_protocol::ids::MediaId;
 use natter_runtime::causes;
@@ -21,11 +21,13 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// Files removed in one go, and at once.
 const BATCH: u32 = 200;
 const AT_ONCE: usize = 8;
+/// Files marked in one go.
+const MARKED: u32 = 1_000;
 /// How often it is looked for images without a thumbnail.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long one has for what it has begun, before another tries.
 const AGAIN: Duration = Duration::from_mins(1);
-/// How often it is tried to make a thumbnail.
+/// How often it is tried to make a thumbnail: an image that ends its worker is tried no more.
 const TRIES: u16 = 3;
 
 /// How files are swept.
@@ -36,6 +38,8 @@ pub struct SweepConfig {
     pub stalled: Duration,
     /// A file that was not sent for so long is removed.
     pub unsent: Duration,
+    /// An upload past the gateways may take so long after its URL is good for no other.
+    pub late: Duration,
 }
 
 /// Why a round was not finished.
@@ -62,47 +66,69 @@ async fn sweep_until(store: Store, files: Files, config: SweepConfig, stop: Canc
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if let Err(error) = sweep(&store, &files, config).await {
-            tracing::warn!(error = %causes(&error), "files are not swept");
+        // One that cannot be done does not keep the others from being done.
+        for done in [
+            mark(&store, config).await,
+            remove_late(&store, &files, config).await,
+            remove(&store, &files, config).await,
+        ] {
+            if let Err(error) = done {
+                tracing::warn!(error = %causes(&error), "files are not swept");
+            }
         }
     }
 }
 
-async fn sweep(store: &Store, files: &Files, config: SweepConfig) -> Result<(), RoundError> {
-    let orphans = store.mark_orphans(config.stalled, config.unsent).await?;
+async fn mark(store: &Store, config: SweepConfig) -> Result<(), RoundError> {
+    let orphans = store.mark_orphans(config.stalled, config.unsent, MARKED).await?;
     if orphans > 0 {
         metrics::counter!("natter_media_orphans_total").increment(orphans);
         tracing::info!(orphans, "files that nobody has sent are removed");
     }
-    let closed = store.take_closed(BATCH).await?;
-    for id in &closed {
-        files.remove_incoming(id.0).await?;
-    }
-    if !closed.is_empty() {
-        store.media_closed(&closed).await?;
-    }
-    let gone = store.take_gone(BATCH, AGAIN).await?;
-    if gone.is_empty() {
-        return Ok(());
-    }
-    let removed: Vec<MediaId> = stream::iter(gone)
-        .map(|sweep| async move {
-            let Sweep { id, unfinished } = sweep;
-            match files.remove(id.0, unfinished.as_deref()).await {
-                Ok(()) => Some(id),
-                Err(error) => {
-                    tracing::warn!(media = %id, error = %causes(&error), "a file is not removed");
-                    None
-                }
-            }
-        })
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
-    metrics::counter!("natter_media_removed_total").increment(removed.len() as u64);
-    store.forget_media(&removed).await?;
     Ok(())
+}
+
+async fn remove_late(store: &Store, files: &Files, config: SweepConfig) -> Result<(), RoundError> {
+    let closed = store.take_closed(BATCH, config.late).await?;
+    let removed = each(files, closed, |files, id| {
+        async move { files.remove_incoming(id.0).await.map(|()| id) }.boxed()
+    })
+    .await;
+    if !removed.is_empty() {
+        store.media_closed(&removed).await?;
+    }
+    Ok(())
+}
+
+async fn remove(store: &Store, files: &Files, config: SweepConfig) -> Result<(), RoundError> {
+    let gone = store.take_gone(BATCH, AGAIN, config.late).await?;
+    let removed = each(files, gone, |files, Sweep { id, unfinished }| {
+        async move { files.remove(id.0, unfinished.as_deref()).await.map(|()| id) }.boxed()
+    })
+    .await;
+    if !removed.is_empty() {
+        metrics::counter!("natter_media_removed_total").increment(removed.len() as u64);
+        store.forget_media(&removed).await?;
+    }
+    Ok(())
+}
+
+/// Does something with each, a few at once; what fails is told, and left out.
+async fn each<T>(
+    files: &Files,
+    all: Vec<T>,
+    work: fn(Files, T) -> BoxFuture<'static, Result<MediaId, FilesError>>,
+) -> Vec<MediaId> {
+    let begun: Vec<_> = all.into_iter().map(|one| work(files.clone(), one)).collect();
+    let mut done = stream::iter(begun).buffer_unordered(AT_ONCE);
+    let mut removed = Vec::new();
+    while let Some(done) = done.next().await {
+        match done {
+            Ok(id) => removed.push(id),
+            Err(error) => tracing::warn!(error = %causes(&error), "a file is not removed"),
+        }
+    }
+    removed
 }
 
 /// Makes thumbnails, one after the other, until `stop`.
@@ -132,11 +158,13 @@ async fn make_thumbnail(store: &Store, files: &Files) -> Result<bool, RoundError
     let Some(UnmadeThumbnail { id, size }) = store.take_thumbnail(TRIES, AGAIN).await? else {
         return Ok(false);
     };
-    let mut image = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
-    let mut bytes = files.read(id.0, None).await?;
-    while let Some(more) = bytes.try_next().await? {
-        image.extend_from_slice(&more);
-    }
+    let image = match read(files, id, size).await {
+        Ok(image) => image,
+        Err(error) => {
+            store.thumbnail_not_tried(id).await?;
+            return Err(error.into());
+        }
+    };
     // Some tens to hundreds of milliseconds, which no other task should wait for.
     let made = match spawn_blocking(move || thumbnail(&image)).await {
         Ok(Ok(made)) => made,
@@ -152,7 +180,21 @@ async fn make_thumbnail(store: &Store, files: &Files) -> Result<bool, RoundError
         }
     };
     files.put_thumbnail(id.0, made.bytes.into(), made.media_type).await?;
-    store.thumbnail_made(id, true).await?;
+    if !store.thumbnail_made(id, true).await? {
+        // Its image is gone, and whoever removed that has not seen it.
+        files.remove_thumbnail(id.0).await?;
+        return Ok(true);
+    }
     metrics::counter!("natter_thumbnails_total").increment(1);
     Ok(true)
+}
+
+/// An image, as long as it is known to be.
+async fn read(files: &Files, id: MediaId, size: u64) -> Result<BytesMut, FilesError> {
+    let mut image = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
+    let mut bytes = files.read(id.0, Some(0..size)).await?;
+    while let Some(more) = bytes.try_next().await? {
+        image.extend_from_slice(&more);
+    }
+    Ok(image)
 }

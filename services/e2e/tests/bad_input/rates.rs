@@ -13,19 +13,26 @@ async fn too_much_is_refused_for_a_while_and_far_too_much_ends_the_connection() 
     let cluster = STAGE.among_others().await?;
     let Scenery { ana, direct, .. } = scenery(&cluster).await?;
     let (socket, other) = (ana.connect(0).await?, ana.connect(0).await?);
-    let mut asked = Vec::new();
-    for _ in 0..250 {
-        asked.push(socket.post("typing_ping", json!({"chatId": direct})).await?);
-    }
     let mut limited = 0;
-    for id in asked {
-        if let Err(error) = socket.reply(id).await? {
-            assert_eq!(error.code, ErrorCode::RateLimited);
-            assert!(error.retry_after_ms.is_some_and(|ms| (1..5_000).contains(&ms)), "{error:?}");
-            limited += 1;
+    // On a busy machine 250 may take longer than they are let through in.
+    for _ in 0..40 {
+        let mut asked = Vec::new();
+        for _ in 0..250 {
+            asked.push(socket.post("typing_ping", json!({"chatId": direct})).await?);
+        }
+        for id in asked {
+            if let Err(error) = socket.reply(id).await? {
+                assert_eq!(error.code, ErrorCode::RateLimited);
+                let after = error.retry_after_ms;
+                assert!(after.is_some_and(|ms| (1..5_000).contains(&ms)), "{error:?}");
+                limited += 1;
+            }
+        }
+        if limited > 0 {
+            break;
         }
     }
-    assert!(limited > 0, "250 at once");
+    assert!(limited > 0, "250 at once, again and again");
     assert!(socket.is_open());
     soon("it is let through again", async || {
         Ok(socket.ask("typing_stop", json!({"chatId": direct})).await?.ok())
@@ -81,14 +88,23 @@ async fn rest_cannot_be_called_at_will() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let api = ana.api(1);
-    let answers = try_join_all((0..200).map(|_| api.get("/users/me"))).await?;
-    let (let_through, limited): (Vec<_>, Vec<_>) =
-        answers.into_iter().partition(|answer| answer.status == 200);
-    assert!(let_through.len() >= 100, "{} of a burst of 100", let_through.len());
-    assert!(!limited.is_empty(), "200 at once");
-    for answer in limited {
-        answer.refused(429, "rate_limited")?;
+    let (mut let_through, mut limited) = (0, 0);
+    // On a busy machine 200 may take longer than they are let through in.
+    for _ in 0..40 {
+        for answer in try_join_all((0..200).map(|_| api.get("/users/me"))).await? {
+            if answer.status == 200 {
+                let_through += 1;
+            } else {
+                answer.refused(429, "rate_limited")?;
+                limited += 1;
+            }
+        }
+        if limited > 0 {
+            break;
+        }
     }
+    assert!(let_through >= 100, "{let_through} of a burst of 100");
+    assert!(limited > 0, "200 at once, again and again");
     // Each user has a measure of their own.
     let ben = Person::register(&cluster, "Ben").await?;
     ben.api(1).get("/users/me").await?.expect(200)?;

@@ -26,7 +26,9 @@ impl Cloud {
             .gateways(2)
             .env("NATTER_MEDIA_STORE", format!("{}/files", server.url()))
             .gateway_env("NATTER_ATTEMPTS_PER_ADDRESS", "0")
-            .worker_env("NATTER_MEDIA_STALLED_SECONDS", "8");
+            .worker_env("NATTER_MEDIA_STALLED_SECONDS", "8")
+            .worker_env("NATTER_MEDIA_UNSENT_SECONDS", "12")
+            .worker_env("NATTER_MEDIA_LATE_SECONDS", "1");
         for (name, value) in server.options() {
             builder = builder.env(name, value);
         }
@@ -88,12 +90,16 @@ async fn large_files_go_past_the_gateways_and_are_looked_at() -> Result<()> {
     // It is Ana's.
     pair.ben.api(1).post(&complete, json!({})).await?.refused(404, "not_found")?;
     let sends = json!({"caption": "look", "clientMsgId": "a"});
-    let Uploaded { media, message } = pair.ana.api(1).post(&complete, sends).await?.read(201)?;
+    let Uploaded { media, message } =
+        pair.ana.api(1).post(&complete, sends.clone()).await?.read(201)?;
     assert_eq!((media.name.as_str(), media.media_type.as_str()), ("cat.png", "image/png"));
     assert_eq!((media.size, media.width, media.sha256), (png.len() as u64, Some(300), None));
     // The URL still holds, and changes nothing any more.
     put(b"<script>alert(1)</script>".to_vec()).await?;
     let sent = message.context("not sent")?;
+    let again: Uploaded = api.post(&complete, sends).await?.read(201)?;
+    let again = again.message.context("not sent again")?;
+    assert_eq!((again.id, again.duplicate), (sent.id, true));
     let path = path(chat, sent.id);
     let asked =
         client.request(Method::GET, format!("http://{}/v1{path}", pair.ben.api(1).gateway()));
@@ -124,7 +130,7 @@ async fn large_files_go_past_the_gateways_and_are_looked_at() -> Result<()> {
         Ok(cloud.server.kept()?.iter().filter(|name| name.contains("incoming/")).count())
     };
     assert_eq!(incoming()?, 2);
-    within(SOON * 3, "nothing that came in", async || Ok((incoming()? == 0).then_some(()))).await?;
+    within(SOON * 4, "nothing that came in", async || Ok((incoming()? == 0).then_some(()))).await?;
     bytes(fetch(&pair.ben.api(0), &path, &[]).await?, 200).await?;
     Ok(())
 }

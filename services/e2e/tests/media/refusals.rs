@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use natter_e2e::Person;
 use natter_protocol::{media::Uploaded, server::Sent};
-use reqwest::multipart::Form;
+use reqwest::{Method, multipart::Form};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -51,6 +51,24 @@ async fn what_cannot_be_taken_is_refused_in_words() -> Result<()> {
     let uploads = format!("/chats/{}/media/uploads", pair.chat);
     let draft = json!({"name": "a", "size": 1});
     api.post(&uploads, draft).await?.refused(404, "not_found")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_form_without_an_end_is_not_gathered() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let pair = Pair::of(&cluster).await?;
+    let path = format!("/chats/{}/media", pair.chat);
+    for (kind, body) in [
+        ("multipart/form-data; boundary=x", "no boundary comes"),
+        ("multipart/form-data; boundary=x", "--x\r\na: "),
+        ("multipart/form-data; boundary=x", "--x\r\ncontent-disposition: form-data; name=\""),
+    ] {
+        let body = [body.as_bytes(), &vec![b'a'; 1_500_000]].concat();
+        let request = pair.ana.api(0).request(Method::POST, &path).header("content-type", kind);
+        let answer = request.body(body).send().await?;
+        assert_eq!(answer.status(), 400, "{answer:?}");
+    }
     Ok(())
 }
 

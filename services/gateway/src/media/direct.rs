@@ -10,15 +10,20 @@ use natter_protocol::{
     ids::{ChatId, MediaId, UserId},
     media::{Media, UploadDraft, UploadTicket},
 };
-use natter_store::NewMedia;
+use natter_runtime::causes;
+use natter_store::{NewMedia, Taken};
 use time::OffsetDateTime;
 
 use super::{
     Library, files,
-    upload::{given_up, measures, too_large},
+    upload::{Noted, measures, too_large},
 };
 use crate::fault;
 
+/// The largest file that S3 copies.
+const COPIED: u64 = 5 * 1024 * 1024 * 1024;
+/// How long making a file of what has come may take.
+const LONGEST: Duration = Duration::from_mins(15);
 /// What a file is called until it is there.
 const UNKNOWN: &str = "application/octet-stream";
 
@@ -40,8 +45,9 @@ impl Library {
         if inner.settings.media_signed_bytes.is_none() {
             return Err(elsewhere());
         }
-        if draft.size > self.most() {
-            return Err(too_large(self.most()));
+        let most = self.most().min(COPIED);
+        if draft.size > most {
+            return Err(too_large(most));
         }
         let id = MediaId::generate();
         let within = Duration::from_secs(inner.settings.media_signed_seconds);
@@ -58,10 +64,10 @@ impl Library {
     }
 
     /// Looks at what was put there, and makes it a file that can be sent. The URL is good for
-    /// longer, so what it leads to is not what is kept.
+    /// longer, so what it leads to is not what is kept. Again is the same.
     ///
     /// # Errors
-    /// `not_found` when nothing has come, `too_large`, `unsupported_media`, `unavailable`.
+    /// `not_found` when nothing has come, `conflict` while another call is about it, `too_large`, `unsupported_media`, `unavailable`.
     pub async fn complete(
         &self,
         chat: ChatId,
@@ -69,10 +75,36 @@ impl Library {
         id: MediaId,
     ) -> Result<Media, WireError> {
         let inner = &self.inner;
-        let name = inner.store.media_under_way(id, chat, uploader).await.map_err(fault::store)?;
-        let Some(name) = name else {
-            return Err(WireError::new(ErrorCode::NotFound, "there is no such upload of yours"));
+        let _place = self.place(uploader).await?;
+        let taken = inner.store.take_upload(id, chat, uploader, LONGEST).await;
+        let name = match taken.map_err(fault::store)? {
+            Taken::Upload(name) => name,
+            Taken::Whole(media) => return Ok(*media),
+            Taken::ByAnother => {
+                let error = WireError::new(ErrorCode::Conflict, "it is being completed");
+                return Err(error.retry_after_ms(1_000));
+            }
+            Taken::None => {
+                return Err(WireError::new(
+                    ErrorCode::NotFound,
+                    "there is no such upload of yours",
+                ));
+            }
         };
+        let noted = Noted::new(&inner.store, id);
+        let made = self.make(id, &name).await;
+        // Not given up when it fails: it may be tried again, or put there again.
+        noted.keep();
+        if made.is_err()
+            && let Err(error) = inner.store.leave_upload(id).await
+        {
+            tracing::debug!(error = %causes(&error), "an upload stays taken for a while");
+        }
+        made
+    }
+
+    async fn make(&self, id: MediaId, name: &str) -> Result<Media, WireError> {
+        let inner = &self.inner;
         let missing = |error| match error {
             FilesError::NotFound => WireError::new(ErrorCode::NotFound, "nothing has come yet"),
             error => files(error),
@@ -102,16 +134,11 @@ impl Library {
         if size > limit {
             return Err(too_large(limit));
         }
-        let shown = disposition(&name, shows_inline(kind.media_type));
-        if !inner.store.media_goes_on(id, None).await.map_err(fault::store)? {
-            return Err(given_up());
-        }
+        let shown = disposition(name, shows_inline(kind.media_type));
         // Of what was looked at: the URL may be used again until it expires.
         let adopted = inner.files.adopt(id.0, &incoming, kind.media_type, &shown).await;
         adopted.map_err(changed)?;
         inner.store.media_turned_out(id, kind.media_type).await.map_err(fault::store)?;
-        let measures = measures(kind, &head, size, None);
-        let media = inner.store.finish_media(id, &measures).await.map_err(fault::store)?;
-        media.ok_or_else(given_up)
+        self.made(id, &measures(kind, &head, size, None)).await
     }
 }

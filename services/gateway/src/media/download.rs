@@ -31,6 +31,9 @@ pub struct Wanted {
     caller: Caller,
 }
 
+/// A place for a file that is fetched.
+type Place = super::places::Taken;
+
 impl Library {
     /// The file of a message, for somebody who takes part in its chat.
     ///
@@ -72,15 +75,17 @@ impl Wanted {
     /// A part of it, noted as a download when it ends.
     ///
     /// # Errors
-    /// `not_found`, `unavailable`.
+    /// `not_found`, `rate_limited`, `unavailable`.
     pub async fn part(&self, range: Range<u64>) -> Result<Part, WireError> {
         let inner = &self.library.inner;
+        let place = inner.downloads.take(self.caller.user_id).await?;
         let size = self.file.media.size;
         let whole = range == (0..size);
         let asked = (!whole).then(|| range.clone());
         let bytes = inner.files.read(self.file.media.id.0, asked).await.map_err(files)?;
         let record = self.record(range.start, Some((0, false)));
         Ok(Part {
+            _place: place,
             bytes,
             left: range.end - range.start,
             whole,
@@ -116,6 +121,7 @@ impl Wanted {
 
 /// The bytes of an answer. Dropped, it notes how far it came.
 pub struct Part {
+    _place: Place,
     bytes: BoxStream<'static, Result<Bytes, FilesError>>,
     left: u64,
     whole: bool,

@@ -7,9 +7,11 @@
 //! - `direct`: past it, to the store itself, where that has URLs for it
 //! - `download`: to participants, whole or in part
 //! - `records`: who has fetched what
+//! - `places`: how many of them there may be at once
 
 mod direct;
 mod download;
+mod places;
 mod records;
 mod upload;
 
@@ -23,9 +25,11 @@ use natter_protocol::{
 };
 use natter_runtime::causes;
 use natter_store::{Claim, Store};
-use tokio::sync::Semaphore;
+
+use places::Places;
 
 pub use download::{Part, Wanted};
+pub use places::Taken as Place;
 pub use records::{Records, write_all};
 pub use upload::{Incoming, in_time};
 
@@ -42,16 +46,17 @@ struct Inner {
     store: Store,
     records: Records,
     settings: MediaArgs,
-    /// One for each upload that may be under way.
-    uploads: Arc<Semaphore>,
+    uploads: Places,
+    downloads: Places,
 }
 
 impl Library {
     /// With files there. Records are written by [`Records::run`].
     #[must_use]
     pub fn new(files: Files, store: Store, records: Records, settings: MediaArgs) -> Self {
-        let uploads = Arc::new(Semaphore::new(settings.media_uploads_at_once as usize));
-        Self { inner: Arc::new(Inner { files, store, records, settings, uploads }) }
+        let uploads = Places::new(settings.media_uploads_at_once);
+        let downloads = Places::new(settings.media_downloads_at_once);
+        Self { inner: Arc::new(Inner { files, store, records, settings, uploads, downloads }) }
     }
 
     /// How many bytes a file of this kind may have.
@@ -114,6 +119,7 @@ impl Library {
 fn files(error: FilesError) -> WireError {
     match error {
         FilesError::NotFound => WireError::new(ErrorCode::NotFound, "the file is gone"),
+        FilesError::TooLarge { most, .. } => upload::too_large(most),
         error => {
             tracing::warn!(error = %causes(&error), "the store of files is unavailable");
             fault::unavailable("the store of files")

@@ -15,17 +15,18 @@ use natter_runtime::causes;
 use natter_store::{Measures, NewMedia, Store};
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout},
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
 };
 
-use super::{Library, STALLED, files};
+use super::{Library, STALLED, files, places::Taken as Place};
 use crate::fault;
 
 /// How often it is said that an upload goes on; others give it up a good while after the last time.
 const GOES_ON: Duration = Duration::from_secs(3);
-/// How long to wait for a place among the uploads.
-const PLACE: Duration = Duration::from_secs(5);
+/// Bytes a second that a file has to come with on average, once this long has gone by.
+const SLOWEST: u64 = 1024;
+const AT_FIRST: Duration = Duration::from_mins(1);
 /// Images that get a thumbnail; larger ones do not.
 const THUMBNAILS: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const THUMBNAIL_OF: u64 = 32 * 1024 * 1024;
@@ -41,7 +42,8 @@ pub struct Incoming {
     open: Option<Open>,
     hash: Sha256,
     size: u64,
-    _place: OwnedSemaphorePermit,
+    began: Instant,
+    _place: Place,
 }
 
 /// A file that is being stored.
@@ -52,17 +54,45 @@ struct Open {
     /// The first bytes.
     head: Bytes,
     upload: Upload,
-    told: Instant,
 }
 
-/// A file that Postgres knows of; given up when this is dropped.
-struct Noted {
+/// A file that Postgres knows of, and is told now and then that it goes on; given up when this is
+/// dropped.
+pub(super) struct Noted {
     id: MediaId,
     store: Option<Store>,
+    telling: AbortHandle,
+}
+
+impl Noted {
+    /// From here on.
+    pub(super) fn new(store: &Store, id: MediaId) -> Self {
+        let telling = tokio::spawn(tell(store.clone(), id)).abort_handle();
+        Self { id, store: Some(store.clone()), telling }
+    }
+
+    /// It is what it was to be, or for somebody else to go on with.
+    pub(super) fn keep(mut self) {
+        self.store = None;
+    }
+}
+
+async fn tell(store: Store, id: MediaId) {
+    loop {
+        sleep(GOES_ON).await;
+        match store.media_goes_on(id, None).await {
+            Ok(true) => {}
+            // Whoever makes a file of it finds out.
+            Ok(false) => return,
+            // It may come back before the upload is over.
+            Err(error) => tracing::debug!(error = %causes(&error), "an upload is not noted"),
+        }
+    }
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
+        self.telling.abort();
         if let Some(store) = self.store.take() {
             let id = self.id;
             tokio::spawn(async move {
@@ -76,21 +106,14 @@ impl Drop for Noted {
 
 impl Incoming {
     /// A file of this name that a participant uploads to a chat.
-    ///
-    /// # Errors
-    /// `rate_limited` when there is no place for it.
-    pub async fn new(
+    pub fn new(
         library: &Library,
+        place: Place,
         chat: ChatId,
         uploader: UserId,
         name: &str,
-    ) -> Result<Self, WireError> {
-        let place = library.inner.uploads.clone().acquire_owned();
-        let Ok(Ok(place)) = timeout(PLACE, place).await else {
-            let error = WireError::new(ErrorCode::RateLimited, "too many uploads at once");
-            return Err(error.retry_after_ms(1_000));
-        };
-        Ok(Self {
+    ) -> Self {
+        Self {
             library: library.clone(),
             chat,
             uploader,
@@ -99,8 +122,9 @@ impl Incoming {
             open: None,
             hash: Sha256::new(),
             size: 0,
+            began: Instant::now(),
             _place: place,
-        })
+        }
     }
 
     /// Takes the next bytes.
@@ -112,6 +136,10 @@ impl Incoming {
         let most = self.open.as_ref().map_or_else(|| self.library.most(), |open| open.limit);
         if self.size > most {
             return Err(too_large(most));
+        }
+        let took = self.began.elapsed();
+        if took > AT_FIRST && self.size < took.as_secs() * SLOWEST {
+            return Err(WireError::new(ErrorCode::BadRequest, "file: comes too slowly"));
         }
         self.hash.update(&bytes);
         if self.open.is_some() {
@@ -138,13 +166,11 @@ impl Incoming {
         let Some(open) = self.open.take() else {
             return Err(given_up());
         };
-        let Open { mut noted, kind, head, upload, .. } = open;
+        let Open { noted, kind, head, upload, .. } = open;
         upload.finish().await.map_err(files)?;
         let measures = measures(kind, &head, self.size, Some(self.hash.finalize().into()));
-        let store = &self.library.inner.store;
-        let media = store.finish_media(noted.id, &measures).await.map_err(fault::store)?;
-        let media = media.ok_or_else(given_up)?;
-        noted.store = None;
+        let media = self.library.made(noted.id, &measures).await?;
+        noted.keep();
         metrics::counter!("natter_media_uploaded_total").increment(1);
         metrics::counter!("natter_media_uploaded_bytes_total").increment(self.size);
         Ok(media)
@@ -163,11 +189,10 @@ impl Incoming {
         let (chat, uploader, name) = (self.chat, self.uploader, self.name.as_str());
         let new = NewMedia { id, chat, uploader, name, media_type, open: None };
         inner.store.begin_media(&new).await.map_err(fault::store)?;
-        let noted = Noted { id, store: Some(inner.store.clone()) };
+        let noted = Noted::new(&inner.store, id);
         let shown = disposition(name, shows_inline(media_type));
         let upload = inner.files.create(id.0, media_type, &shown);
-        let open = Open { noted, kind, limit, head: head.clone(), upload, told: Instant::now() };
-        self.open = Some(open);
+        self.open = Some(Open { noted, kind, limit, head: head.clone(), upload });
         self.store(head).await
     }
 
@@ -176,19 +201,36 @@ impl Incoming {
         let before = open.upload.unfinished().is_some();
         open.upload.write(bytes).await.map_err(files)?;
         // Noted as soon as it has a name, so that whoever sweeps can end it.
-        let named = !before && open.upload.unfinished().is_some();
-        if named || open.told.elapsed() >= GOES_ON {
-            open.told = Instant::now();
-            let unfinished = open.upload.unfinished();
-            let on = self.library.inner.store.media_goes_on(open.noted.id, unfinished).await;
-            match on {
-                Ok(true) => {}
-                Ok(false) => return Err(given_up()),
-                // It may come back before the upload is over.
-                Err(error) => tracing::debug!(error = %causes(&error), "an upload is not noted"),
+        if !before && let Some(unfinished) = open.upload.unfinished() {
+            let store = &self.library.inner.store;
+            let noted = store.media_goes_on(open.noted.id, Some(unfinished)).await;
+            if !noted.map_err(fault::store)? {
+                return Err(given_up());
             }
         }
         Ok(())
+    }
+}
+
+impl Library {
+    /// A place for a file that this user uploads.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub async fn place(&self, uploader: UserId) -> Result<Place, WireError> {
+        self.inner.uploads.take(uploader).await
+    }
+
+    /// The file is whole.
+    pub(super) async fn made(&self, id: MediaId, measures: &Measures) -> Result<Media, WireError> {
+        let made = self.inner.store.finish_media(id, measures).await.map_err(fault::store)?;
+        if made.is_none()
+            && let Err(error) = self.inner.files.remove(id.0, None).await
+        {
+            // Given up meanwhile, it may have been removed before it came to be.
+            tracing::warn!(media = %id, error = %causes(&error), "a file that nobody knows of");
+        }
+        made.ok_or_else(given_up)
     }
 }
 

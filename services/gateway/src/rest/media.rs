@@ -1,6 +1,13 @@
 //! Media files: uploaded to a chat, fetched from its messages.
 
-use std::ops::{Bound, Range};
+use std::{
+    io,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use axum::{
     Json,
@@ -10,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use axum_extra::headers::{self, HeaderMapExt};
+use futures::{Stream, StreamExt, stream};
 use natter_media::{disposition, shows_inline};
 use natter_protocol::{
     client::Draft,
@@ -33,7 +41,7 @@ use crate::{
     app::App,
     auth::Caller,
     chats::not_member,
-    media::{Incoming, Wanted, in_time},
+    media::{Incoming, Place, Wanted, in_time},
     send,
     text::bad_request,
 };
@@ -99,6 +107,10 @@ struct Texts {
         (status = 201, description = "The file is stored, and sent if that was asked for.", body = Uploaded),
         (status = 403, description = "Not a participant, or no such chat.",
             body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 413, description = "The file, or the caption, is larger than may be.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 415, description = "The body is no form, or the file of a type that is not taken.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
 async fn upload(
@@ -107,36 +119,103 @@ async fn upload(
     PathId(chat): PathId<ChatId>,
     request: Request,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
-    member(&app, &caller, chat).await?;
-    let form = <Multipart as axum::extract::FromRequest<()>>::from_request(request, &()).await;
-    let mut form = form.map_err(|_| {
-        let message = "the body must be Content-Type: multipart/form-data";
-        WireError::new(ErrorCode::UnsupportedMedia, message)
-    })?;
-    let (file, texts) = match read(&app, &caller, chat, &mut form).await {
+    let (body, pace) = paced(request);
+    let begun = begin(&app, &caller, chat, body).await;
+    let (mut form, place) = match begun {
+        Ok(begun) => begun,
+        Err((error, body)) => {
+            drain(lengths(body.into_data_stream())).await;
+            return Err(error);
+        }
+    };
+    let read = read(&app, &caller, chat, &mut form, place, &pace).await;
+    let (file, texts) = match read {
         Ok(read) => read,
         Err(error) => {
-            drain(form_rest(form)).await;
+            drain(form_rest(form, pace)).await;
             return Err(error.into());
         }
     };
     let media = file.finish().await?;
-    Ok((StatusCode::CREATED, Json(sent(&app, &caller, chat, media, texts).await?)))
+    Ok((StatusCode::CREATED, Json(sent(&app, &caller, chat, media, texts, false).await?)))
+}
+
+/// The form, and a place for its file; else why not, and what is to be read before that is said.
+async fn begin(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    request: Request,
+) -> Result<(Multipart, Place), (Problem, Bytes)> {
+    let place = async {
+        member(app, caller, chat).await?;
+        Ok(app.library.place(caller.user_id).await?)
+    };
+    let place = match place.await {
+        Ok(place) => place,
+        Err(error) => return Err((error, request.into_body())),
+    };
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
+        return Err((no_form(), request.into_body()));
+    }
+    let form = <Multipart as axum::extract::FromRequest<()>>::from_request(request, &()).await;
+    form.map(|form| (form, place)).map_err(|_| (no_form(), Bytes::empty()))
+}
+
+fn no_form() -> Problem {
+    let message = "the body must be Content-Type: multipart/form-data";
+    WireError::new(ErrorCode::UnsupportedMedia, message).into()
+}
+
+/// Bytes of a form that come without anything coming of them: its parser gathers them.
+const GATHERED: usize = 1024 * 1024;
+
+/// How much of a form has come since something came of it.
+#[derive(Clone, Default)]
+struct Pace(Arc<AtomicUsize>);
+
+impl Pace {
+    fn goes_on(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Ends a body of which too much comes without anything coming of it.
+fn paced(request: Request) -> (Request, Pace) {
+    let pace = Pace::default();
+    let gathered = pace.clone();
+    let request = request.map(|body| {
+        Bytes::from_stream(body.into_data_stream().map(move |chunk| {
+            let chunk = chunk.map_err(io::Error::other)?;
+            let before = gathered.0.fetch_add(chunk.len(), Ordering::Relaxed);
+            if before + chunk.len() > GATHERED {
+                return Err(io::Error::other("a part of the form has no end"));
+            }
+            Ok(chunk)
+        }))
+    });
+    (request, pace)
+}
+
+fn lengths<E>(body: impl Stream<Item = Result<axum::body::Bytes, E>>) -> impl Stream<Item = usize> {
+    body.map(|chunk| chunk.map_or(GATHERED, |chunk| chunk.len()))
 }
 
 /// What is left of a form.
-fn form_rest(form: Multipart) -> impl futures::Stream<Item = usize> {
-    futures::stream::unfold(form, async |mut form| {
-        let mut field = form.next_field().await.ok()??;
+fn form_rest(form: Multipart, pace: Pace) -> impl Stream<Item = usize> {
+    stream::unfold((form, pace), async |(mut form, pace)| {
         let mut left = 0;
+        let mut field = form.next_field().await.ok()??;
         while let Ok(Some(chunk)) = field.chunk().await {
+            pace.goes_on();
             left += chunk.len();
-            if left > 64 * 1024 {
+            if left > GATHERED {
                 break;
             }
         }
         drop(field);
-        Some((left, form))
+        Some((left, (form, pace)))
     })
 }
 
@@ -146,37 +225,53 @@ async fn read(
     caller: &Caller,
     chat: ChatId,
     form: &mut Multipart,
+    place: Place,
+    pace: &Pace,
 ) -> Result<(Incoming, Texts), WireError> {
     let broken = |_| bad_request("the form is malformed, or not complete");
-    let (mut file, mut texts) = (None, Texts::default());
+    let (mut place, mut file, mut texts) = (Some(place), None, Texts::default());
+    let mut said = Vec::new();
     while let Some(mut field) = in_time(form.next_field()).await?.map_err(broken)? {
-        match field.name() {
-            Some("file") if file.is_none() => {
+        pace.goes_on();
+        let Some(name) = field.name().and_then(|name| FIELDS.iter().find(|known| **known == name))
+        else {
+            return Err(bad_request("the form has a field that is not known"));
+        };
+        if said.contains(name) {
+            return Err(bad_request(format!("{name}: one at a time")));
+        }
+        said.push(*name);
+        match *name {
+            "file" => {
+                let Some(place) = place.take() else { continue };
                 let name = field.file_name().unwrap_or_default();
-                let mut incoming = Incoming::new(&app.library, chat, caller.user_id, name).await?;
+                let mut incoming = Incoming::new(&app.library, place, chat, caller.user_id, name);
                 while let Some(bytes) = in_time(field.chunk()).await?.map_err(broken)? {
+                    pace.goes_on();
                     incoming.take(bytes).await?;
                 }
                 file = Some(incoming);
             }
-            Some("file") => return Err(bad_request("file: one at a time")),
-            Some("caption") => texts.caption = Some(text(field, limits::CONTENT_BYTES).await?),
-            Some("send") => texts.send = text(field, 5).await? == "true",
-            Some("clientMsgId") => {
+            "caption" => texts.caption = Some(text(field, limits::CONTENT_BYTES).await?),
+            "send" => texts.send = text(field, 5).await? == "true",
+            "clientMsgId" => {
                 let most = limits::CLIENT_MSG_ID_CHARS * 4;
                 texts.client_msg_id = Some(text(field, most).await?);
             }
-            Some("replyTo") => {
+            _ => {
                 let id = text(field, 64).await?;
                 let id = id.parse().map_err(|_| bad_request("replyTo: is not a UUID"))?;
                 texts.reply_to = Some(id);
             }
-            _ => return Err(bad_request("the form has a field that is not known")),
         }
+        pace.goes_on();
     }
     let file = file.ok_or_else(|| bad_request("file: is missing"))?;
     Ok((file, texts))
 }
+
+/// What a form may have, once each.
+const FIELDS: [&str; 5] = ["file", "caption", "send", "clientMsgId", "replyTo"];
 
 /// A field of a form that is text.
 async fn text(mut field: Field<'_>, most: usize) -> Result<String, WireError> {
@@ -192,13 +287,14 @@ async fn text(mut field: Field<'_>, most: usize) -> Result<String, WireError> {
     String::from_utf8(bytes).map_err(|_| bad_request("a field of the form is not UTF-8"))
 }
 
-/// Sends the file, if that was asked for.
+/// Sends the file, if that was asked for. `again`: the same file can be sent by another call.
 async fn sent(
     app: &App,
     caller: &Caller,
     chat: ChatId,
     media: Media,
     texts: Texts,
+    again: bool,
 ) -> Result<Uploaded, Problem> {
     let Texts { caption, send, client_msg_id, reply_to } = texts;
     if caption.is_none() && !send {
@@ -207,8 +303,11 @@ async fn sent(
     let (id, content) = (media.id, caption.unwrap_or_default());
     let draft = Draft { content, media_id: Some(id), reply_to, client_msg_id };
     let sent = send::send_from_rest(app, caller, chat, draft).await;
-    // What a message has claimed stays: of a retry that is the first file, and this one goes.
-    app.store.give_up_media(id).await.ok();
+    // What a message has claimed stays: of a retry that is the first file, and this one goes. One
+    // that is in the store already is kept for a retry.
+    if !again || sent.is_ok() {
+        app.store.give_up_media(id).await.ok();
+    }
     let message = sent?;
     let first = app.store.media_of(chat, message.id).await.ok().flatten();
     let media = first.map_or(media, |first| first.media);
@@ -226,6 +325,8 @@ async fn sent(
         (status = 403, description = "Not a participant, or no such chat.",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 404, description = "Files are uploaded by multipart/form-data here.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 413, description = "The file is larger than may be.",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -277,6 +378,12 @@ struct CompleteRequest {
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 404, description = "There is no such upload of yours, or nothing has come yet.",
             body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 409, description = "Another call is about it, or it has just changed.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 413, description = "The file is larger than may be.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 415, description = "The file is of a type that is not taken.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
 async fn complete(
@@ -289,7 +396,7 @@ async fn complete(
     let media = app.library.complete(chat, caller.user_id, media).await?;
     let CompleteRequest { caption, send, client_msg_id, reply_to } = request;
     let texts = Texts { caption, send, client_msg_id, reply_to };
-    Ok((StatusCode::CREATED, Json(sent(&app, &caller, chat, media, texts).await?)))
+    Ok((StatusCode::CREATED, Json(sent(&app, &caller, chat, media, texts, true).await?)))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -342,6 +449,8 @@ async fn fetch(
     }
     let size = wanted.file.media.size;
     let part = match asked_range(&asked, tag.as_ref(), size) {
+        // Of `GET` alone (RFC 9110, 14.2).
+        _ if method == Method::HEAD => None,
         Asked::Whole => None,
         Asked::Part(range) => Some(range),
         Asked::Nowhere => {
@@ -371,7 +480,10 @@ async fn fetch(
     if method == Method::HEAD {
         return Ok((status, head).into_response());
     }
-    if let Some(url) = wanted.elsewhere().await? {
+    // The store would show what is to be saved.
+    if !query.download
+        && let Some(url) = wanted.elsewhere().await?
+    {
         let location = HeaderValue::try_from(url.as_str());
         let location = location.map_err(|_| bad_request("the file cannot be told where it is"))?;
         let no_store = HeaderValue::from_static("no-store");
@@ -511,23 +623,37 @@ fn asked_range(asked: &HeaderMap, tag: Option<&headers::ETag>, size: u64) -> Ask
     {
         return Asked::Whole;
     }
-    let Some(range) = asked.typed_get::<headers::Range>() else { return Asked::Whole };
-    let mut parts = range.satisfiable_ranges(size);
-    let (Some((start, end)), None) = (parts.next(), parts.next()) else {
-        let several = range.satisfiable_ranges(size).count() > 1;
-        return if several { Asked::Whole } else { Asked::Nowhere };
+    let range = asked.get(header::RANGE).and_then(|range| range.to_str().ok());
+    let Some((first, last)) = range.and_then(one_range) else { return Asked::Whole };
+    match (first, last) {
+        (Some(first), Some(last)) if last < first => Asked::Whole,
+        (Some(first), _) if first >= size => Asked::Nowhere,
+        (Some(first), last) => {
+            let end = last.map_or(size, |last| last.saturating_add(1).min(size));
+            Asked::Part(first..end)
+        }
+        (None, Some(0)) => Asked::Nowhere,
+        (None, Some(count)) => Asked::Part(size.saturating_sub(count)..size),
+        (None, None) => Asked::Whole,
+    }
+}
+
+/// `bytes=first-last`, either of which may be missing.
+fn one_range(range: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (unit, range) = range.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let (first, last) = range.trim().split_once('-')?;
+    let number = |text: &str| match text {
+        "" => Some(None),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            // More digits than a number has lie beyond every file.
+            Some(Some(digits.parse().unwrap_or(u64::MAX)))
+        }
+        _ => None,
     };
-    let start = match start {
-        Bound::Included(start) => start,
-        Bound::Excluded(start) => start.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match end {
-        Bound::Included(end) => end.saturating_add(1).min(size),
-        Bound::Excluded(end) => end.min(size),
-        Bound::Unbounded => size,
-    };
-    if start < end { Asked::Part(start..end) } else { Asked::Nowhere }
+    Some((number(first)?, number(last)?))
 }
 
 #[cfg(test)]
@@ -550,5 +676,10 @@ mod tests {
         assert_eq!(asked("bytes=0-1,4-5", 10), Asked::Whole);
         assert_eq!(asked("lines=1-2", 10), Asked::Whole);
         assert_eq!(asked("bytes=b-a", 10), Asked::Whole);
+        assert_eq!(asked("bytes=5-2", 10), Asked::Whole);
+        assert_eq!(asked("bytes=-99", 10), Asked::Part(0..10));
+        assert_eq!(asked("bytes=-0", 10), Asked::Nowhere);
+        assert_eq!(asked("bytes=99999999999999999999-", 10), Asked::Nowhere);
+        assert_eq!(asked("bytes=-", 10), Asked::Whole);
     }
 }

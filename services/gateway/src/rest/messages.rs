@@ -64,6 +64,10 @@ async fn page(
     responses(
         (status = 201, description = "Stored durably.", body = Sent),
         (status = 200, description = "It was stored before.", body = Sent),
+        (status = 404, description = "`mediaId`: no file that the sender has uploaded to this chat.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 409, description = "`mediaId`: it was sent with another message.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 403, description = "Not a participant, or no such chat.",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )

@@ -68,8 +68,14 @@ impl Document {
     /// Adds what is true of all calls.
     pub fn new(mut document: utoipa::openapi::OpenApi) -> Self {
         for item in document.paths.paths.values_mut() {
-            let operations =
-                [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete, &mut item.put];
+            let operations = [
+                &mut item.get,
+                &mut item.head,
+                &mut item.post,
+                &mut item.patch,
+                &mut item.delete,
+                &mut item.put,
+            ];
             for operation in operations.into_iter().flatten() {
                 add_errors(operation);
             }
@@ -132,10 +138,14 @@ mod tests {
             "get /v1/chats",
             "get /v1/chats/{id}",
             "get /v1/chats/{id}/messages",
+            "get /v1/chats/{id}/messages/{messageId}/downloads",
+            "get /v1/chats/{id}/messages/{messageId}/media",
+            "get /v1/chats/{id}/messages/{messageId}/media/thumbnail",
             "get /v1/chats/{id}/participants",
             "get /v1/devices",
             "get /v1/users",
             "get /v1/users/me",
+            "head /v1/chats/{id}/messages/{messageId}/media",
             "patch /v1/users/me",
             "post /v1/auth/login",
             "post /v1/auth/logout",
@@ -145,6 +155,9 @@ mod tests {
             "post /v1/chats",
             "post /v1/chats/{id}/join",
             "post /v1/chats/{id}/leave",
+            "post /v1/chats/{id}/media",
+            "post /v1/chats/{id}/media/uploads",
+            "post /v1/chats/{id}/media/{mediaId}/complete",
             "post /v1/chats/{id}/messages",
         ];
         assert_eq!(calls.iter().map(String::as_str).collect::<Vec<_>>(), expected);

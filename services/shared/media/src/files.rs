@@ -151,6 +151,11 @@ impl Files {
         Ok(())
     }
 
+    /// Removes the thumbnail of a file alone. What is not there is no error.
+    pub async fn remove_thumbnail(&self, id: Uuid) -> Result<(), FilesError> {
+        self.delete(vec![self.thumbnail(id)]).await
+    }
+
     /// The thumbnail of a file.
     pub async fn read_thumbnail(&self, id: Uuid) -> Result<Bytes, FilesError> {
         let pieces = self.stream(&self.thumbnail(id), None, None).await?;
@@ -292,25 +297,9 @@ impl Files {
     /// A local file is written under `<id>#<number>` before it gets its name.
     async fn remove_staged(&self, id: Uuid) -> Result<(), FilesError> {
         let Some(root) = &self.store.folder else { return Ok(()) };
-        let id = id.to_string();
-        let mut folder = match tokio::fs::read_dir(root.join("media").join(&id[..2])).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            folder => folder.map_err(failed)?,
-        };
-        while let Some(entry) = folder.next_entry().await.map_err(failed)? {
-            let name = entry.file_name();
-            let staged = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(&id)?.strip_prefix('#'))
-                .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-            if staged {
-                match tokio::fs::remove_file(entry.path()).await {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(failed(error));
-                    }
-                    _ => {}
-                }
-            }
+        for kind in ["media", "thumbnails"] {
+            let folder = root.join(kind).join(fan(id));
+            within_folder(SOON, remove_staged(&folder, id)).await?;
         }
         Ok(())
     }
@@ -328,9 +317,44 @@ impl Files {
     }
 
     fn path(&self, what: &str, id: Uuid) -> Path {
-        let id = id.to_string();
-        self.store.prefix.clone().join(what).join(&id[..2]).join(id.as_str())
+        self.store.prefix.clone().join(what).join(fan(id)).join(id.to_string())
     }
+}
+
+/// The folder of an id below its kind's: its last two hex digits, since the first tell the time.
+fn fan(id: Uuid) -> String {
+    format!("{:02x}", id.as_bytes()[15])
+}
+
+async fn within_folder(
+    time: Duration,
+    work: impl Future<Output = Result<(), FilesError>>,
+) -> Result<(), FilesError> {
+    tokio::time::timeout(time, work).await.unwrap_or(Err(FilesError::Late(time)))
+}
+
+async fn remove_staged(folder: &std::path::Path, id: Uuid) -> Result<(), FilesError> {
+    let id = id.to_string();
+    let mut folder = match tokio::fs::read_dir(folder).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        folder => folder.map_err(failed)?,
+    };
+    while let Some(entry) = folder.next_entry().await.map_err(failed)? {
+        let name = entry.file_name();
+        let staged = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(&id)?.strip_prefix('#'))
+            .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        if staged {
+            match tokio::fs::remove_file(entry.path()).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The library reads local files in pieces of 8 KiB, each a task for another thread; these

@@ -17,7 +17,7 @@
 //!
 //! | object | is |
 //! |---|---|
-//! | `media/<ab>/<id>` | the file; `ab` are the first two hex digits of the id |
+//! | `media/<ab>/<id>` | the file; `ab` are the last two hex digits of the id |
 //! | `thumbnails/<ab>/<id>` | its thumbnail |
 //! | `incoming/<ab>/<id>` | what a client puts by a signed URL, before [`Files::adopt`] |
 //!

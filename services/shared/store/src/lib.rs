@@ -54,7 +54,8 @@ pub use devices::DeviceState;
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
 pub use media::{
-    Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, UnmadeThumbnail,
+    Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
+    UnmadeThumbnail,
 };
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
 pub use outbox::{RelayError, Relayed, WaitingLane};

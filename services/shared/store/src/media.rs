@@ -48,6 +48,19 @@ pub struct Measures {
     pub thumbnail: bool,
 }
 
+/// What has become of an upload past the gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is to be looked at; its name.
+    Upload(String),
+    /// Somebody else is about it.
+    ByAnother,
+    /// It has been made a file before.
+    Whole(Box<Media>),
+    /// There is none of this user's.
+    None,
+}
+
 /// A file that a message may be sent with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -231,25 +244,63 @@ impl Store {
         Ok(())
     }
 
-    /// An upload of this user to this chat that has not come to its end: its name.
-    pub async fn media_under_way(
+    /// Takes what this user has put into the store for this chat past the gateways, for `longest`:
+    /// meanwhile nobody else makes a file of it.
+    pub async fn take_upload(
         &self,
         id: MediaId,
         chat: ChatId,
         uploader: UserId,
-    ) -> Result<Option<String>> {
+        longest: Duration,
+    ) -> Result<Taken> {
         self.call(async |db| {
-            sqlx::query_scalar(
-                "SELECT name FROM media
-                 WHERE id = $1 AND chat_id = $2 AND uploader_id = $3 AND state = 'uploading'",
+            let name: Option<String> = sqlx::query_scalar(
+                "UPDATE media SET taken_until = now() + $4, touched_at = now()
+                 WHERE id = $1 AND chat_id = $2 AND uploader_id = $3 AND state = 'uploading'
+                   AND open_until IS NOT NULL
+                   AND (taken_until IS NULL OR taken_until < now())
+                 RETURNING name",
             )
             .bind(id.0)
             .bind(chat.0)
             .bind(uploader.0)
-            .fetch_optional(db)
-            .await
+            .bind(longest)
+            .fetch_optional(&mut *db)
+            .await?;
+            if let Some(name) = name {
+                return Ok(Taken::Upload(name));
+            }
+            let row: Option<MediaRow> = sqlx::query_as(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM media WHERE id = $1 AND chat_id = $2 AND uploader_id = $3
+                   AND open_until IS NOT NULL AND state <> 'gone'"
+            ))
+            .bind(id.0)
+            .bind(chat.0)
+            .bind(uploader.0)
+            .fetch_optional(&mut *db)
+            .await?;
+            Ok::<_, StoreError>(match row {
+                None => Taken::None,
+                // Its size is known once it is whole.
+                Some(row) if row.size.is_none() => Taken::ByAnother,
+                Some(row) => Taken::Whole(Box::new(MediaFile::from(row).media)),
+            })
         })
         .await
+    }
+
+    /// It is not taken any more.
+    pub async fn leave_upload(&self, id: MediaId) -> Result<()> {
+        self.call(async |db| {
+            sqlx::query("UPDATE media SET taken_until = NULL WHERE id = $1 AND state = 'uploading'")
+                .bind(id.0)
+                .execute(db)
+                .await
+        })
+        .await?;
+        Ok(())
     }
 
     /// The file is whole and may be sent; none when its upload was given up.
@@ -321,12 +372,13 @@ impl Store {
         message: MessageId,
     ) -> Result<Option<Claim>> {
         self.call(async |db| {
-            // A retry finds what the message has, also when it brings another copy of the file.
+            // A retry finds what the message has, also when it brings another copy of the file. It
+            // is published again, so the promise is of now.
             let first: Option<MediaRow> = sqlx::query_as(concat!(
-                "SELECT ",
-                columns!(),
-                " FROM media
-                 WHERE message_id = $1 AND chat_id = $2 AND uploader_id = $3 AND state = 'ready'"
+                "UPDATE media SET touched_at = now()
+                 WHERE message_id = $1 AND chat_id = $2 AND uploader_id = $3 AND state = 'ready'
+                 RETURNING ",
+                columns!()
             ))
             .bind(message.0)
             .bind(chat.0)
@@ -394,14 +446,19 @@ impl Store {
 
     /// Who sent the file of a message, also when it is gone.
     pub async fn media_sender(&self, chat: ChatId, message: MessageId) -> Result<Option<UserId>> {
+        // The message is looked for along its chat, which is long only where its file is gone.
         let sender: Option<Uuid> = self
             .call(async |db| {
                 sqlx::query_scalar(
-                    "SELECT uploader_id FROM media WHERE message_id = $1 AND chat_id = $2",
+                    "SELECT COALESCE(
+                         (SELECT uploader_id FROM media WHERE message_id = $1 AND chat_id = $2),
+                         (SELECT m.sender_id FROM messages m
+                          WHERE m.chat_id = $2 AND m.id = $1 AND EXISTS (
+                              SELECT FROM media_downloads WHERE message_id = $1) LIMIT 1))",
                 )
                 .bind(message.0)
                 .bind(chat.0)
-                .fetch_optional(db)
+                .fetch_one(db)
                 .await
             })
             .await?;
@@ -497,56 +554,74 @@ impl Store {
 
 /// What is left to do for files.
 impl Store {
-    /// Marks files that nobody is going to send: uploads that have not gone on for `stalled`, files
-    /// that were not sent for `unsent`, those promised to a message that was never written, and
-    /// those whose chat is gone. Answers how many.
-    pub async fn mark_orphans(&self, stalled: Duration, unsent: Duration) -> Result<u64> {
+    /// Marks some files that nobody is going to send: uploads that have not gone on for `stalled`,
+    /// files that were not sent for `unsent` (or not put there, past the gateways, for so long), those promised to a message that was never written,
+    /// and those whose chat is gone. Answers how many.
+    pub async fn mark_orphans(
+        &self,
+        stalled: Duration,
+        unsent: Duration,
+        limit: u32,
+    ) -> Result<u64> {
+        // What is promised to a message may be in the log and not be written yet: only once all that
+        // was stored until long after the promise is written, and the message is not among it, was
+        // it never published. Rows that somebody is about, who would move their time, are passed
+        // over; and locked, they are what they were found to be. A retry with another copy of the
+        // file is not to clash with what is gone.
+        const UNSENT: &str =
+            "UPDATE media SET state = 'gone', tries = 0, touched_at = now(), message_id = NULL
+             WHERE id IN (
+                 SELECT m.id FROM media m
+                 LEFT JOIN chats c ON c.id = m.chat_id
+                 LEFT JOIN shards s ON s.shard = c.shard
+                 WHERE NOT m.sent AND m.state <> 'gone' AND (
+                     m.state = 'uploading' AND m.touched_at < now()
+                        - CASE WHEN m.open_until IS NULL THEN $1 ELSE $2 END
+                     OR m.state = 'ready' AND m.touched_at < now() - $2
+                        AND (m.message_id IS NULL
+                             OR s.persisted_at > m.touched_at + interval '10 minutes'))
+                 LIMIT $3 FOR UPDATE OF m SKIP LOCKED
+             )";
+        const OF_NO_CHAT: &str = "UPDATE media SET state = 'gone', tries = 0, touched_at = now()
+             WHERE id IN (
+                 SELECT id FROM media WHERE chat_id IS NULL AND state <> 'gone'
+                 LIMIT $1 FOR UPDATE SKIP LOCKED
+             )";
+        let limit = i64::from(limit);
         let marked = self
             .call(async |db| {
-                // What is promised to a message may be in the log and not be written yet: only
-                // once all that was stored until long after the promise is written, and the
-                // message is not among it, was it never published.
-                sqlx::query(
-                    "UPDATE media SET state = 'gone', tries = 0, touched_at = now()
-                     WHERE id IN (
-                         SELECT m.id FROM media m
-                         LEFT JOIN chats c ON c.id = m.chat_id
-                         LEFT JOIN shards s ON s.shard = c.shard
-                         WHERE NOT m.sent AND m.state <> 'gone' AND (
-                             m.state = 'uploading' AND m.touched_at < now() - $1
-                             OR m.state = 'ready' AND m.touched_at < now() - $2
-                                AND (m.message_id IS NULL
-                                     OR s.persisted_at > m.touched_at + interval '10 minutes'))
-                         UNION ALL
-                         SELECT id FROM media WHERE chat_id IS NULL AND state <> 'gone'
-                     )
-                     AND (NOT sent OR chat_id IS NULL) AND state <> 'gone'",
-                )
-                .bind(stalled)
-                .bind(unsent)
-                .execute(db)
-                .await
+                let unsent = sqlx::query(UNSENT).bind(stalled).bind(unsent).bind(limit);
+                let unsent = unsent.execute(&mut *db).await?.rows_affected();
+                let of_no_chat = sqlx::query(OF_NO_CHAT).bind(limit).execute(&mut *db).await?;
+                Ok::<_, StoreError>(unsent + of_no_chat.rows_affected())
             })
             .await?;
-        Ok(marked.rows_affected())
+        Ok(marked)
     }
 
-    /// Some files that are to be removed, and that nobody else has been removing for a while.
-    pub async fn take_gone(&self, limit: u32, again: Duration) -> Result<Vec<Sweep>> {
+    /// Some files that are to be removed, and that nobody else has been removing for a while. Those
+    /// that may be put into the store past the gateways, only `late` after the last began to be.
+    pub async fn take_gone(
+        &self,
+        limit: u32,
+        again: Duration,
+        late: Duration,
+    ) -> Result<Vec<Sweep>> {
         let rows: Vec<(Uuid, Option<String>)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "UPDATE media SET touched_at = now(), tries = tries + 1
+                    "UPDATE media SET touched_at = now(), tries = LEAST(tries + 1, 100)
                      WHERE id IN (
                          SELECT id FROM media
                          WHERE state = 'gone' AND (tries = 0 OR touched_at < now() - $2)
-                           AND (open_until IS NULL OR open_until < now())
+                           AND (open_until IS NULL OR open_until < now() - $3)
                          ORDER BY touched_at LIMIT $1 FOR UPDATE SKIP LOCKED
                      )
                      RETURNING id, unfinished",
                 )
                 .bind(i64::from(limit))
                 .bind(again)
+                .bind(late)
                 .fetch_all(db)
                 .await
             })
@@ -554,16 +629,18 @@ impl Store {
         Ok(rows.into_iter().map(|(id, unfinished)| Sweep { id: id.into(), unfinished }).collect())
     }
 
-    /// Some files that could be put into the store past the gateways and cannot any more: whatever
-    /// has come after they were whole is to be removed.
-    pub async fn take_closed(&self, limit: u32) -> Result<Vec<MediaId>> {
+    /// Some files that could be put into the store past the gateways, and have not been for `late`:
+    /// whatever has come after they were whole is to be removed.
+    pub async fn take_closed(&self, limit: u32, late: Duration) -> Result<Vec<MediaId>> {
         let ids: Vec<Uuid> = self
             .call(async |db| {
                 sqlx::query_scalar(
                     "SELECT id FROM media
-                     WHERE open_until < now() AND state = 'ready' ORDER BY open_until LIMIT $1",
+                     WHERE open_until < now() - $2 AND state = 'ready'
+                     ORDER BY random() LIMIT $1",
                 )
                 .bind(i64::from(limit))
+                .bind(late)
                 .fetch_all(db)
                 .await
             })
@@ -598,7 +675,7 @@ impl Store {
     }
 
     /// An image whose thumbnail is to be made, and nobody else has been making for a while. One that
-    /// was tried in vain `tries` times gets none.
+    /// was tried `tries` times gets none: it ends whoever tries.
     pub async fn take_thumbnail(
         &self,
         tries: u16,
@@ -607,11 +684,14 @@ impl Store {
         let tries = i16::try_from(tries).unwrap_or(i16::MAX);
         let row: Option<(Uuid, Option<i64>)> = self
             .call(async |db| {
-                sqlx::query("UPDATE media SET thumbnail = NULL WHERE thumbnail = 'wanted' AND tries >= $1 AND touched_at < now() - $2")
-                    .bind(tries)
-                    .bind(again)
-                    .execute(&mut *db)
-                    .await?;
+                sqlx::query(
+                    "UPDATE media SET thumbnail = NULL
+                     WHERE thumbnail = 'wanted' AND tries >= $1 AND touched_at < now() - $2",
+                )
+                .bind(tries)
+                .bind(again)
+                .execute(&mut *db)
+                .await?;
                 sqlx::query_as(
                     "UPDATE media SET touched_at = now(), tries = tries + 1
                      WHERE id = (
@@ -634,15 +714,31 @@ impl Store {
         }))
     }
 
-    /// The thumbnail has been made, or cannot be.
-    pub async fn thumbnail_made(&self, id: MediaId, made: bool) -> Result<()> {
+    /// The thumbnail has been made, or cannot be. Answers whether its image is still there.
+    pub async fn thumbnail_made(&self, id: MediaId, made: bool) -> Result<bool> {
+        let done = self
+            .call(async |db| {
+                sqlx::query(
+                    "UPDATE media SET thumbnail = $2, tries = 0
+                     WHERE id = $1 AND state = 'ready' AND thumbnail = 'wanted'",
+                )
+                .bind(id.0)
+                .bind(made.then_some("made"))
+                .execute(db)
+                .await
+            })
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// The thumbnail could not be tried: the image was out of reach.
+    pub async fn thumbnail_not_tried(&self, id: MediaId) -> Result<()> {
         self.call(async |db| {
             sqlx::query(
-                "UPDATE media SET thumbnail = $2, tries = 0
-                 WHERE id = $1 AND state = 'ready' AND thumbnail = 'wanted'",
+                "UPDATE media SET tries = GREATEST(tries - 1, 0)
+                 WHERE id = $1 AND thumbnail = 'wanted'",
             )
             .bind(id.0)
-            .bind(made.then_some("made"))
             .execute(db)
             .await
         })

@@ -101,6 +101,16 @@ impl Store {
         // writes the old epoch is fenced: its position is not there any more.
         let started: Option<SqlRow> = self
             .call(async |db| {
+                // What an old log has taken may come into the new one with times of now, some of
+                // it long before the rest: files that are promised to messages in it are to wait.
+                sqlx::query(
+                    "UPDATE media m SET touched_at = now() FROM chats c
+                     WHERE c.id = m.chat_id AND c.shard = $1 AND NOT m.sent
+                       AND m.message_id IS NOT NULL AND m.state = 'ready'",
+                )
+                .bind(sql_shard(shard))
+                .execute(&mut *db)
+                .await?;
                 sqlx::query_as(
                     "UPDATE shards SET epoch = $2, first_seq = $3, persisted_seq = $3 - 1
              WHERE shard = $1 AND epoch = $2 - 1 AND persisted_seq < $3

@@ -134,25 +134,33 @@ async fn what_nobody_sends_is_removed_and_what_was_sent_stays() -> Result<()> {
     let sent = whole(&store, ana, chat).await?;
     let media =
         claimed(store.claim_media(sent, chat, ana, MessageId::derive(chat, ana, "a")).await?)?;
-    assert_eq!(store.mark_orphans(LONG, LONG).await?, 0);
+    assert_eq!(store.mark_orphans(LONG, LONG, 100).await?, 0);
     // The shard is written up to a time before the promises: the log may have both messages.
-    assert_eq!(store.mark_orphans(LONG, Duration::ZERO).await?, 1, "only what is not promised");
+    assert_eq!(
+        store.mark_orphans(LONG, Duration::ZERO, 100).await?,
+        1,
+        "only what is not promised"
+    );
     // Written until long after them (see `at`).
     persist(&store, &[with_media(chat, ana, 1, "a", media)]).await?;
-    assert_eq!(store.mark_orphans(Duration::ZERO, Duration::ZERO).await?, 2);
+    assert_eq!(store.mark_orphans(Duration::ZERO, Duration::ZERO, 100).await?, 2);
     let none: Option<Media> = store.finish_media(under_way, &MEASURES).await?;
     assert_eq!(none, None, "it was given up");
 
-    let mut gone = store.take_gone(10, LONG).await?;
+    let mut gone = store.take_gone(10, LONG, LONG).await?;
     gone.sort_by_key(|sweep| sweep.id);
     let sweep = |id, unfinished: Option<&str>| Sweep { id, unfinished: unfinished.map(Into::into) };
     let expected =
         [sweep(under_way, Some("its parts")), sweep(unsent, None), sweep(promised, None)];
     assert_eq!(gone, expected);
-    assert_eq!(store.take_gone(10, LONG).await?, [], "somebody is about it");
-    assert_eq!(store.take_gone(10, Duration::ZERO).await?.len(), 3, "and does not come to an end");
+    assert_eq!(store.take_gone(10, LONG, LONG).await?, [], "somebody is about it");
+    assert_eq!(
+        store.take_gone(10, Duration::ZERO, LONG).await?.len(),
+        3,
+        "and does not come to an end"
+    );
     store.forget_media(&[under_way, unsent, promised, sent]).await?;
-    assert_eq!(store.take_gone(10, Duration::ZERO).await?, []);
+    assert_eq!(store.take_gone(10, Duration::ZERO, LONG).await?, []);
     assert!(store.media_of(chat, MessageId::derive(chat, ana, "a")).await?.is_some());
     Ok(())
 }
@@ -172,19 +180,20 @@ async fn a_file_goes_with_its_message_and_with_its_chat() -> Result<()> {
         persist(&store, &[with_media(chat, ana, seq, client, media)]).await?;
         files.push(id);
     }
-    assert_eq!(store.mark_orphans(Duration::ZERO, Duration::ZERO).await?, 0);
+    assert_eq!(store.mark_orphans(Duration::ZERO, Duration::ZERO, 100).await?, 0);
     for change in
         ["UPDATE messages SET media = NULL WHERE seq = 1", "DELETE FROM messages WHERE seq = 2"]
     {
         sqlx::raw_sql(change).execute(&mut admin).await?;
     }
-    let mut gone: Vec<_> = store.take_gone(10, LONG).await?.into_iter().map(|it| it.id).collect();
+    let mut gone: Vec<_> =
+        store.take_gone(10, LONG, LONG).await?.into_iter().map(|it| it.id).collect();
     gone.sort();
     assert_eq!(gone, files[..2]);
     assert_eq!(store.media_of(chat, MessageId::derive(chat, ana, "a")).await?, None);
     sqlx::query("DELETE FROM chats WHERE id = $1").bind(chat.0).execute(&mut admin).await?;
-    assert_eq!(store.mark_orphans(LONG, LONG).await?, 1);
-    let gone = store.take_gone(10, LONG).await?;
+    assert_eq!(store.mark_orphans(LONG, LONG, 100).await?, 1);
+    let gone = store.take_gone(10, LONG, LONG).await?;
     assert_eq!(gone.into_iter().map(|it| it.id).collect::<Vec<_>>(), files[2..]);
     Ok(())
 }
