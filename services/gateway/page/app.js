@@ -6,6 +6,7 @@
  */
 
 import { Conversation } from './conversation.js';
+import { summary } from './media.js';
 import { NatterClient } from './natter.js';
 import { $, avatar, el, loadWhenSeen, presenceDot, reconcile, when } from './view.js';
 
@@ -212,8 +213,9 @@ function chatItem(chat) {
 function previewOf(chat) {
   const last = chat.lastMessage;
   if (!last) return 'No messages yet';
-  if (last.senderId === client.user.id) return `You: ${last.content}`;
-  return chat.isGroup ? `${client.names.get(last.senderId) ?? 'Someone'}: ${last.content}` : last.content;
+  const text = summary(last);
+  if (last.senderId === client.user.id) return `You: ${text}`;
+  return chat.isGroup ? `${client.names.get(last.senderId) ?? 'Someone'}: ${text}` : text;
 }
 
 /** The people of the open chat first: a connection may watch only so many. */
@@ -387,6 +389,7 @@ client.addEventListener('chats', () => {
 client.addEventListener('timeline', ({ detail }) => {
   if (detail.chatId === conversation.chatId) renderEntries();
 });
+client.addEventListener('progress', ({ detail }) => conversation.renderProgress(detail.message));
 client.addEventListener('incoming', ({ detail }) => conversation.announce(detail.entry));
 client.addEventListener('typing', () => {
   renderTyping();

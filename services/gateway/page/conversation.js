@@ -1,7 +1,10 @@
 /**
- * The open chat: its messages, who types, the input, its participants.
+ * The open chat: its messages, who types, its participants.
  */
 
+import { Attachments } from './attachments.js';
+import { Composer } from './composer.js';
+import { problemText, summary } from './media.js';
 import {
   $,
   avatar,
@@ -27,8 +30,6 @@ export class Conversation {
 
   /** What the list shows, by key. @type {Map<string, {look: string, node: HTMLElement}>} */
   #shown = new Map();
-  /** Texts begun and not sent, by chat. @type {Map<string, string>} */
-  #drafts = new Map();
   /** Whether the end is in sight, and so should stay. */
   #atEnd = true;
   #oldestSeq = 0;
@@ -42,23 +43,14 @@ export class Conversation {
   constructor(client, notify) {
     this.client = client;
     this.notify = notify;
-    const { log, message } = this;
+    const { log } = this;
+    this.attachments = new Attachments(client, log, notify);
+    this.composer = new Composer(client, () => this.#toEnd(), notify);
     log.addEventListener('scroll', () => this.#onScroll());
-    new ResizeObserver(() => this.#atEnd && this.#toEnd()).observe(log);
+    const resized = new ResizeObserver(() => this.#atEnd && this.#toEnd());
+    for (const node of [log, $('entries')]) resized.observe(node);
     $('to-newest').addEventListener('click', () => this.#toEnd());
     loadWhenSeen($('older'), log, () => client.older(this.chatId), notify);
-
-    $('composer').addEventListener('submit', (event) => {
-      event.preventDefault();
-      this.#send();
-    });
-    message.addEventListener('input', () => this.#onInput());
-    message.addEventListener('keydown', (event) => {
-      // While an input method composes a word, Enter belongs to it.
-      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      this.#send();
-    });
 
     $('chat-info').addEventListener('click', () => this.#openDetails());
     $('leave').addEventListener('click', () => this.#leave());
@@ -67,10 +59,6 @@ export class Conversation {
 
   get log() {
     return $('log');
-  }
-
-  get message() {
-    return $('message');
   }
 
   /** @returns {import('./natter.js').Chat|undefined} */
@@ -82,28 +70,27 @@ export class Conversation {
   open(chatId) {
     if (chatId === this.chatId) return;
     if (this.chatId) {
-      this.#drafts.set(this.chatId, this.message.value);
       this.client.setTyping(this.chatId, false);
       this.client.closeChat(this.chatId);
     }
     this.chatId = chatId;
     this.#shown.clear();
     $('entries').replaceChildren();
+    this.attachments.sweep();
     this.#atEnd = true;
     this.#more = { items: [], cursor: '' };
-    $('info-dialog').close();
+    for (const name of ['info-dialog', 'picture-dialog']) $(name).close();
     $('shell').classList.toggle('has-open', chatId !== null);
     $('open-chat').hidden = chatId === null;
     $('nothing-open').hidden = chatId !== null;
-    if (!this.client.user) this.#drafts.clear(); // the next one may be somebody else
+    this.composer.open(chatId);
+    if (!this.client.user) this.attachments.clear();
     if (!chatId) return;
     this.client.openChat(chatId);
-    this.message.value = this.#drafts.get(chatId) ?? '';
-    this.#fitInput();
     this.renderHead();
     this.renderEntries();
     this.renderTyping();
-    this.message.focus();
+    this.composer.message.focus();
   }
 
   // ---- Messages ------------------------------------------------------------------------------
@@ -119,6 +106,7 @@ export class Conversation {
     this.#oldestSeq = oldest;
 
     reconcile($('entries'), this.#shown, this.#items(timeline.entries));
+    this.attachments.sweep();
     $('older').hidden = !timeline.hasOlder;
     $('log-empty').hidden = this.#shown.size > 0;
     $('log-empty').textContent = timeline.loaded ? 'No messages yet.' : 'Loading…';
@@ -176,7 +164,14 @@ export class Conversation {
       leads && pictured
         ? el('span', { class: 'sender' }, name)
         : el('span', { class: 'hidden' }, `${name}:`);
-    const bubble = el('div', { class: 'bubble' }, head, el('p', {}, entry.content), this.#stateLine(entry));
+    const bubble = el(
+      'div',
+      { class: entry.media ? 'bubble media' : 'bubble' },
+      head,
+      entry.media && this.attachments.node(entry),
+      entry.content && el('p', {}, entry.content),
+      this.#stateLine(entry),
+    );
     const picture = leads ? avatar(name, sender) : el('span', { class: 'avatar' });
     const classes = ['message', own && 'own', leads && 'leads', entry.state].filter(Boolean).join(' ');
     return el('li', { class: classes }, pictured && picture, bubble);
@@ -184,15 +179,21 @@ export class Conversation {
 
   #stateLine(entry) {
     const line = el('span', { class: 'meta' });
-    if (entry.state === 'pending') line.append('Sending…');
+    if (entry.state === 'pending') line.append(entry.file ? 'Uploading…' : 'Sending…');
     else if (entry.state !== 'failed') line.append(timeOfDay(entry.createdAt));
     else {
       const retry = { class: 'link', type: 'button', onclick: () => this.client.retry(entry) };
       const discard = { class: 'link', type: 'button', onclick: () => this.client.discard(entry) };
-      line.append(`Not sent: ${entry.error.message} `);
+      line.append(`Not sent: ${entry.file ? problemText(entry.error) : entry.error.message} `);
       line.append(el('button', retry, 'Try again'), ' ', el('button', discard, 'Discard'));
     }
     return line;
+  }
+
+  /** More of an unsent file has gone. @param {import('./natter.js').Unsent} message */
+  renderProgress(message) {
+    const shown = this.#shown.get(`own ${message.clientMsgId}`);
+    if (shown) Attachments.showProgress(shown.node, message);
   }
 
   /** Says a live entry to those who do not see it. @param {import('./timeline.js').Entry} entry */
@@ -202,7 +203,7 @@ export class Conversation {
     const name = nameOf(entry.senderId) ?? 'Someone';
     if (here && !this.#atEnd) $('to-newest').hidden = false;
     if (!here && entry.kind) return;
-    const message = here ? `${name}: ${entry.content}` : `A message from ${name}`;
+    const message = here ? `${name}: ${summary(entry)}` : `A message from ${name}`;
     const text = entry.kind ? systemText(entry, nameOf) : message;
     const line = el('p', {}, text);
     $('announcer').append(line);
@@ -219,32 +220,6 @@ export class Conversation {
     this.#atEnd = true;
     this.log.scrollTop = this.log.scrollHeight;
     $('to-newest').hidden = true;
-  }
-
-  // ---- The input -----------------------------------------------------------------------------
-
-  #send() {
-    const text = this.message.value.trim();
-    if (!text) return;
-    try {
-      this.client.send(this.chatId, text);
-    } catch (error) {
-      return this.notify(error); // the text stays in the input
-    }
-    this.message.value = '';
-    this.#fitInput();
-    this.#toEnd();
-    this.message.focus();
-  }
-
-  #onInput() {
-    this.#fitInput();
-    this.client.setTyping(this.chatId, this.message.value.trim() !== '');
-  }
-
-  #fitInput() {
-    this.message.style.height = 'auto';
-    this.message.style.height = `${this.message.scrollHeight}px`;
   }
 
   // ---- Who is there --------------------------------------------------------------------------

@@ -9,58 +9,44 @@
  * - `session.js`: tokens and REST calls
  * - `connection.js`: the WebSocket, requests and replies, reconnecting
  * - `timeline.js`: the order of a chat's entries
- * - here: chats, sending, typing and presence on top of them
+ * - `outbox.js`: own messages until they are stored; `transfer.js`: files on their way
+ * - here: chats, files, typing and presence on top of them
  */
 
 import { Connection, REVOKED } from './connection.js';
+import { Outbox } from './outbox.js';
 import { NatterError, Session, backoff, sleep } from './session.js';
 import { Timeline } from './timeline.js';
+import { download } from './transfer.js';
 
 export { NatterError };
 
 /** Items of a page of history or of chats. */
 const PAGE = 50;
-/** Unsent messages of one chat. */
-const MAX_UNSENT = 50;
 /** People whose presence is watched at once. */
 const MAX_WATCHED = 200;
-/** How long a message is retried before the user is asked. */
-const SEND_PATIENCE_MS = 120_000;
 const TYPING_EVERY_MS = 2_000;
+/** No thumbnail has more. */
+const THUMBNAIL_BYTES = 4 * 1024 * 1024;
 
 /**
  * @typedef {import('./session.js').User} User
  * @typedef {import('./timeline.js').Entry} Entry
+ * @typedef {import('./outbox.js').Unsent} Unsent
  * @typedef {{id: string, name: string, role: string}} Participant
  * @typedef {{id: string, isGroup: boolean, title: ?string, open: boolean, createdAt: string,
  *   participantCount: number, participants: Participant[], lastMessage: ?Entry,
  *   me: {name: string, role: string}}} Chat
- * @typedef {{chatId: string, clientMsgId: string, content: string, createdAt: string,
- *   state: 'pending'|'failed', error: ?NatterError}} Unsent
  */
-
-/**
- * A UUIDv7. The server recognises a repeated message by it for ever, and its time tells the server
- * cheaply that a message is new; so it should follow the server's clock.
- * @param {number} now milliseconds since 1970
- */
-export function uuidv7(now) {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  for (let i = 0; i < 6; i++) bytes[i] = Math.floor(now / 2 ** (8 * (5 - i))) % 256;
-  bytes[6] = 0x70 | (bytes[6] & 0x0f);
-  bytes[8] = 0x80 | (bytes[8] & 0x3f);
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
-}
 
 /**
  * A device of a user.
  *
  * Events (`CustomEvent`s): `state` the connection's state changed · `session` (`{reason}`) signed
  * in or out · `chats` the list changed · `timeline` (`{chatId}`) entries or unsent messages
- * changed · `incoming` (`{entry}`) a live entry not seen before · `typing` (`{chatId}`) ·
- * `presence` · `trouble` (`{error}`) something in the background failed; if it can be, it is
- * retried.
+ * changed · `progress` (`{message}`) more of an unsent file has gone · `incoming` (`{entry}`) a live
+ * entry not seen before · `typing` (`{chatId}`) · `presence` · `trouble` (`{error}`) something in
+ * the background failed; if it can be, it is retried.
  */
 export class NatterClient extends EventTarget {
   /** Chats by id, as far as they were listed. @type {Map<string, Chat>} */
@@ -76,13 +62,10 @@ export class NatterClient extends EventTarget {
 
   /** @type {Session} */
   #session;
-  /** Own messages not yet known to be stored, by chat. @type {Map<string, Unsent[]>} */
-  #unsent = new Map();
-  /** Chats whose unsent messages are being sent. @type {Set<string>} */
-  #sending = new Set();
-
   /** @type {Connection} */
   #connection;
+  /** @type {Outbox} */
+  #outbox;
   /** Open chats that this connection is catching up with, or had not when it ended. @type {Set<string>} */
   #behind = new Set();
   /** The list of chats has still to be fetched. */
@@ -122,6 +105,14 @@ export class NatterClient extends EventTarget {
       onEvent: (event, data) => this.#onEvent(event, data),
       probe: () => this.#askPresence(),
     });
+    this.#outbox = new Outbox({
+      session: this.#session,
+      connection: this.#connection,
+      untilOnline: (patience) => this.#untilOnline(patience),
+      onChange: (chatId) => this.#emit('timeline', { chatId }),
+      onProgress: (message) => this.#emit('progress', { message }),
+      onSent: (entry) => this.#onEntry(entry),
+    });
   }
 
   /** @returns {import('./connection.js').State} */
@@ -150,6 +141,11 @@ export class NatterClient extends EventTarget {
     return this.#session.deviceId;
   }
 
+  /** The time on the server, ms since 1970. */
+  get serverNow() {
+    return this.#session.serverNow;
+  }
+
   /** @param {object} account see `Session.begin` */
   async register(account) {
     await this.#session.begin('register', account);
@@ -168,7 +164,7 @@ export class NatterClient extends EventTarget {
 
   #onSignedOut(reason) {
     this.disconnect();
-    for (const kept of [this.chats, this.names, this.timelines, this.#unsent]) kept.clear();
+    for (const kept of [this.chats, this.names, this.timelines, this.#outbox]) kept.clear();
     this.#watched = [];
     this.#chatsCursor = null;
     this.#emit('session', { reason });
@@ -296,7 +292,8 @@ export class NatterClient extends EventTarget {
   #forget(chatId) {
     this.#goneMeanwhile?.add(chatId);
     const { chats, timelines, typing } = this;
-    for (const kept of [chats, timelines, typing, this.#typed, this.#unsent]) kept.delete(chatId);
+    for (const kept of [chats, timelines, typing, this.#typed]) kept.delete(chatId);
+    this.#outbox.forget(chatId);
     this.#emit('chats');
   }
 
@@ -374,79 +371,57 @@ export class NatterClient extends EventTarget {
 
   /** Own messages not yet stored, in the order written. @param {string} chatId @returns {Unsent[]} */
   unsent(chatId) {
-    return this.#unsent.get(chatId) ?? [];
+    return this.#outbox.of(chatId);
   }
 
   get hasUnsent() {
-    return [...this.#unsent.values()].some((list) => list.length > 0);
+    return !this.#outbox.isEmpty;
   }
 
   /**
-   * Sends a text. It is in `unsent` until the server has stored it.
-   * @param {string} chatId @param {string} content
+   * Sends a text, or a file with a text. It is in `unsent` until the server has stored it.
+   * @param {string} chatId @param {string} content @param {File} [file]
    */
-  send(chatId, content) {
-    const list = this.unsent(chatId);
-    if (list.length >= MAX_UNSENT) throw new NatterError('busy', 'Too many messages are waiting.');
-    const now = this.#session.serverNow;
-    const createdAt = new Date(now).toISOString();
-    list.push({ chatId, clientMsgId: uuidv7(now), content, createdAt, state: 'pending', error: null });
-    this.#unsent.set(chatId, list);
-    this.#typed.delete(chatId); // a message ends typing by itself
-    this.#emit('timeline', { chatId });
-    this.#sendAll(chatId);
+  send(chatId, content, file) {
+    this.#outbox.add(chatId, content, file);
+    if (file) this.setTyping(chatId, false);
+    else this.#typed.delete(chatId); // a text ends typing by itself
   }
 
-  /** Tries a failed message again, under the same id: it may have arrived. @param {Unsent} message */
+  /** Tries a failed message again. @param {Unsent} message */
   retry(message) {
-    message.state = 'pending';
-    this.#emit('timeline', { chatId: message.chatId });
-    this.#sendAll(message.chatId);
+    this.#outbox.retry(message);
   }
 
-  /** @param {Unsent} message */
+  /** Gives a message up; an upload under way ends. @param {Unsent} message */
   discard(message) {
-    this.#dropUnsent(message.chatId, message.clientMsgId);
+    this.#outbox.drop(message.chatId, message.clientMsgId);
     this.#emit('timeline', { chatId: message.chatId });
   }
 
-  /** One at a time in a chat, or a retried message would fall behind a later one. */
-  async #sendAll(chatId) {
-    if (this.#sending.has(chatId)) return;
-    this.#sending.add(chatId);
-    const next = () => this.unsent(chatId).find((message) => message.state === 'pending');
-    for (let message; (message = next()); ) await this.#deliver(message);
-    this.#sending.delete(chatId);
+  // ---- Files ---------------------------------------------------------------------------------
+
+  /**
+   * The file of a message. The server notes who fetches it.
+   * @param {Entry} entry
+   * @param {import('./transfer.js').Transfer} [transfer]
+   * @returns {Promise<Blob>} as of `media.type`
+   */
+  file({ chatId, id, media }, transfer) {
+    const url = this.#mediaUrl(chatId, id);
+    const how = { ...transfer, most: media.size };
+    return this.#session.authorized((token) => download(url, token, how));
   }
 
-  /** Sends until there is an answer: its id makes all attempts one message. @param {Unsent} message */
-  async #deliver(message) {
-    const { chatId, clientMsgId, content } = message;
-    const patience = AbortSignal.timeout(SEND_PATIENCE_MS);
-    for (let attempt = 0; ; attempt++) {
-      await this.#untilOnline(patience);
-      // Meanwhile it may have been seen in the chat, been discarded, or the user signed out.
-      if (!this.unsent(chatId).includes(message)) return;
-      try {
-        const sent = await this.#connection.request('send_message', { chatId, clientMsgId, content });
-        const { user } = this;
-        const mine = { senderId: user.id, sender: user, contentType: 'text', content };
-        return this.#onEntry({ ...sent, ...mine });
-      } catch (error) {
-        if (!error.retryable || patience.aborted) {
-          message.state = 'failed';
-          message.error = error;
-          return this.#emit('timeline', { chatId });
-        }
-        await sleep(Math.max(error.retryAfterMs ?? 0, backoff(attempt)), patience);
-      }
-    }
+  /** A small picture of an image; `not_found` when there is none, or not yet. @param {Entry} entry */
+  thumbnail({ chatId, id }, transfer) {
+    const url = `${this.#mediaUrl(chatId, id)}/thumbnail`;
+    const how = { ...transfer, most: THUMBNAIL_BYTES, cache: 'default' };
+    return this.#session.authorized((token) => download(url, token, how));
   }
 
-  #dropUnsent(chatId, clientMsgId) {
-    const list = this.unsent(chatId).filter((message) => message.clientMsgId !== clientMsgId);
-    if (list.length) this.#unsent.set(chatId, list);
-    else this.#unsent.delete(chatId);
+  #mediaUrl(chatId, messageId) {
+    return `${this.#session.origin}/v1/chats/${chatId}/messages/${messageId}/media`;
   }
 
   // ---- Typing and presence -------------------------------------------------------------------
@@ -600,7 +575,7 @@ export class NatterClient extends EventTarget {
     // History nests what a live `system` event has at the top.
     if (entry.system) Object.assign(entry, entry.system);
     if (entry.sender?.name) this.names.set(entry.sender.id, entry.sender.name);
-    if (entry.senderId === this.user?.id) this.#dropUnsent(entry.chatId, entry.clientMsgId);
+    if (entry.senderId === this.user?.id) this.#outbox.drop(entry.chatId, entry.clientMsgId);
   }
 
   #emit(type, detail = {}) {

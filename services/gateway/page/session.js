@@ -2,7 +2,8 @@
  * A signed-in device: its tokens, and REST calls in its name.
  *
  * - {@link Session}: register, log in, refresh with rotation, log out; authenticated calls
- * - {@link NatterError}: whatever went wrong, with the server's stable `code`
+ * - {@link NatterError}: whatever went wrong, with the server's stable `code`; {@link failure}
+ *   reads it from an answer
  * - {@link backoff}, {@link sleep}: how long to wait before trying again, and waiting
  */
 
@@ -162,20 +163,29 @@ export class Session {
   }
 
   /**
-   * An authenticated call; when the token turns out to be stale, it is refreshed and the call
-   * repeated.
+   * An authenticated call.
    * @param {string} method @param {string} path below `/v1` @param {object} [body]
    * @returns {Promise<any>}
    */
-  async rest(method, path, body) {
+  rest(method, path, body) {
+    return this.authorized((token) => this.#fetch(method, path, body, token));
+  }
+
+  /**
+   * Calls with an access token; when the token turns out to be stale, with the next one.
+   * @template T
+   * @param {(token: string) => Promise<T>} call
+   * @returns {Promise<T>}
+   */
+  async authorized(call) {
     const token = await this.token();
     try {
-      return await this.#fetch(method, path, body, token);
+      return await call(token);
     } catch (error) {
       if (error.status !== 401) throw error;
       // Unless another call has refreshed it in the meantime.
       if (token === this.#tokens.accessToken) await this.refresh();
-      return this.#fetch(method, path, body, this.#tokens.accessToken);
+      return call(this.#tokens.accessToken);
     }
   }
 
@@ -240,17 +250,26 @@ export class Session {
     if (date) this.#skewMs = date - Date.now();
     const answer = parse(text);
     if (response.ok) return answer;
-    const seconds = Number(response.headers.get('retry-after'));
-    throw new NatterError(
-      answer?.code ?? (response.status >= 500 ? 'unavailable' : 'bad_request'),
-      answer?.detail ?? answer?.message ?? answer?.title ?? `HTTP ${response.status}`,
-      {
-        status: response.status,
-        retryAfterMs: answer?.retryAfterMs ?? (seconds ? seconds * 1000 : undefined),
-        outcome: answer?.outcome,
-      },
-    );
+    throw failure(response.status, response.headers.get('retry-after'), answer);
   }
+}
+
+/**
+ * What an answer says that is none.
+ * @param {number} status @param {?string} retryAfter the header
+ * @param {any} answer its body, if that was JSON
+ */
+export function failure(status, retryAfter, answer) {
+  const seconds = Number(retryAfter);
+  return new NatterError(
+    answer?.code ?? (status >= 500 ? 'unavailable' : 'bad_request'),
+    answer?.detail ?? answer?.message ?? answer?.title ?? `HTTP ${status}`,
+    {
+      status,
+      retryAfterMs: answer?.retryAfterMs ?? (seconds ? seconds * 1000 : undefined),
+      outcome: answer?.outcome,
+    },
+  );
 }
 
 /** @param {string} text @returns {any} null for an empty body, or a proxy's own error page */

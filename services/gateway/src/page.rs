@@ -9,10 +9,10 @@ use axum::{
 };
 
 /// Everything from this origin, nothing inline, nothing framed: markup that slipped in could do
-/// nothing.
+/// nothing. Files of messages need a token, so the page fetches them and shows what it has: `blob:`.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
+    connect-src 'self'; img-src 'self' data: blob:; media-src blob:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -24,16 +24,22 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 15] = [
     file!("/", "index.html", HTML),
     file!("/style.css", "style.css", STYLE),
     file!("/app.js", "app.js", SCRIPT),
     file!("/conversation.js", "conversation.js", SCRIPT),
+    file!("/composer.js", "composer.js", SCRIPT),
+    file!("/attachments.js", "attachments.js", SCRIPT),
+    file!("/pictures.js", "pictures.js", SCRIPT),
     file!("/view.js", "view.js", SCRIPT),
+    file!("/media.js", "media.js", SCRIPT),
     file!("/natter.js", "natter.js", SCRIPT),
     file!("/session.js", "session.js", SCRIPT),
     file!("/connection.js", "connection.js", SCRIPT),
     file!("/timeline.js", "timeline.js", SCRIPT),
+    file!("/outbox.js", "outbox.js", SCRIPT),
+    file!("/transfer.js", "transfer.js", SCRIPT),
 ];
 
 /// The page's routes.

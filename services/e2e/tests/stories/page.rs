@@ -47,12 +47,15 @@ async fn every_file_is_served_and_nothing_else_may_be_loaded() -> Result<()> {
                 "default-src 'none'",
                 "script-src 'self'",
                 "connect-src 'self'",
+                "img-src 'self' data: blob:",
+                "media-src blob:",
                 "form-action 'none'",
                 "frame-ancestors 'none'",
             ] {
                 ensure!(policy.split("; ").any(|told| told == part), "{name}: {policy}");
             }
             ensure!(!policy.contains("unsafe"), "{name}: {policy}");
+            ensure!(policy.matches("blob:").count() == 2, "{name}: {policy}");
             let text = response.text().await?;
             ensure!(text == fs::read_to_string(Path::new(PAGE).join(name))?, "{name} is another");
         }
