@@ -1,6 +1,6 @@
 //! A gateway with a database of its own, and people who call it.
 
-use std::{net::SocketAddr, sync::OnceLock};
+use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -11,9 +11,16 @@ use natter_runtime::Health;
 use natter_store::{Store, StoreConfig};
 use reqwest::{Client, Method, Response, header};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::OnceCell};
+use tokio::{
+    net::TcpListener,
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
+
+/// How long a gateway may take to become ready.
+const READY: Duration = Duration::from_secs(30);
 
 pub const SECRET: &str = "a secret of 32 bytes, for tests!";
 pub const PASSWORD: &str = "correct horse battery";
@@ -95,12 +102,22 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let running = natter_gateway::run(config, "rest", listener, Health::new(), stop.clone());
+        let health = Health::new();
+        let running = natter_gateway::run(config, "rest", listener, health.clone(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = running.await {
                 eprintln!("the gateway has ended: {error:?}");
             }
         });
+        // Once it has reached the broker: what is committed before is left to a worker, and here is
+        // none.
+        timeout(READY, async {
+            while !health.is_ready() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .context("the gateway does not become ready")?;
         Ok(Self { address, client: client()?, _stop: stop.drop_guard(), _media: folder })
     }
 
