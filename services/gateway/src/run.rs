@@ -11,7 +11,7 @@ use natter_store::{Store, StoreConfig, StoreError};
 use secrecy::ExposeSecret;
 use tokio::{
     net::TcpListener,
-    time::{Instant, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,9 @@ use crate::{
 
 /// How often to look whether something has come about that nobody tells.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often it is looked at what the node rests on.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Why a gateway could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,7 @@ pub async fn run(
     let online = tokio::spawn(online::run(app.clone(), changes));
     let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
     let asked = tokio::spawn(app.sessions.clone().answer_all());
+    let watching = tokio::spawn(watch(app.clone(), health.clone()));
     let address = listener.local_addr()?;
     let closing = stop.child_token();
     let limits = Limits {
@@ -96,6 +100,7 @@ pub async fn run(
     keeping.abort();
     room.abort();
     asked.abort();
+    watching.abort();
     online::leave(&app).await;
     // Nobody fetches anything any more: what is noted is written.
     recorded.cancel();
@@ -151,6 +156,22 @@ async fn ready(app: &App, health: &Health, address: SocketAddr) {
     }
     health.started();
     tracing::info!(%address, "ready");
+}
+
+/// Looks at what the node rests on, for whoever operates it: see [`Health`].
+async fn watch(app: App, health: Health) {
+    let mut tick = interval(WATCH);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (postgres, redis) = tokio::join!(app.store.ping(), app.presence.ping());
+        health.set("nats", app.bus.connected() && app.hub.connected());
+        health.set("postgres", postgres.is_ok());
+        health.set("redis", redis.is_ok());
+        let (open, idle) = app.store.connections();
+        metrics::gauge!("natter_database_connections", "state" => "open").set(f64::from(open));
+        metrics::gauge!("natter_database_connections", "state" => "idle").set(f64::from(idle));
+    }
 }
 
 /// Sends connections elsewhere and waits for what is in flight, as long as the settings allow.

@@ -27,7 +27,8 @@ pub(crate) enum Probe {
     /// Of several that are one: `GET /healthz` of its monitoring answers 200, which it does once
     /// it has met the leader of the cluster's streams, and has caught up with its own.
     NatsCluster,
-    /// `GET /ready` of the admin port answers 200.
+    /// `GET /ready` of the admin port answers 200, and has nothing else to tell: what is started
+    /// here is to be whole.
     Http,
 }
 
@@ -47,7 +48,7 @@ impl Probe {
                 line.starts_with("PONG")
             }),
             Self::NatsCluster => is_ok(admin, "/healthz"),
-            Self::Http => is_ok(admin, "/ready"),
+            Self::Http => is_well(admin),
         }
     }
 
@@ -71,6 +72,20 @@ impl Probe {
 fn is_ok(address: SocketAddr, path: &str) -> bool {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     says(address, &request, |line| line.starts_with("HTTP/1.1 200"))
+}
+
+fn is_well(address: SocketAddr) -> bool {
+    let request = "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.take(ANSWER).read_to_string(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200") && !answer.contains("\"reasons\""))
 }
 
 /// Whether one of the lines that come back, up to the end of what is asked, is the wanted one.

@@ -31,8 +31,8 @@ use std::time::Duration;
 use axum::{
     Extension, Router,
     extract::{FromRef, Query, State, WebSocketUpgrade, ws::WebSocket},
-    http::{HeaderMap, HeaderValue, header},
-    response::Response,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -90,8 +90,23 @@ async fn upgrade(
         let mut tokens = offered.iter().filter_map(|protocol| protocol.to_str().ok());
         tokens.find_map(|protocol| protocol.strip_prefix(BEARER)).map(str::to_owned)
     });
+    if let Some(refusal) = turn_away(&app) {
+        return refusal;
+    }
     let start = Start { app, token, options, place };
     bounded(upgrade).on_upgrade(move |socket| serve(Box::new(start), socket))
+}
+
+/// The answer to who comes while nobody can be let in: without the broker nobody can be told what
+/// they follow. Before anything is upgraded, so that a load balancer may ask another node. Whoever is
+/// in stays.
+pub fn turn_away(app: &App) -> Option<Response> {
+    if app.bus.connected() && app.hub.connected() {
+        return None;
+    }
+    metrics::counter!("natter_handshakes_refused_total").increment(1);
+    let retry_after = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
+    Some((StatusCode::SERVICE_UNAVAILABLE, retry_after).into_response())
 }
 
 /// An upgrade with bounds on what its socket holds.

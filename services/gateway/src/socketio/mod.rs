@@ -37,7 +37,7 @@ use crate::{
     app::App,
     rest,
     serve::Place,
-    socket::{Client, Moving, Session, Wire, admit, bearer, bounded},
+    socket::{Client, Moving, Session, Wire, admit, bearer, bounded, turn_away},
 };
 
 /// Where stock clients look for it.
@@ -147,6 +147,11 @@ async fn on_get(
         Ok(wanted) => wanted,
         Err(refused) => return refused.into_response(),
     };
+    if matches!(wanted, Wanted::Handshake(_))
+        && let Some(refusal) = turn_away(&app)
+    {
+        return refusal;
+    }
     match (wanted, upgrade) {
         (Wanted::Handshake(Transport::Polling), Err(_)) => open(app, &headers),
         (Wanted::Session(Transport::Polling, sid, name), Err(_)) => {

@@ -49,6 +49,15 @@ impl PresenceClient {
         }
     }
 
+    /// Whether Redis answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), PresenceError> {
+        let _: String = self.command("ping", &redis::cmd("PING")).await?;
+        Ok(())
+    }
+
     /// Ends this node's life at once: what devices it still has are offline.
     pub async fn leave(&self) -> Result<(), PresenceError> {
         self.command("leave", redis::cmd("DEL").arg(self.node_key())).await

@@ -3,7 +3,8 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /live` | 200 as long as the process can answer at all |
-//! | `GET /ready` | 200 `{"ready":true}`, or 503 `{"ready":false,"reasons":[…]}` |
+//! | `GET /started` | 200 once the start is complete, 503 before |
+//! | `GET /ready` | 200 `{"ready":true}` once started and until it drains, else 503 `{"ready":false}`; with `"reasons":[…]` beside, which tell also what it rests on and cannot reach |
 //! | `GET /metrics` | Prometheus' text format |
 
 use std::{future::IntoFuture, io, time::Duration};
@@ -53,6 +54,7 @@ pub async fn serve(
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/live", get(async || "live\n"))
+        .route("/started", get(started))
         .route("/ready", get(ready))
         .route("/metrics", get(scrape))
         .with_state(health)
@@ -66,10 +68,17 @@ struct Readiness {
 }
 
 async fn ready(State(health): State<Health>) -> impl IntoResponse {
-    let reasons = health.reasons();
-    let ready = reasons.is_empty();
+    let (ready, reasons) = (health.is_ready(), health.reasons());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, reasons }))
+}
+
+async fn started(State(health): State<Health>) -> impl IntoResponse {
+    if health.is_started() {
+        (StatusCode::OK, "started\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+    }
 }
 
 async fn scrape() -> impl IntoResponse {
@@ -112,8 +121,17 @@ mod tests {
         let (status, body) = ask(address, "/ready").await?;
         assert_eq!(status, "503");
         assert_eq!(body, r#"{"ready":false,"reasons":["starting"]}"#);
+        assert_eq!(ask(address, "/started").await?.0, "503");
 
         health.started();
+        assert_eq!(ask(address, "/started").await?.0, "200");
+        health.set("nats", false);
+        let (status, body) = ask(address, "/ready").await?;
+        assert_eq!(
+            (status.as_str(), body.as_str()),
+            ("200", r#"{"ready":true,"reasons":["nats"]}"#)
+        );
+        health.set("nats", true);
         let (status, body) = ask(address, "/ready").await?;
         assert_eq!(status, "200");
         assert_eq!(body, r#"{"ready":true}"#);

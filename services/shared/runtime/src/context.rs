@@ -11,6 +11,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use crate::telemetry;
+
 /// Name of the header, in messages as in HTTP.
 pub const TRACEPARENT: &str = "traceparent";
 
@@ -35,6 +37,20 @@ pub fn follow(traceparent: Option<&str>, span: impl FnOnce() -> Span) -> Span {
     let span = span();
     set_parent(&span, traceparent);
     span
+}
+
+/// The span that a message's trace begins with; none where traces are not exported.
+pub fn begin(span: impl FnOnce() -> Span) -> Span {
+    if telemetry::exports() { span() } else { Span::none() }
+}
+
+/// A part of the current span, when that is sampled.
+pub fn within(span: impl FnOnce() -> Span) -> Span {
+    let current = Span::current();
+    if current.is_none() || !current.context().span().span_context().is_sampled() {
+        return Span::none();
+    }
+    span()
 }
 
 struct OneHeader<'a>(&'a str);

@@ -7,9 +7,10 @@ use std::{
 
 /// Whether this node may get traffic: a cloneable handle on named conditions.
 ///
-/// Ready means: [`started`](Self::started) was called, every condition set is true, and
-/// [`draining`](Self::draining) was not called. A node may well serve while it is not ready;
-/// readiness only tells load balancers where to send what is new.
+/// Ready means: [`started`](Self::started) was called, and [`draining`](Self::draining) was not.
+/// Conditions do not count: an outage of what all nodes rest on is seen by all at once, and would
+/// empty the load balancer and send everybody away. They are told beside readiness, and measured
+/// (`natter_condition`).
 #[derive(Clone, Default)]
 pub struct Health {
     state: Arc<Mutex<State>>,
@@ -28,12 +29,14 @@ impl Health {
         Self::default()
     }
 
-    /// Sets a condition; the node is ready only while all of them are true.
+    /// Sets a condition.
     ///
     /// Logs when the value changes. Names are the code's own and few (`"nats"`, `"postgres"`);
     /// they show in `/ready` while false.
     pub fn set(&self, name: impl Into<Cow<'static, str>>, ok: bool) {
         let name = name.into();
+        ::metrics::gauge!("natter_condition", "name" => name.to_string())
+            .set(f64::from(u8::from(ok)));
         let before = self.lock().conditions.insert(name.clone(), ok);
         match (before, ok) {
             (Some(false), true) => tracing::info!(condition = %name, "condition holds again"),
@@ -55,11 +58,16 @@ impl Health {
     /// Whether the node wants new traffic.
     pub fn is_ready(&self) -> bool {
         let state = self.lock();
-        state.started && !state.draining && state.conditions.values().all(|ok| *ok)
+        state.started && !state.draining
     }
 
-    /// Why the node is not ready: `starting`, `draining`, names of failing conditions.
-    /// Empty when it is ready.
+    /// Whether the start is complete; for good.
+    pub fn is_started(&self) -> bool {
+        self.lock().started
+    }
+
+    /// What is to be known of the node: `starting`, `draining`, names of failing conditions.
+    /// Empty when all is well.
     pub fn reasons(&self) -> Vec<String> {
         let state = self.lock();
         let mut reasons = Vec::new();
@@ -91,13 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_needs_the_start_and_every_condition() {
+    fn ready_needs_the_start_and_tells_what_fails() {
         let health = Health::new();
         assert_eq!(health.reasons(), ["starting"]);
         health.set("nats", false);
         health.set("postgres", true);
         health.started();
         assert_eq!(health.reasons(), ["nats"]);
+        assert!(health.is_ready(), "an outage that all nodes see empties no load balancer");
         health.clone().set("nats", true);
         assert!(health.is_ready());
         assert!(health.reasons().is_empty());

@@ -6,21 +6,35 @@
 //! parent-based by default), batch and queue sizes, and extra resource attributes. The export
 //! queue is bounded: spans are dropped rather than held when the collector is away.
 
-use std::{env, fmt, io, io::IsTerminal, time::Duration};
+use std::{
+    env, fmt, io,
+    io::IsTerminal,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use opentelemetry::{KeyValue, global, trace::TraceContextExt, trace::TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{ParseError, filter_fn},
+    filter::ParseError,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
 };
+
+/// Set once traces are exported.
+static EXPORTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process exports traces. Where it does not, spans would only cost.
+#[must_use]
+pub fn exports() -> bool {
+    EXPORTS.load(Ordering::Relaxed)
+}
 
 /// Longest wait for the collector when the process ends.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -81,19 +95,21 @@ pub fn init(
     service_name: &'static str,
     node_id: &str,
 ) -> Result<TelemetryGuard, TelemetryError> {
-    let filter = EnvFilter::builder().parse(&args.log)?;
-    let mut layers =
-        vec![log_layer(args.log_format, service_name, node_id).with_filter(filter).boxed()];
+    let mut filter = EnvFilter::builder().parse(&args.log)?;
+    let mut layers = vec![log_layer(args.log_format, service_name, node_id)];
     global::set_text_map_propagator(TraceContextPropagator::new());
     let provider = exporter_configured().then(|| provider(service_name, node_id)).transpose()?;
     if let Some(provider) = &provider {
-        let traces = tracing_opentelemetry::layer()
-            .with_tracer(provider.tracer(service_name))
-            .with_filter(filter_fn(worth_a_span));
-        layers.push(traces.boxed());
+        filter = with_spans(filter, &args.log)?;
+        layers.push(
+            tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name)).boxed(),
+        );
+        EXPORTS.store(true, Ordering::Relaxed);
         global::set_tracer_provider(provider.clone());
     }
-    tracing_subscriber::registry().with(layers).try_init()?;
+    // One filter for all layers. A filter of a layer's own lets spans get lost: what it said of the
+    // event before is taken for what it says of a span that is always enabled.
+    tracing_subscriber::registry().with(layers).with(filter).try_init()?;
     Ok(TelemetryGuard { provider })
 }
 
@@ -144,12 +160,23 @@ fn provider(
         .build())
 }
 
-/// The exporter's own connection makes spans too: exporting those would never end.
-fn worth_a_span(metadata: &Metadata<'_>) -> bool {
-    const EXPORTER: [&str; 6] = ["h2", "hyper", "hyper_util", "opentelemetry", "tonic", "tower"];
-    let origin = metadata.target().split("::").next().unwrap_or_default();
-    let exporter = EXPORTER.contains(&origin) || origin.starts_with("opentelemetry_");
-    *metadata.level() <= Level::INFO && !exporter
+/// The filter of logs, changed so that Natter's spans pass, and those of the exporter's own
+/// connection do not: exporting these would never end.
+fn with_spans(mut filter: EnvFilter, log: &str) -> Result<EnvFilter, ParseError> {
+    const EXPORTER: [&str; 5] = ["h2", "hyper", "hyper_util", "tonic", "tower"];
+    const NATTER: [&str; 3] = ["natter_gateway", "natter_persistence", "natter_bus"];
+    for target in EXPORTER {
+        if !log.contains(target) {
+            filter = filter.add_directive(format!("{target}=warn").parse()?);
+        }
+    }
+    // Spans are of level info, and so are the few lines that come with them.
+    if !log.contains("natter") && filter.max_level_hint().is_none_or(|hint| hint < Level::INFO) {
+        for target in NATTER {
+            filter = filter.add_directive(format!("{target}=info").parse()?);
+        }
+    }
+    Ok(filter)
 }
 
 fn log_layer(

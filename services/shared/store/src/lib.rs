@@ -167,6 +167,12 @@ impl Store {
         Ok(())
     }
 
+    /// Connections that are open, and those of them that nobody uses.
+    #[must_use]
+    pub fn connections(&self) -> (u32, u32) {
+        (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX))
+    }
+
     /// Closes every connection, waiting for those in use, for 5 s at most: a server that is frozen
     /// would keep the process from ending.
     pub async fn close(&self) {
