@@ -16,8 +16,10 @@ use natter_protocol::{
     server::{Sent, UserCard},
     timestamp,
 };
-use natter_runtime::causes;
+use natter_runtime::{causes, context};
 use time::OffsetDateTime;
+use tokio::time::Instant;
+use tracing::{Instrument, Span, field::Empty, info_span};
 use uuid::Uuid;
 
 use crate::{app::App, auth::Caller, chats::not_member, fault};
@@ -71,6 +73,9 @@ pub enum Preparation {
 pub struct InFlight {
     prepared: Prepared,
     publishing: Publishing,
+    since: Instant,
+    /// Until the broker has acknowledged it.
+    span: Span,
 }
 
 /// What the broker said.
@@ -136,8 +141,10 @@ pub fn publish(
 ) -> Result<InFlight, WireError> {
     let id = prepared.message.id.to_string();
     let entry = Entry { origin, event: Event::Message(prepared.message.clone()) };
-    let publishing = app.bus.publish(prepared.feed, &id, &entry).map_err(not_stored)?;
-    Ok(InFlight { prepared, publishing })
+    let span = context::within(|| info_span!("publish", shard = prepared.feed.shard, seq = Empty));
+    let publishing = span.in_scope(|| app.bus.publish(prepared.feed, &id, &entry));
+    let publishing = publishing.map_err(not_stored)?;
+    Ok(InFlight { prepared, publishing, since: Instant::now(), span })
 }
 
 /// A message that the broker has stored.
@@ -181,8 +188,11 @@ impl InFlight {
     /// # Errors
     /// `unavailable`, with its outcome.
     pub async fn settle(self, app: &App) -> Result<Settled, WireError> {
-        let Self { prepared, publishing } = self;
+        let Self { prepared, publishing, since, span } = self;
         let published = publishing.await.map_err(not_stored)?;
+        metrics::histogram!("natter_publish_seconds").record(since.elapsed());
+        span.record("seq", published.seq);
+        drop(span);
         if published.duplicate {
             return Ok(Settled::Duplicate(sent(app, &prepared, published.seq, true).await?));
         }
@@ -201,12 +211,28 @@ pub async fn send_from_rest(
     chat: ChatId,
     draft: Draft,
 ) -> Result<Sent, WireError> {
+    let span = context::begin(|| info_span!("send_message", %chat));
+    send_now(app, caller, chat, draft).instrument(span).await
+}
+
+async fn send_now(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    draft: Draft,
+) -> Result<Sent, WireError> {
     let prepared = match prepare(app, Sender::from(caller), chat, draft).await? {
         Preparation::Duplicate(sent) => return Ok(sent),
         Preparation::New(prepared) => *prepared,
     };
-    let InFlight { prepared, publishing } = publish(app, prepared, None)?;
+    let InFlight { prepared, publishing, since, span } = publish(app, prepared, None)?;
     let published = publishing.await.map_err(not_stored)?;
+    metrics::histogram!("natter_publish_seconds").record(since.elapsed());
+    span.record("seq", published.seq);
+    drop(span);
+    if !published.duplicate {
+        metrics::counter!("natter_messages_sent_total").increment(1);
+    }
     sent(app, &prepared, published.seq, published.duplicate).await
 }
 

@@ -49,6 +49,7 @@ impl Attempts {
 pub(crate) fn too_many(wait: Duration) -> WireError {
     // Rounded up: a client that comes exactly then is let in.
     let ms = wait.as_millis() as u64 + 1;
+    metrics::counter!("natter_rate_limited_total", "what" => "calls").increment(1);
     WireError::new(ErrorCode::RateLimited, "too many requests").retry_after_ms(ms)
 }
 

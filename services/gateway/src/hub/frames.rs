@@ -206,16 +206,19 @@ impl Delivery {
         (echo || own_devices).then(|| Outgoing::Event(Arc::clone(self)))
     }
 
-    /// Queues it for all of the user's connections.
-    pub fn send(self: &Arc<Self>, user: &User, own_devices: bool) {
+    /// Queues it for all of the user's connections; answers how many.
+    pub fn send(self: &Arc<Self>, user: &User, own_devices: bool) -> u64 {
+        let mut queued = 0;
         for connection in &user.connections {
             if !connection.outlet.closed() {
                 let Connection { id, echo, outlet, .. } = connection;
                 if let Some(outgoing) = self.outgoing(user.id, *id, *echo, own_devices) {
                     outlet.queue(outgoing);
+                    queued += 1;
                 }
             }
         }
+        queued
     }
 
     /// The whole event, for a connection whose cursor ends so.

@@ -11,6 +11,7 @@
 
 mod arrivals;
 pub mod frames;
+mod measures;
 mod touch;
 mod typing;
 mod watchers;
@@ -30,15 +31,18 @@ use natter_protocol::{
     ids::{ChatId, ConnectionId, DeviceId, Seq, Shard, UserId},
     server::{ChatRef, Presence, ServerEvent, UserTyping},
 };
+use natter_runtime::context;
 use natter_store::Followed;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tracing::{field::Empty, info_span};
 
 use self::{
     arrivals::Admission,
     frames::{Delivery, Part, Shared},
+    measures::Measures,
     touch::Touch,
     typing::Typing,
     watchers::Watchers,
@@ -163,6 +167,7 @@ impl Hub {
             next_admission: 0,
             online,
             draining: None,
+            measures: Measures::new(),
         };
         tokio::spawn(fan_out.run(receiver));
         Self { commands, registry, touch }
@@ -211,6 +216,7 @@ struct FanOut {
     online: Online,
     /// Over how long the clients of this node are spread, once it drains.
     draining: Option<Duration>,
+    measures: Measures,
 }
 
 impl FanOut {
@@ -373,10 +379,16 @@ impl FanOut {
         let Some(delivery) = Delivery::new(feed, &entry, arrival, &self.bases) else { return };
         let delivery = Arc::new(delivery);
         {
+            let fans_out = || info_span!("fan_out", %chat, seq = arrival.seq, connections = Empty);
+            let span = context::follow(arrival.traceparent.as_deref(), fans_out);
+            let _entered = span.enter();
             let registry = self.read();
+            let mut connections = 0;
             for user in registry.members(chat) {
-                delivery.send(user, self.settings.own_devices_get_messages);
+                connections += delivery.send(user, self.settings.own_devices_get_messages);
             }
+            span.record("connections", connections);
+            self.measures.fanned_out(arrival, connections);
         }
         if let Event::System(SystemEvent { kind, user_id: Some(user), .. }) = entry.event
             && kind.ends_membership()

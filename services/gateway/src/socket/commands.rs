@@ -11,9 +11,10 @@ use natter_protocol::{
     limits,
     server::{Authenticated, Empty, Presence, PresenceList, Sent, ServerEvent, UserCard},
 };
-use natter_runtime::causes;
+use natter_runtime::{causes, context};
 use serde::Serialize;
 use tokio::time::timeout;
+use tracing::{Instrument, info_span};
 
 use crate::{
     app::App,
@@ -81,7 +82,10 @@ pub async fn run_in_time(app: App, who: Arc<Who>, request: Option<u64>, command:
 
 async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) -> Done {
     let result = match command {
-        Command::SendMessage(message) => send_message(&app, &who, request, message).await,
+        Command::SendMessage(message) => {
+            let span = context::begin(|| info_span!("send_message", chat = %message.chat_id));
+            send_message(&app, &who, request, message).instrument(span).await
+        }
         Command::TypingStart(target) => typing(&app, &who.caller, target, true).await,
         Command::TypingStop(target) => typing(&app, &who.caller, target, false).await,
         Command::History(history) => page(&app, &who, request, history).await,

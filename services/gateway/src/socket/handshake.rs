@@ -94,6 +94,13 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
             return None;
         }
     };
+    let outcome = match &begin {
+        Begin::Afresh(_, None) => "afresh",
+        Begin::Afresh(_, Some(_)) => "refused",
+        Begin::Resumed(_) | Begin::Moved(..) => "resumed",
+    };
+    metrics::counter!("natter_handshakes_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("natter_handshake_seconds").record(opened.elapsed());
     let caller = admitted.caller;
     let ready = async {
         let ready = ready(&app, &caller, place.connection, &begin);

@@ -373,6 +373,7 @@ impl Session {
                 return Err(Some(close::RATE_LIMITED));
             }
             let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            metrics::counter!("natter_rate_limited_total", "what" => "events").increment(1);
             let error = WireError::new(ErrorCode::RateLimited, "too many events");
             return self.refuse(request, &error.retry_after_ms(wait)).await;
         }

@@ -1,0 +1,149 @@
+//! One trace from a message's request to each node that hears of it, as a collector is told.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, ensure};
+use natter_cluster::Cluster;
+use natter_e2e::{Person, soon};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::any_value::Value,
+    trace::v1::Span,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+/// A span, and the node that it is of.
+#[derive(Clone, Debug)]
+struct Told {
+    node: String,
+    span: Span,
+}
+
+/// A collector that keeps what it is told.
+#[derive(Clone, Default)]
+struct Collector {
+    told: Arc<Mutex<Vec<Told>>>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for of_node in request.into_inner().resource_spans {
+            let attributes = of_node.resource.map(|resource| resource.attributes);
+            let node = attributes.into_iter().flatten().find_map(|attribute| {
+                let named = attribute.key == "service.instance.id";
+                match attribute.value?.value? {
+                    Value::StringValue(node) if named => Some(node),
+                    _ => None,
+                }
+            });
+            let node = node.unwrap_or_default();
+            for span in of_node.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                told.push(Told { node: node.clone(), span });
+            }
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    async fn serve(&self) -> Result<(SocketAddr, JoinHandle<()>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let server = tonic::transport::Server::builder()
+            .add_service(TraceServiceServer::new(self.clone()))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        let serving = tokio::spawn(async move {
+            server.await.ok();
+        });
+        Ok((address, serving))
+    }
+
+    /// All that it was told, in short.
+    fn names(&self) -> Vec<String> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().map(|Told { node, span }| format!("{} at {node}", span.name)).collect()
+    }
+
+    /// The spans of this name.
+    fn named(&self, name: &str) -> Vec<Told> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().filter(|told| told.span.name == name).cloned().collect()
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
+    let collector = Collector::default();
+    let (address, serving) = collector.serve().await?;
+    let cluster = Cluster::builder()
+        .gateways(2)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
+        .env("OTEL_TRACES_SAMPLER", "always_on")
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start()
+        .await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let (anas, bens) = (ana.connect(0).await?, ben.connect(1).await?);
+    let sent = anas.say(chat, "traced").await?;
+    bens.hears(chat, "traced").await?;
+
+    let root =
+        soon("the message's span", async || Ok(collector.named("send_message").pop())).await?;
+    ensure!(root.span.parent_span_id.is_empty() && root.node == "gateway-1", "{root:?}");
+    let of_trace = |told: Vec<Told>| -> Vec<Told> {
+        told.into_iter().filter(|told| told.span.trace_id == root.span.trace_id).collect()
+    };
+    let publish =
+        soon("its publish", async || Ok(of_trace(collector.named("publish")).pop())).await?;
+    assert_eq!(publish.span.parent_span_id, root.span.span_id);
+    assert_eq!(number(&publish.span, "seq")?, sent.seq);
+    let fans_out = soon("both fan-outs", async || {
+        let fans_out = of_trace(collector.named("fan_out"));
+        Ok((fans_out.len() >= 2).then_some(fans_out))
+    })
+    .await
+    .with_context(|| format!("{:?}", collector.names()))?;
+    let mut nodes: Vec<_> = fans_out.iter().map(|told| told.node.as_str()).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["gateway-1", "gateway-2"]);
+    for told in &fans_out {
+        assert_eq!(told.span.parent_span_id, publish.span.span_id, "{told:?}");
+        assert_eq!(number(&told.span, "seq")?, sent.seq);
+        assert_eq!(number(&told.span, "connections")?, 1);
+    }
+    let written = soon("the worker's batch", async || {
+        Ok(collector.named("persist batch").into_iter().find(|told| {
+            let child = told.span.parent_span_id == publish.span.span_id;
+            let links = &told.span.links;
+            child || links.iter().any(|link| link.span_id == publish.span.span_id)
+        }))
+    })
+    .await
+    .with_context(|| format!("{:?}", collector.names()))?;
+    assert_eq!(written.node, "persistence-1");
+    serving.abort();
+    Ok(())
+}
+
+fn number(span: &Span, name: &str) -> Result<u64> {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == name);
+    match attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+        Some(Value::IntValue(number)) => Ok(u64::try_from(*number)?),
+        Some(Value::StringValue(text)) => text.parse().with_context(|| text.clone()),
+        other => anyhow::bail!("{name}: {other:?} of {span:?}"),
+    }
+}
