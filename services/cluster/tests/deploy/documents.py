@@ -12,7 +12,9 @@ import yaml
 
 ELSEWHERE = ("monitoring.coreos.com/", "postgresql.cnpg.io/", "external-secrets.io/")
 
-documents = [document for document in yaml.safe_load_all(sys.stdin) if document is not None]
+# The one in C, where there is one: it takes a tenth of the time.
+loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+documents = [document for document in yaml.load_all(sys.stdin, loader) if document is not None]
 wrong = []
 for document in documents:
     for version in sys.argv[1:]:

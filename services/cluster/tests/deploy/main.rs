@@ -120,7 +120,7 @@ fn the_operator_gets_the_same_alerts() -> Result<()> {
 #[test]
 fn manifests_render_and_kubernetes_takes_them() -> Result<()> {
     for overlay in OVERLAYS {
-        let rendered = render(overlay)?;
+        let rendered = yaml(&render(overlay)?, &KUBERNETES).with_context(|| overlay.to_owned())?;
         ensure!(rendered.len() > 15, "{overlay}: only {} objects", rendered.len());
         let kept = rendered.iter().any(|object| object["kind"] == "Secret");
         ensure!(!kept, "{overlay}: a Secret in the repository");
@@ -139,7 +139,7 @@ fn manifests_render_and_kubernetes_takes_them() -> Result<()> {
 #[test]
 fn pods_may_do_little_and_stop_in_time() -> Result<()> {
     for overlay in OVERLAYS {
-        let objects = render(overlay)?;
+        let objects = yaml(&render(overlay)?, &[])?;
         let settings = settings(&objects)?;
         let drain: u64 = text(&settings, "/NATTER_DRAIN_SECONDS")?.parse()?;
         let mut pods = 0;
@@ -186,7 +186,7 @@ fn every_setting_is_one_that_the_programs_have() -> Result<()> {
     let known = exported::settings()?;
     let own = |name: &str| name.starts_with("NATTER_");
     for overlay in OVERLAYS {
-        let objects = render(overlay)?;
+        let objects = yaml(&render(overlay)?, &[])?;
         let mut set: BTreeSet<String> = BTreeSet::new();
         set.extend(settings(&objects)?.as_object().into_iter().flatten().map(|(k, _)| k.clone()));
         for object in &objects {
@@ -230,13 +230,12 @@ fn alerts() -> Result<Vec<Value>> {
     Ok(alerts)
 }
 
-/// An overlay's objects, which Kubernetes' schemas have taken.
-fn render(overlay: &str) -> Result<Vec<Value>> {
+/// An overlay, rendered.
+fn render(overlay: &str) -> Result<String> {
     install::ensure(&[Tool::Kubectl], Progress::Quiet)?;
     let kubectl = install::kubectl().context("no kubectl")?;
     let folder = deploy()?.join("kubernetes/overlays").join(overlay);
-    let rendered = output(Command::new(kubectl).arg("kustomize").arg(folder), "")?;
-    yaml(&rendered, &KUBERNETES).with_context(|| overlay.to_owned())
+    output(Command::new(kubectl).arg("kustomize").arg(folder), "")
 }
 
 /// The documents of a YAML text, valid by the schemas of these versions of Kubernetes.
