@@ -1,4 +1,4 @@
-//! The servers that a cluster needs, and what its tests connect with: found, or else installed,
+//! The servers that a cluster needs, and what tests need beside them: found, or else installed,
 //! saying so.
 
 use std::{

@@ -210,6 +210,23 @@ fn every_setting_is_one_that_the_programs_have() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_alert_and_the_autoscaler_know_how_many_connections_a_gateway_holds() -> Result<()> {
+    let objects = yaml(&render("production")?, &[])?;
+    let limit: u64 = text(&settings(&objects)?, "/NATTER_CONNECTIONS_MAX")?.parse()?;
+    let alerts = alerts()?;
+    let alert = alerts.iter().find(|alert| alert["alert"] == "NatterConnectionsNearLimit");
+    let expected = format!("natter_connections > {}", limit / 5 * 4);
+    assert_eq!(text(alert.context("no alert")?, "/expr")?, expected);
+    let autoscaler = objects.iter().find(|object| object["kind"] == "HorizontalPodAutoscaler");
+    let metrics = list(autoscaler.context("no autoscaler")?, "/spec/metrics")?;
+    let pods = &metrics.iter().find(|metric| metric["type"] == "Pods").context("none")?["pods"];
+    let counted = text(pods, "/metric/name")?;
+    ensure!(exported::metrics()?.iter().any(|one| one.name == counted), "no {counted}");
+    assert_eq!(text(pods, "/target/averageValue")?, (limit / 2).to_string());
+    Ok(())
+}
+
 /// The settings of a rendered overlay.
 fn settings(objects: &[Value]) -> Result<Value> {
     let of_settings = |object: &&Value| {
