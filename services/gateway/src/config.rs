@@ -65,6 +65,10 @@ pub struct BackendArgs {
     /// NATS, as `nats://user:password@host:port`; several, separated by commas.
     #[arg(long, env = "NATTER_NATS_URL", hide_env_values = true)]
     pub nats_url: SecretString,
+
+    /// A NATS credentials file.
+    #[arg(long, env = "NATTER_NATS_CREDENTIALS")]
+    pub nats_credentials: Option<PathBuf>,
 }
 
 /// Who is let in: the gateway's own tokens, and those of one outside issuer.

@@ -119,7 +119,10 @@ async fn connect(
         max_connections: backends.database_connections,
         ..StoreConfig::new(backends.database_url.expose_secret())
     })?;
-    let bus_config = BusConfig::new(backends.nats_url.expose_secret(), node);
+    let bus_config = BusConfig {
+        credentials: backends.nats_credentials.clone(),
+        ..BusConfig::new(backends.nats_url.expose_secret(), node)
+    };
     let bus = Bus::connect(&bus_config).await?;
     let presence = PresenceClient::new(PresenceConfig::new(backends.redis_url.clone(), node))?;
     let settings = HubSettings {
