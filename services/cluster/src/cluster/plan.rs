@@ -67,7 +67,7 @@ impl Environment<'_> {
                 admin: None,
                 more: Vec::new(),
                 launch,
-                probe: Probe::Http,
+                probe: Probe::HttpAllWell,
             })
         })
     }

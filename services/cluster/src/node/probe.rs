@@ -27,9 +27,10 @@ pub(crate) enum Probe {
     /// Of several that are one: `GET /healthz` of its monitoring answers 200, which it does once
     /// it has met the leader of the cluster's streams, and has caught up with its own.
     NatsCluster,
-    /// `GET /ready` of the admin port answers 200, and has nothing else to tell: what is started
-    /// here is to be whole.
+    /// `GET /ready` of the admin port answers 200.
     Http,
+    /// The same, and it has nothing else to tell: it reaches all that it rests on.
+    HttpAllWell,
 }
 
 impl Probe {
@@ -48,7 +49,8 @@ impl Probe {
                 line.starts_with("PONG")
             }),
             Self::NatsCluster => is_ok(admin, "/healthz"),
-            Self::Http => is_well(admin),
+            Self::Http => is_ok(admin, "/ready"),
+            Self::HttpAllWell => is_well(admin),
         }
     }
 
