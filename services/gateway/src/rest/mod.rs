@@ -7,6 +7,7 @@
 //! | [`cursor`] | where a page ended |
 //! | `accounts`, `devices`, `users`, `chats`, `messages`, `media` | the calls |
 //! | [`openapi`] | the document |
+//! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
 
 pub mod cursor;
@@ -20,6 +21,7 @@ mod devices;
 mod layers;
 mod media;
 mod messages;
+mod ranges;
 mod users;
 
 use axum::{Router, routing::get};
