@@ -17,6 +17,8 @@ use crate::{Pair, STAGE, path};
 
 const PIECE: usize = 1024 * 1024;
 const PIECES: usize = 1024;
+/// Pieces of a file that goes before.
+const WARM: usize = 32;
 /// KiB by which a gateway may grow.
 const GROWN: u64 = 32 * 1024;
 const LONG: Duration = Duration::from_mins(5);
@@ -41,8 +43,9 @@ async fn most<T>(
 
 pub async fn goes_up_and_down(cluster: &Cluster, pieces: usize) -> Result<()> {
     let pair = Pair::of(cluster).await?;
-    // What is there once is not counted: connections, and what a first file needs.
-    let small = pair.sends("small", vec![7; 3 * PIECE]).await?.message.context("not sent")?;
+    // What is there once is not counted: connections, and what the allocator and its threads come
+    // to keep with the first files, 20 to 30 MiB, however large these are.
+    let small = pair.sends("small", vec![7; WARM * PIECE]).await?.message.context("not sent")?;
     crate::bytes(crate::fetch(&pair.ben.api(1), &path(pair.chat, small.id), &[]).await?, 200)
         .await?;
     let before = [resident(cluster.gateway(0))?, resident(cluster.gateway(1))?];
