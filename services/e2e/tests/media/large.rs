@@ -43,8 +43,8 @@ async fn most<T>(
 
 pub async fn goes_up_and_down(cluster: &Cluster, pieces: usize) -> Result<()> {
     let pair = Pair::of(cluster).await?;
-    // What is there once is not counted: connections, and what the allocator and its threads come
-    // to keep with the first files, 20 to 30 MiB, however large these are.
+    // What is there once is not counted: connections, and what a gateway comes to keep with its first
+    // files. That is 17 to 32 MiB, for a reason that is still to be found, and then stays.
     let small = pair.sends("small", vec![7; WARM * PIECE]).await?.message.context("not sent")?;
     crate::bytes(crate::fetch(&pair.ben.api(1), &path(pair.chat, small.id), &[]).await?, 200)
         .await?;
