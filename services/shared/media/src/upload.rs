@@ -19,8 +19,8 @@ use crate::open::Store;
 /// part is just what is written at once.
 const PART: usize = 5 << 20;
 const LOCAL_PART: usize = 512 << 10;
-/// What a part is made of. Blocks of this size are used again and again; parts in one piece would
-/// each be memory of their own, and some of it would stay.
+/// What a part is made of. An upload fills its blocks again and again: an allocator that is given
+/// them back on other threads, and asked for new ones, comes to keep tens of megabytes.
 const BLOCK: usize = 256 << 10;
 /// How many parts are on their way at once, while the next comes. So an upload holds two parts
 /// and the latest piece that it was given.
@@ -47,6 +47,8 @@ pub struct Upload {
     /// What has not been sent: full blocks, and the one that is being filled.
     full: Vec<Bytes>,
     block: BytesMut,
+    /// Blocks that have been sent, to be filled again.
+    spare: Vec<BytesMut>,
     /// Blocks of a part.
     part: usize,
     /// How many bytes have been written.
@@ -69,8 +71,8 @@ enum Parts {
     Nameless(Box<dyn MultipartUpload>),
 }
 
-/// What came of a part: its place and name, if it has a name.
-type Sent = Result<Option<(usize, PartId)>, object_store::Error>;
+/// What came of a part: its place and name, if it has a name, and the blocks that it was made of.
+type Sent = Result<(Option<(usize, PartId)>, Vec<Bytes>), object_store::Error>;
 
 impl std::fmt::Debug for Upload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,6 +98,7 @@ impl Upload {
             attributes,
             full: Vec::new(),
             block: BytesMut::new(),
+            spare: Vec::new(),
             part,
             written: 0,
             parts: Parts::None,
@@ -131,13 +134,13 @@ impl Upload {
         self.written += bytes.len() as u64;
         let began = !matches!(self.parts, Parts::None);
         while !bytes.is_empty() {
-            if self.block.is_empty() && !self.full.is_empty() {
-                self.block.reserve(BLOCK);
+            if self.block.is_empty() && self.written > BLOCK as u64 {
+                self.block = self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(BLOCK));
             }
             let room = BLOCK - self.block.len();
             self.block.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
             if self.block.len() == BLOCK {
-                self.full.push(self.block.split().freeze());
+                self.full.push(std::mem::take(&mut self.block).freeze());
                 if began {
                     self.send_full().await?;
                 }
@@ -157,7 +160,7 @@ impl Upload {
             return Err(FilesError::BrokenOff);
         }
         if matches!(self.parts, Parts::None) {
-            let payload = self.rest();
+            let payload = self.rest().into_iter().collect();
             let options =
                 PutOptions { attributes: self.attributes.clone(), ..PutOptions::default() };
             let put = self.store.objects.put_opts(&self.path, payload, options);
@@ -165,7 +168,7 @@ impl Upload {
         } else {
             self.send_full().await?;
             let last = self.rest();
-            if last.content_length() > 0 {
+            if !last.is_empty() {
                 self.send(last).await?;
             }
             while let Some(part) = self.sending.join_next().await {
@@ -222,12 +225,12 @@ impl Upload {
     }
 
     /// Less than a part.
-    fn rest(&mut self) -> PutPayload {
-        let last = self.block.split().freeze();
+    fn rest(&mut self) -> Vec<Bytes> {
+        let last = std::mem::take(&mut self.block).freeze();
         self.full.drain(..).chain((!last.is_empty()).then_some(last)).collect()
     }
 
-    async fn send(&mut self, part: PutPayload) -> Result<(), FilesError> {
+    async fn send(&mut self, part: Vec<Bytes>) -> Result<(), FilesError> {
         while self.sending.len() >= AT_ONCE {
             if let Some(part) = self.sending.join_next().await {
                 self.arrived(part)?;
@@ -235,17 +238,18 @@ impl Upload {
         }
         let at = self.sent.len();
         self.sent.push(None);
+        let payload: PutPayload = part.iter().cloned().collect();
         match &mut self.parts {
             Parts::Named { store, name } => {
                 let (store, path, name) = (store.clone(), self.path.clone(), name.clone());
                 self.sending.spawn(async move {
-                    let put = store.put_part(&path, &name, at, part);
-                    Ok(Some((at, in_time(put).await?)))
+                    let put = store.put_part(&path, &name, at, payload);
+                    Ok((Some((at, in_time(put).await?)), part))
                 });
             }
             Parts::Nameless(upload) => {
-                let put = upload.put_part(part);
-                self.sending.spawn(async move { in_time(put).await.map(|()| None) });
+                let put = upload.put_part(payload);
+                self.sending.spawn(async move { in_time(put).await.map(|()| (None, part)) });
             }
             Parts::None => return Err(FilesError::BrokenOff),
         }
@@ -254,9 +258,16 @@ impl Upload {
 
     fn arrived(&mut self, part: Result<Sent, tokio::task::JoinError>) -> Result<(), FilesError> {
         let part = part.map_err(|error| FilesError::Store(Box::new(error)))?;
-        if let Some((at, id)) = part? {
+        let (named, blocks) = part?;
+        if let Some((at, id)) = named {
             self.sent[at] = Some(id);
         }
+        // One that the store's client still holds is let go.
+        let blocks = blocks.into_iter().filter_map(|block| block.try_into_mut().ok());
+        self.spare.extend(blocks.map(|mut block| {
+            block.clear();
+            block
+        }));
         Ok(())
     }
 }
