@@ -12,7 +12,7 @@ const RETRY_MS: u64 = 1_000;
 /// A fault of the server: logged here with its causes, told to the client without any.
 pub fn internal(what: &str, error: &(dyn Error + 'static)) -> WireError {
     tracing::error!(error = %causes(error), "{what}");
-    metrics::counter!("gateway_internal_errors_total").increment(1);
+    metrics::counter!("natter_internal_errors_total").increment(1);
     WireError::new(ErrorCode::Internal, "a fault of the server")
 }
 

@@ -147,7 +147,7 @@ async fn refresh_session(
         }
         Rotation::Replayed { user, device, lane } => {
             tracing::warn!(%user, %device, "a refresh token was used twice; the device is signed out");
-            metrics::counter!("gateway_refresh_replays_total").increment(1);
+            metrics::counter!("natter_refresh_replays_total").increment(1);
             relay.lane_if_any(lane).await;
             Err(refused("the refresh token was used before; log in again").into())
         }

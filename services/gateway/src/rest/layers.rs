@@ -107,7 +107,7 @@ async fn measure(request: Request, next: Next) -> Response {
     let start = Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();
-    metrics::histogram!("gateway_rest_seconds", "method" => method, "route" => route, "status" => status)
+    metrics::histogram!("natter_rest_seconds", "method" => method, "route" => route, "status" => status)
         .record(start.elapsed().as_secs_f64());
     response
 }
