@@ -60,10 +60,12 @@ async fn what_was_missed_comes_once_and_in_order_on_another_node() -> Result<()>
     let added = ben.api(1).group("Added", &[&ana]).await?.id;
     let sent = bens.say(added, "welcome").await?;
 
-    for gateway in [1, 0, 1] {
+    for (turn, gateway) in [1, 0, 1].into_iter().enumerate() {
         let back = resumed(&ana.first, gateway, &cursor).await?;
-        let live = bens.say(groups[1], &format!("live on {gateway}")).await?;
-        back.hears(groups[1], &format!("live on {gateway}")).await?;
+        // Each turn replays what was live in those before.
+        let content = format!("live in turn {turn}");
+        let live = bens.say(groups[1], &content).await?;
+        back.hears(groups[1], &content).await?;
         // The worker may have told of the chat only now, if the node that made it was too busy.
         back.hears(added, "welcome").await?;
         let told = by_chat(&back.entries()?);
