@@ -134,6 +134,7 @@ impl Upload {
         self.written += bytes.len() as u64;
         let began = !matches!(self.parts, Parts::None);
         while !bytes.is_empty() {
+            // The only block of a small file grows as the file comes.
             if self.block.is_empty() && self.written > BLOCK as u64 {
                 self.block = self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(BLOCK));
             }

@@ -68,7 +68,7 @@ fn no_form() -> Problem {
     WireError::new(ErrorCode::UnsupportedMedia, message).into()
 }
 
-/// Body of a form that come without anything coming of them: its parser gathers them.
+/// Bytes of a form that may come without anything coming of them: its parser gathers them.
 const GATHERED: usize = 1024 * 1024;
 
 /// How much of a form has come since something came of it.
