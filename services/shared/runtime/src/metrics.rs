@@ -2,6 +2,10 @@
 //!
 //! Histograms are real Prometheus histograms, so that they can be added up over nodes. Their
 //! buckets follow the name: `*_seconds`, `*_bytes`, anything else counts things.
+//!
+//! Names begin with `natter_`, end with a base unit, those of counters with `_total`; labels have
+//! few values, which the code knows. What a program counts is there from its start, with 0, so that
+//! the first step is one that `increase` sees.
 
 use std::{sync::OnceLock, thread, time::Duration};
 
@@ -45,6 +49,7 @@ pub fn install() -> Result<(), BuildError> {
                 }
             });
             RECORDER.get_or_init(|| handle);
+            metrics::gauge!("natter_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             Ok(())
         }
         // Two first calls raced; the other one won.
@@ -71,6 +76,7 @@ mod tests {
         let text = render();
         assert!(text.contains(r#"test_latency_seconds_bucket{le="0.005"} 1"#), "{text}");
         assert!(text.contains(r#"test_batch_size_bucket{le="50"} 1"#), "{text}");
+        assert!(text.contains("natter_build_info{version="), "{text}");
         Ok(())
     }
 }
