@@ -43,7 +43,8 @@ async fn what_is_counted_is_there_from_the_start_and_grows() -> Result<()> {
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben).await?.id;
-    let (anas, bens) = (ana.connect(0).await?, ben.connect(1).await?);
+    let phone = ben.device("phone").await?;
+    let (anas, bens) = (ana.connect(0).await?, phone.connect(1).await?);
     anas.say(chat, "counted").await?;
     bens.hears(chat, "counted").await?;
     for (node, series) in [
@@ -56,7 +57,7 @@ async fn what_is_counted_is_there_from_the_start_and_grows() -> Result<()> {
     ] {
         reaches(node, series, 1.0).await?;
     }
-    let back = ben.resume(0, &bens.cursor()?).await?;
+    let back = phone.resume(0, &bens.cursor()?).await?;
     back.expect("resume_done", |_| true).await?;
     reaches(first, r#"natter_resumes_total{outcome="resumed"}"#, 1.0).await?;
 

