@@ -77,9 +77,9 @@ fn register() {
         rate_limited("calls"),
         rate_limited("events"),
     ]);
-    RESUMES.into_iter().for_each(|outcome| drop(resumes(outcome)));
-    BEGINNINGS.into_iter().for_each(|outcome| drop(handshakes(outcome)));
-    Refusal::ALL.into_iter().for_each(|reason| drop(auth_failures(reason)));
+    drop(RESUMES.map(resumes));
+    drop(BEGINNINGS.map(handshakes));
+    drop(Refusal::ALL.map(auth_failures));
     drop(handshake_seconds());
 }
 

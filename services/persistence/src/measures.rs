@@ -53,7 +53,9 @@ impl Drop for Owned {
 
 /// Everything that a worker of so many shards shows, from now on.
 pub(crate) fn register(shards: Shard) {
-    (0..shards).for_each(|shard| drop(ShardGauges::of(shard)));
+    for shard in 0..shards {
+        drop(ShardGauges::of(shard));
+    }
     drop([
         failures(),
         entries(),
