@@ -385,6 +385,13 @@ impl Cluster {
         self.brokers.iter().find(|broker| broker.name() == name)
     }
 
+    /// How many NATS servers are to hold a stream such as `LOG_0`; none while nobody says so.
+    pub async fn replicas_of(&self, stream: &str) -> Option<u64> {
+        let (brokers, stream) = (self.brokers.clone(), stream.to_owned());
+        let asking = task::spawn_blocking(move || nats::replicas_of(&brokers, &stream));
+        asking.await.ok().flatten()
+    }
+
     /// Everything that runs: gateways, workers, then the servers.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         let nodes = self.gateways.iter().chain(&self.workers);

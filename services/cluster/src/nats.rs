@@ -121,6 +121,13 @@ pub(crate) fn leader_of(nodes: &[Node], stream: &str) -> Option<String> {
     leaders.next()
 }
 
+/// How many servers are to hold a stream, where one of `nodes` knows it.
+pub(crate) fn replicas_of(nodes: &[Node], stream: &str) -> Option<u64> {
+    let running = nodes.iter().filter(|node| node.pid().is_some());
+    let mut answers = running.filter_map(|node| stream_info(node.address(), stream).ok());
+    answers.find_map(|info| info["config"]["num_replicas"].as_u64())
+}
+
 /// What its leader says of a stream, asked in NATS's own protocol.
 fn stream_info(server: SocketAddr, stream: &str) -> Result<Value> {
     let mut connection = TcpStream::connect_timeout(&server, PATIENCE)?;

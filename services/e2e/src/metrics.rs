@@ -14,16 +14,31 @@ pub const SLOW_CONSUMERS: &str = "natter_slow_consumers_total";
 /// # Errors
 /// When the node does not answer.
 pub async fn counter(node: &Node, name: &str) -> Result<u64> {
+    let of_name = |series: &str| series.split('{').next() == Some(name);
+    let values = shown(node).await?;
+    let sum: f64 = values.iter().filter(|(series, _)| of_name(series)).map(|(_, v)| v).sum();
+    Ok(sum as u64)
+}
+
+/// One series of a node, spelled as it shows it, such as `a_total{b="c"}`; none where it is not there.
+///
+/// # Errors
+/// When the node does not answer.
+pub async fn value(node: &Node, series: &str) -> Result<Option<f64>> {
+    let mut values = shown(node).await?;
+    values.retain(|(name, _)| name == series);
+    Ok(values.pop().map(|(_, value)| value))
+}
+
+/// All series of a node.
+async fn shown(node: &Node) -> Result<Vec<(String, f64)>> {
     let response = client()?.get(format!("http://{}/metrics", node.admin())).send().await?;
     ensure!(response.status() == 200, "metrics of {}: {}", node.name(), response.status());
     let text = response.text().await?;
-    let mut sum = 0;
-    for line in text.lines() {
-        let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])) else {
-            continue;
-        };
-        let value = rest.rsplit(' ').next().context("no value")?;
-        sum += value.parse::<u64>().with_context(|| line.to_owned())?;
-    }
-    Ok(sum)
+    let series = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let read = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').with_context(|| line.to_owned())?;
+        Ok((name.to_owned(), value.parse().with_context(|| line.to_owned())?))
+    };
+    series.map(read).collect()
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use natter_bus::{Bus, BusConfig};
 use natter_cluster::Node;
 use natter_e2e::{Person, Socket, Stage, soon::within, stage::Scene};
 use natter_protocol::{
@@ -202,4 +203,20 @@ async fn the_broker_with_the_live_mirror_is_killed_and_another_makes_it_anew() -
     let cluster = STAGE.alone().await?;
     let gone = leader(&cluster, "LIVE_0").await?;
     story_without(&cluster, gone).await
+}
+
+#[tokio::test]
+async fn as_many_brokers_hold_the_dead_letters_as_the_setting_says_by_now() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let bus = Bus::connect(&BusConfig::new(cluster.nats_url(), "dead")).await?;
+    within(PATIENCE, "it is connected", async || Ok(bus.connected().then_some(()))).await?;
+    for replicas in [1, 3] {
+        bus.ensure_dead_letters(replicas).await?;
+        let all = u64::try_from(replicas)?;
+        within(PATIENCE, "the dead letters' stream is held so", async || {
+            Ok(cluster.replicas_of("DEAD").await.filter(|now| *now == all))
+        })
+        .await?;
+    }
+    Ok(())
 }

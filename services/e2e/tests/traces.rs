@@ -1,6 +1,7 @@
 //! One trace from a message's request to each node that hears of it, as a collector is told.
 
 use std::{
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -18,6 +19,9 @@ use opentelemetry_proto::tonic::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+/// Messages of which some are traced: that all of a half are, or none, does not happen.
+const MESSAGES: usize = 32;
 
 /// A span, and the node that it is of.
 #[derive(Clone, Debug)]
@@ -74,6 +78,11 @@ impl Collector {
     fn names(&self) -> Vec<String> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.iter().map(|Told { node, span }| format!("{} at {node}", span.name)).collect()
+    }
+
+    /// All of it.
+    fn all(&self) -> Vec<Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The spans of this name.
@@ -136,6 +145,79 @@ async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
     .with_context(|| format!("{:?}", collector.names()))?;
     assert_eq!(written.node, "persistence-1");
     serving.abort();
+    Ok(())
+}
+
+/// What a collector was told of so many messages by a cluster whose nodes trace this share of them.
+async fn sampled(ratio: &str) -> Result<Vec<Told>> {
+    let collector = Collector::default();
+    let (address, serving) = collector.serve().await?;
+    let cluster = Cluster::builder()
+        .gateways(2)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
+        .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+        .env("OTEL_TRACES_SAMPLER_ARG", ratio)
+        .start()
+        .await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let (anas, bens) = (ana.connect(0).await?, ben.connect(1).await?);
+    let mut last = 0;
+    for n in 0..MESSAGES {
+        last = anas.say(chat, &format!("message {n}")).await?.seq;
+    }
+    bens.hears(chat, &format!("message {}", MESSAGES - 1)).await?;
+    soon("a worker has written it", async || {
+        Ok((ana.api(0).chat(chat).await?.last_seq >= last).then_some(()))
+    })
+    .await?;
+    drop((anas, bens));
+    // Whoever ends tells what it has not told yet.
+    for node in cluster.gateways().iter().chain(cluster.workers()) {
+        node.terminate().await?;
+    }
+    serving.abort();
+    Ok(collector.all())
+}
+
+#[tokio::test]
+async fn of_no_share_nothing_is_traced() -> Result<()> {
+    let told = sampled("0").await?;
+    ensure!(told.is_empty(), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_a_share_whole_traces_are_told() -> Result<()> {
+    let told = sampled("0.5").await?;
+    let mut traces: HashMap<&[u8], Vec<&Told>> = HashMap::new();
+    for one in &told {
+        traces.entry(&one.span.trace_id).or_default().push(one);
+    }
+    ensure!((1..MESSAGES).contains(&traces.len()), "{} of {MESSAGES}", traces.len());
+    // One batch may be in the trace of another message, which links it.
+    let written: HashSet<&[u8]> = told
+        .iter()
+        .filter(|one| one.span.name == "persist batch" && one.node == "persistence-1")
+        .flat_map(|one| {
+            let links = one.span.links.iter().map(|link| &link.span_id[..]);
+            links.chain([&one.span.parent_span_id[..]])
+        })
+        .collect();
+    for trace in traces.values() {
+        let at = |name: &str| -> Vec<&str> {
+            let named = trace.iter().filter(|one| one.span.name == name);
+            let mut nodes: Vec<_> = named.map(|one| one.node.as_str()).collect();
+            nodes.sort_unstable();
+            nodes
+        };
+        assert_eq!(at("send_message"), ["gateway-1"], "{trace:?}");
+        assert_eq!(at("publish"), ["gateway-1"], "{trace:?}");
+        assert_eq!(at("fan_out"), ["gateway-1", "gateway-2"], "{trace:?}");
+        let publish = trace.iter().find(|one| one.span.name == "publish").context("no publish")?;
+        ensure!(written.contains(&publish.span.span_id[..]), "no worker told of {trace:?}");
+    }
     Ok(())
 }
 

@@ -25,9 +25,10 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    auth::{Caller, Verified, refused},
+    auth::{Caller, Refusal, Verified, refused},
     fault,
     hub::{Ask, Standing},
+    measures,
     replay::{self, Viewer},
 };
 
@@ -143,7 +144,7 @@ impl Admissions {
         let Facts { user: user_id, device: device_id, session, shard: user_shard, .. } = facts;
         // One of another login may be newer than what was kept: Postgres would know.
         verified.may_be(user_id, device_id, session).then(|| {
-            metrics::counter!("natter_admissions_kept_total").increment(1);
+            measures::admissions_kept().increment(1);
             let (name, expires_at) = (facts.name.clone(), verified.expires_at());
             let caller = Caller { user_id, device_id, key, name, user_shard, session, expires_at };
             Admitted { caller, kept: Some(facts) }
@@ -229,14 +230,14 @@ impl Admissions {
                 !state.revoked && (session.is_none() || session == state.session)
             })
         };
-        if sound { Ok(()) } else { Err(refused("the device was revoked")) }
+        if sound { Ok(()) } else { Err(refused(Refusal::Device, "the device was revoked")) }
     }
 
     /// Keeps, soon, what lets the device in elsewhere. It may fail: then what was kept before
     /// stays, and the device may have to wait for Postgres.
     pub fn keep(&self, viewer: Viewer) {
         if self.keep.try_send(viewer).is_err() {
-            metrics::counter!("natter_admissions_not_kept_total").increment(1);
+            measures::admissions_not_kept().increment(1);
         }
     }
 }

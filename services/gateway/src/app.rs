@@ -13,6 +13,7 @@ use crate::{
     chats::Chats,
     config::Config,
     hub::Hub,
+    measures::Measures,
     media::Library,
     relay::Relay,
     replay::Replays,
@@ -55,6 +56,8 @@ pub struct App {
     pub seals: Seals,
     /// How often one user may call.
     pub calls: CallLimit,
+    /// What is counted and timed.
+    pub measures: Arc<Measures>,
     /// The settings.
     pub config: Arc<Config>,
 }
@@ -86,6 +89,7 @@ impl App {
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),
             room,
             admissions,
+            measures: Arc::default(),
             replays: Replays::new(config.socket.resume_entries),
             store,
             bus,

@@ -6,13 +6,15 @@ use natter_protocol::error::{ErrorCode, WireError};
 use natter_runtime::causes;
 use natter_store::{Conflict, StoreError};
 
+use crate::measures;
+
 /// How long a client should wait for a dependency that is down, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
 /// A fault of the server: logged here with its causes, told to the client without any.
 pub fn internal(what: &str, error: &(dyn Error + 'static)) -> WireError {
     tracing::error!(error = %causes(error), "{what}");
-    metrics::counter!("natter_internal_errors_total").increment(1);
+    measures::internal_errors().increment(1);
     WireError::new(ErrorCode::Internal, "a fault of the server")
 }
 

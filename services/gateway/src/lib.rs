@@ -19,6 +19,8 @@
 //! | [`socket`] | connections: handshake, session; the WebSocket transport |
 //! | [`socketio`] | the transport of Socket.IO's clients |
 //! | [`codec`] | how a transport spells what a connection is sent, and sends |
+//! | [`measures`] | what is counted and timed |
+//! | `queues` | how much waits, and where |
 //! | [`page`] | the page at `/` |
 //! | [`run`] | a gateway's life: connect, serve, drain |
 //! | [`serve`] | TCP connections, bounded in number and patience |
@@ -37,10 +39,12 @@ pub mod config;
 pub mod fault;
 pub mod history;
 pub mod hub;
+pub mod measures;
 pub mod media;
 pub mod online;
 pub mod outlet;
 pub mod page;
+mod queues;
 pub mod rate;
 pub mod registry;
 pub mod relay;

@@ -13,7 +13,7 @@ use natter_runtime::causes;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{app::App, hub::Command};
+use crate::{app::App, hub::Command, measures};
 
 /// Changes waiting; more are dropped, and the next refresh puts Redis right.
 const QUEUE: usize = 16 * 1024;
@@ -70,7 +70,7 @@ impl Online {
 
     fn tell(&self, change: Change) {
         if self.0.try_send(change).is_err() {
-            metrics::counter!("natter_presence_dropped_total").increment(1);
+            measures::presence_dropped().increment(1);
         }
     }
 }

@@ -14,7 +14,10 @@ use std::{
 use natter_protocol::{error::close, feed::Feed, ids::Seq};
 use tokio::sync::Notify;
 
-use crate::hub::frames::{Delivery, Part, Shared};
+use crate::{
+    hub::frames::{Delivery, Part, Shared},
+    measures,
+};
 
 /// What waits to be written to a connection.
 #[derive(Clone, Debug)]
@@ -92,7 +95,7 @@ impl Outlet {
             waiting.queue = VecDeque::new();
         } else {
             drop(waiting);
-            metrics::counter!("natter_slow_consumers_total").increment(1);
+            measures::slow_consumers().increment(1);
             self.close(close::SLOW_CONSUMER);
         }
     }
@@ -152,6 +155,12 @@ impl Outlet {
             Part::Ends(feed, until) if feed == chat && until > after => Some(until),
             _ => None,
         })
+    }
+
+    /// How many frames wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().queue.len()
     }
 
     /// Whether nothing waits.

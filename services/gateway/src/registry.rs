@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -140,6 +141,18 @@ impl Registry {
     #[must_use]
     pub fn has_device(&self, user: UserId, device: DeviceId) -> bool {
         self.user(user).is_some_and(|user| user.connections.iter().any(|c| c.device == device))
+    }
+
+    /// How many frames wait for the connections of the users in these places, and for one of them
+    /// at most; none when there are no such places.
+    #[must_use]
+    pub fn waiting(&self, places: Range<usize>) -> Option<(usize, usize)> {
+        if places.start >= self.users.capacity() {
+            return None;
+        }
+        let users = places.filter_map(|place| self.users.get(place));
+        let waiting = users.flat_map(|user| &user.connections).map(|c| c.outlet.waiting());
+        Some(waiting.fold((0, 0), |(sum, most), count| (sum + count, most.max(count))))
     }
 
     /// How many connections there are.

@@ -23,7 +23,7 @@ use crate::{
     hub::{Command, Hub, HubSettings},
     media::{Library, Records, write_all},
     online::{self, Online},
-    page, rest,
+    page, queues, rest,
     serve::{Limits, serve},
     socket, socketio,
 };
@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How often it is looked at what the node rests on.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// How often it is looked how much waits, as a multiple of that.
+const QUEUES: u32 = 5;
 
 /// Why a gateway could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +168,7 @@ async fn ready(app: &App, health: &Health, address: SocketAddr) {
 async fn watch(app: App, health: Health) {
     let mut tick = interval(WATCH);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for look in (0..QUEUES).cycle() {
         tick.tick().await;
         let (postgres, redis) = tokio::join!(app.store.ping(), app.presence.ping());
         health.set("nats", app.bus.connected() && app.hub.connected());
@@ -174,6 +177,9 @@ async fn watch(app: App, health: Health) {
         let (open, idle) = app.store.connections();
         metrics::gauge!("natter_database_connections", "state" => "open").set(f64::from(open));
         metrics::gauge!("natter_database_connections", "state" => "idle").set(f64::from(idle));
+        if look == 0 {
+            queues::measure(&app).await;
+        }
     }
 }
 

@@ -190,13 +190,12 @@ impl InFlight {
     pub async fn settle(self, app: &App) -> Result<Settled, WireError> {
         let Self { prepared, publishing, since, span } = self;
         let published = publishing.await.map_err(not_stored)?;
-        metrics::histogram!("natter_publish_seconds").record(since.elapsed());
+        app.measures.published(since.elapsed(), published.duplicate);
         span.record("seq", published.seq);
         drop(span);
         if published.duplicate {
             return Ok(Settled::Duplicate(sent(app, &prepared, published.seq, true).await?));
         }
-        metrics::counter!("natter_messages_sent_total").increment(1);
         Ok(Settled::Stored(Box::new(Stored { prepared, seq: published.seq })))
     }
 }
@@ -227,12 +226,9 @@ async fn send_now(
     };
     let InFlight { prepared, publishing, since, span } = publish(app, prepared, None)?;
     let published = publishing.await.map_err(not_stored)?;
-    metrics::histogram!("natter_publish_seconds").record(since.elapsed());
+    app.measures.published(since.elapsed(), published.duplicate);
     span.record("seq", published.seq);
     drop(span);
-    if !published.duplicate {
-        metrics::counter!("natter_messages_sent_total").increment(1);
-    }
     sent(app, &prepared, published.seq, published.duplicate).await
 }
 

@@ -23,7 +23,7 @@ use natter_protocol::ids::{EPOCH_GAP, Seq};
 use natter_store::{ShardRow, Store, StoreError};
 use time::{Duration, OffsetDateTime};
 
-use crate::salvage;
+use crate::{measures, salvage};
 
 /// Of a time in Postgres.
 pub(crate) const PRECISION: Duration = Duration::milliseconds(1);
@@ -175,6 +175,6 @@ async fn start(store: &Store, row: &ShardRow, first_seq: Seq) -> Result<ShardRow
     let owner = row.owner.as_deref();
     let started = store.start_epoch(row.shard, row.epoch + 1, first_seq, owner).await?;
     tracing::warn!(shard = row.shard, epoch = started.epoch, first_seq, "a new epoch");
-    metrics::counter!("natter_persistence_epochs_total").increment(1);
+    measures::epochs().increment(1);
     Ok(started)
 }

@@ -14,6 +14,7 @@
 //! | `batch` | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
 //! | [`salvage`] | what goes over from a log that is made anew |
+//! | `measures` | what is counted and timed |
 //! | `trace` | the worker's part of a message's trace |
 
 pub mod ahead;
@@ -21,6 +22,7 @@ mod batch;
 pub mod config;
 mod digest;
 pub mod epoch;
+mod measures;
 pub mod media;
 pub mod migrate;
 pub mod outbox;

@@ -16,6 +16,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::measures;
+
 /// How often it is looked for files that are to be removed.
 const SWEEP: Duration = Duration::from_secs(2);
 /// Files removed in one go, and at once.
@@ -82,7 +84,7 @@ async fn sweep_until(store: Store, files: Files, config: SweepConfig, stop: Canc
 async fn mark(store: &Store, config: SweepConfig) -> Result<(), RoundError> {
     let orphans = store.mark_orphans(config.stalled, config.unsent, MARKED).await?;
     if orphans > 0 {
-        metrics::counter!("natter_media_orphans_total").increment(orphans);
+        measures::orphans().increment(orphans);
         tracing::info!(orphans, "files that nobody has sent are removed");
     }
     Ok(())
@@ -107,7 +109,7 @@ async fn remove(store: &Store, files: &Files, config: SweepConfig) -> Result<(),
     })
     .await;
     if !removed.is_empty() {
-        metrics::counter!("natter_media_removed_total").increment(removed.len() as u64);
+        measures::files_removed().increment(removed.len() as u64);
         store.forget_media(&removed).await?;
     }
     Ok(())
@@ -185,7 +187,7 @@ async fn make_thumbnail(store: &Store, files: &Files) -> Result<bool, RoundError
         files.remove_thumbnail(id.0).await?;
         return Ok(true);
     }
-    metrics::counter!("natter_thumbnails_total").increment(1);
+    measures::thumbnails().increment(1);
     Ok(true)
 }
 

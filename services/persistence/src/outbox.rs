@@ -10,9 +10,11 @@ use natter_protocol::{
 };
 use natter_runtime::causes;
 use natter_store::{RelayError, Store};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::measures;
 
 /// How often the outbox is looked at, and how long the handler that filled a lane is left to
 /// relay it itself.
@@ -22,19 +24,39 @@ const LANES: u32 = 256;
 /// Lanes relayed at once: each holds a connection to Postgres while it waits for the log.
 const AT_ONCE: usize = 4;
 
+/// How often it is measured, and how many changes are counted at most.
+const MEASURE: Duration = Duration::from_secs(5);
+const COUNTED: u32 = 10_000;
+
 /// Sweeps the outbox until `stop`. Every worker does: a lane is relayed by one at a time.
 pub async fn sweep_until(store: Store, bus: Bus, stop: CancellationToken) {
     let mut tick = interval(SWEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeper = Sweeper::default();
+    let mut measured = None::<Instant>;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
+        if measured.is_none_or(|last| last.elapsed() >= MEASURE) {
+            measured = Some(Instant::now());
+            measure(&store).await;
+        }
         if bus.connected() {
             sweeper.sweep(&store, &bus, SWEEP, LANES, &stop).await;
         }
+    }
+}
+
+/// Also while the broker is away: that is when it grows. Every worker shows the same.
+async fn measure(store: &Store) {
+    match store.outbox_backlog(COUNTED).await {
+        Ok(waits) => {
+            measures::outbox_changes().set(waits.changes as f64);
+            measures::outbox_age_seconds().set(waits.age.as_secs_f64());
+        }
+        Err(error) => tracing::debug!(error = %causes(&error), "the outbox cannot be measured"),
     }
 }
 
@@ -83,7 +105,7 @@ async fn relay(store: &Store, bus: &Bus, lane: Uuid) -> usize {
     };
     match store.relay(lane, publish).await {
         Ok(relayed) => {
-            metrics::counter!("natter_outbox_relayed_total").increment(relayed.items as u64);
+            measures::outbox_relayed().increment(relayed.items as u64);
             relayed.items
         }
         Err(error) => {

@@ -25,6 +25,7 @@ use crate::{
     batch::Item,
     config::WorkerConfig,
     epoch::{self, EpochError},
+    measures::{self, ShardGauges},
     trace,
 };
 
@@ -100,6 +101,7 @@ struct Writer {
     position: Arc<AtomicU64>,
     persisted_at: OffsetDateTime,
     quiet_since: Instant,
+    gauges: ShardGauges,
 }
 
 impl Owner {
@@ -141,6 +143,7 @@ impl Owner {
             position: Arc::new(AtomicU64::new(row.persisted_seq)),
             persisted_at: row.persisted_at,
             quiet_since: Instant::now(),
+            gauges: ShardGauges::of(row.shard),
         };
         Self { ahead: Ahead::new(bus, row, horizon.clone()), writer }
     }
@@ -227,9 +230,9 @@ impl Writer {
             self.held[..count].iter().filter_map(|item| item.row.clone()).collect();
         let started = Instant::now();
         self.store.persist(self.shard, &self.name, self.at_seq(), to, at, &rows).await?;
-        metrics::histogram!("natter_persistence_commit_seconds").record(started.elapsed());
-        metrics::histogram!("natter_persistence_batch_entries").record(count as f64);
-        metrics::counter!("natter_persistence_entries_total").increment(count as u64);
+        measures::commit_seconds().record(started.elapsed());
+        measures::batch_entries().record(count as f64);
+        measures::entries().increment(count as u64);
         self.position.store(to, Ordering::Release);
         self.persisted_at = at;
         self.quiet_since = Instant::now();
@@ -246,7 +249,7 @@ impl Writer {
             let Raw { seq, subject, .. } = &item.raw;
             self.bus.dead_letter(self.shard, &item.raw, reason).await?;
             tracing::error!(shard = self.shard, seq, %subject, reason, "an entry is poison");
-            metrics::counter!("natter_persistence_poison_total").increment(1);
+            measures::dead_letters().increment(1);
             item.poison = None;
             buried += 1;
         }
@@ -293,16 +296,11 @@ impl Writer {
     }
 
     fn measure(&self, waiting: u64) {
-        let shard = self.shard.to_string();
         let behind = waiting + self.held.len() as u64;
-        metrics::gauge!("natter_persistence_lag_entries", "shard" => shard.clone())
-            .set(behind as f64);
+        self.gauges.lag_entries.set(behind as f64);
         let age = OffsetDateTime::now_utc() - self.persisted_at;
-        metrics::gauge!("natter_persistence_lag_seconds", "shard" => shard).set(if behind == 0 {
-            0.0
-        } else {
-            age.as_seconds_f64().max(0.0)
-        });
+        let age = if behind == 0 { 0.0 } else { age.as_seconds_f64().max(0.0) };
+        self.gauges.lag_seconds.set(age);
     }
 
     fn at_seq(&self) -> Seq {

@@ -11,7 +11,10 @@ use natter_protocol::ids::{Seq, Shard};
 use natter_runtime::causes;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::salvage::carry_over;
+use crate::{
+    measures::{self, ShardGauges},
+    salvage::carry_over,
+};
 
 /// How often the mirror is looked at: for so long nothing is sent on live when it is gone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -50,12 +53,11 @@ pub(crate) async fn keep_up(bus: &Bus, shard: Shard, persisted: &AtomicU64, reta
 async fn look(bus: &Bus, shard: Shard, watch: &mut LiveWatch) -> Result<(), BusError> {
     match bus.ensure_live(shard, watch).await? {
         Live::Following { lag } => {
-            metrics::gauge!("natter_live_lag_entries", "shard" => shard.to_string())
-                .set(lag as f64);
+            ShardGauges::of(shard).live_lag.set(lag as f64);
         }
         Live::MadeAnew { after } => {
             tracing::warn!(shard, after, "the live mirror was made anew");
-            metrics::counter!("natter_live_made_anew_total").increment(1);
+            measures::mirrors_made_anew().increment(1);
         }
     }
     Ok(())
@@ -73,9 +75,9 @@ pub async fn purge(
     retain_bytes: u64,
 ) -> Result<u64, BusError> {
     let Some(log) = bus.log_state(shard).await? else { return Ok(0) };
-    let label = shard.to_string();
-    metrics::gauge!("natter_log_bytes", "shard" => label.clone()).set(log.bytes as f64);
-    metrics::gauge!("natter_log_fullness", "shard" => label).set(log.fullness());
+    let gauges = ShardGauges::of(shard);
+    gauges.log_bytes.set(log.bytes as f64);
+    gauges.log_fullness.set(log.fullness());
     let Some(up_to) = cut(&log, persisted, retain_bytes) else { return Ok(0) };
     let purged = bus.purge(shard, up_to).await?;
     tracing::info!(shard, up_to, purged, "the log is cut");

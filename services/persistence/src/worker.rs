@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ahead::Horizon,
     config::WorkerConfig,
+    measures::{self, ShardGauges},
     outbox,
     owner::{Owner, StepError},
     upkeep,
@@ -40,6 +41,7 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) {
+    measures::register(config.shards);
     let mut tasks = JoinSet::new();
     for shard in 0..config.shards {
         let post = Post {
@@ -68,6 +70,9 @@ async fn watch_health(store: Store, bus: Bus, health: Health, stop: Cancellation
         }
         health.set("nats", bus.connected());
         health.set("postgres", store.ping().await.is_ok());
+        let (open, idle) = store.connections();
+        metrics::gauge!("natter_database_connections", "state" => "open").set(f64::from(open));
+        metrics::gauge!("natter_database_connections", "state" => "idle").set(f64::from(idle));
         health.started();
     }
 }
@@ -136,15 +141,14 @@ impl Post {
             }
         };
         tracing::info!(shard = self.shard, "took the shard");
-        let gauge = metrics::gauge!("natter_persistence_owner", "shard" => self.shard.to_string());
-        gauge.set(1.0);
+        let owned = ShardGauges::of(self.shard).own();
         let persisted = owner.position();
         let ended = tokio::select! {
             ended = self.work(owner, stop) => ended,
             () = self.until_lease_is_lost() => Ended::Lost,
             () = upkeep::keep_up(&self.bus, self.shard, &persisted, self.config.retain_bytes) => Ended::Lost,
         };
-        gauge.set(0.0);
+        drop(owned);
         match ended {
             Ended::Stopped => {}
             Ended::Lost => tracing::warn!(shard = self.shard, "lost the shard"),
@@ -165,7 +169,7 @@ impl Post {
                 Err(error) => error,
             };
             warn(self.shard, &error, "a step failed");
-            metrics::counter!("natter_persistence_failures_total").increment(1);
+            measures::failures().increment(1);
             // Taking the shard anew also makes sure of the dead letters' stream.
             if matches!(error, StepError::Log(_) | StepError::DeadLetter(_)) {
                 return Ended::LogTrouble;

@@ -20,6 +20,9 @@ pub const KUSTOMIZE_MINIMUM: (u32, u32) = (5, 0);
 /// The oldest promtool (major, minor) that the alerts' tests were written for.
 pub const PROMTOOL_MINIMUM: (u32, u32) = (2, 42);
 
+/// The oldest Docker Compose (major, minor) that merges files as `deploy/` relies on.
+pub const COMPOSE_MINIMUM: (u32, u32) = (2, 20);
+
 /// Where Debian keeps the server programs of its PostgreSQL versions.
 const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
 
@@ -43,6 +46,22 @@ pub struct NodePrograms {
     pub node: PathBuf,
     /// Installs packages.
     pub npm: PathBuf,
+}
+
+/// Docker Compose: a program of its own, or a part of `docker`.
+#[derive(Clone, Debug)]
+pub struct ComposeProgram {
+    program: PathBuf,
+    arguments: &'static [&'static str],
+}
+
+impl ComposeProgram {
+    /// It, to be told what to do.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(self.arguments);
+        command
+    }
 }
 
 /// The newest PostgreSQL, or that of a major version where existing data asks for it.
@@ -125,6 +144,20 @@ pub fn promtool() -> Option<PathBuf> {
     })
 }
 
+/// A Docker Compose that is new enough.
+pub fn docker_compose() -> Option<ComposeProgram> {
+    let part = |program| ComposeProgram { program, arguments: &["compose"] };
+    let whole = |program| ComposeProgram { program, arguments: &[] };
+    let installed = [tools_path().join("docker-compose")];
+    let alone = in_path("docker-compose").chain(installed).map(whole);
+    in_path("docker").map(part).chain(alone).find(|found| {
+        let arguments = [found.arguments, &["version"]].concat();
+        said_by(&found.program, &arguments)
+            .and_then(|said| version_in(&said))
+            .is_some_and(|version| version >= COMPOSE_MINIMUM)
+    })
+}
+
 /// All programs of this name on the PATH, and where servers are when the PATH leaves that out.
 fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -164,6 +197,7 @@ mod tests {
         assert_eq!(version_in("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
         assert_eq!(version_in("v20.20.2\n"), Some((20, 20)));
         assert_eq!(version_in("promtool, version 2.42.0+ds (branch: debian/sid)"), Some((2, 42)));
+        assert_eq!(version_in("Docker Compose version v2.40.3"), Some((2, 40)));
         assert_eq!(version_in("none"), None);
     }
 }

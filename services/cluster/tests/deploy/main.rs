@@ -1,5 +1,5 @@
 //! What is in `deploy/` holds together, and with the programs: manifests render and are what
-//! Kubernetes takes, alerts and dashboards ask for what there is, each alert has its test and its
+//! Kubernetes takes, compose files what Docker Compose takes, alerts and dashboards ask for what there is, each alert has its test and its
 //! page.
 
 use std::{
@@ -18,6 +18,7 @@ use natter_cluster::{
 };
 use serde_json::Value;
 
+mod compose;
 mod exported;
 mod queries;
 

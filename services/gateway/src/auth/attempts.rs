@@ -9,7 +9,10 @@ use std::{
 use natter_protocol::error::{ErrorCode, WireError};
 use sha2::{Digest, Sha256};
 
-use crate::rate::{Buckets, Rate};
+use crate::{
+    measures,
+    rate::{Buckets, Rate},
+};
 
 /// The limits and what was used of them.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ impl Attempts {
 pub(crate) fn too_many(wait: Duration) -> WireError {
     // Rounded up: a client that comes exactly then is let in.
     let ms = wait.as_millis() as u64 + 1;
-    metrics::counter!("natter_rate_limited_total", "what" => "calls").increment(1);
+    measures::rate_limited("calls").increment(1);
     WireError::new(ErrorCode::RateLimited, "too many requests").retry_after_ms(ms)
 }
 

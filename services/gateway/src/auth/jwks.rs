@@ -20,7 +20,7 @@ use reqwest::{Client, redirect};
 use tokio::{io::AsyncReadExt, sync::Mutex};
 use url::{Host, Url};
 
-use super::refused;
+use super::{Refusal, refused};
 use crate::fault;
 
 /// Between two readings that went well.
@@ -122,7 +122,8 @@ impl Jwks {
         }
         self.refresh(known.map(|keys| keys.read_at)).await;
         let keys = self.known().ok_or_else(|| fault::unavailable("the issuer's key set"))?;
-        keys.find(id).ok_or_else(|| refused("the token's key is not known here"))
+        keys.find(id)
+            .ok_or_else(|| refused(Refusal::Signature, "the token's key is not known here"))
     }
 
     fn known(&self) -> Option<Arc<Keys>> {

@@ -46,7 +46,7 @@ use self::{
     password::Passwords,
     token::{OwnToken, Signer},
 };
-use crate::{chats::shard_of, config::AuthArgs, fault};
+use crate::{chats::shard_of, config::AuthArgs, fault, measures};
 
 /// Clocks of servers differ by this much at most, in seconds.
 pub(crate) const LEEWAY_SECONDS: u64 = 5;
@@ -208,7 +208,7 @@ impl Auth {
                 Some(outside) if outside.issuer() == issuer => {
                     outside.verify(token).await.map(Verified::Outside)
                 }
-                _ => Err(refused("the token's issuer is not known here")),
+                _ => Err(refused(Refusal::Issuer, "the token's issuer is not known here")),
             },
         }
     }
@@ -227,13 +227,14 @@ impl Auth {
             }
         };
         let state = self.inner.store.device_state(user_id, device_id).await;
-        let state =
-            state.map_err(fault::store)?.ok_or_else(|| refused("the device is not known"))?;
+        let state = state
+            .map_err(fault::store)?
+            .ok_or_else(|| refused(Refusal::Device, "the device is not known"))?;
         if state.revoked {
-            return Err(refused("the device is revoked"));
+            return Err(refused(Refusal::Device, "the device is revoked"));
         }
         if session.is_some() && session != state.session {
-            return Err(refused("the device is signed out"));
+            return Err(refused(Refusal::Device, "the device is signed out"));
         }
         let (name, user_shard) = (state.user_name, state.user_shard);
         Ok(Caller { user_id, device_id, key, name, user_shard, session, expires_at })
@@ -246,7 +247,7 @@ impl Auth {
             return Ok(*known);
         }
         let Some(outside) = &self.inner.outside else {
-            return Err(refused("the token's issuer is not known here"));
+            return Err(refused(Refusal::Issuer, "the token's issuer is not known here"));
         };
         let shard = shard_of(digest(&[&who.subject]), self.inner.shards);
         let name = who.name.as_deref();
@@ -302,8 +303,63 @@ impl std::fmt::Debug for Auth {
     }
 }
 
-/// A token or device that is not accepted, with the reason for the client's developer.
-pub(crate) fn refused(reason: &str) -> WireError {
+/// Why somebody is not let in, roughly: for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing was shown.
+    Missing,
+    /// What was shown is no token.
+    Malformed,
+    /// The token is of an issuer that is not known here.
+    Issuer,
+    /// Neither its signature nor its key is good.
+    Signature,
+    /// It is over, or not yet good.
+    Expired,
+    /// It is for another audience, or lacks what it must say.
+    Claims,
+    /// The device is not known, revoked, or signed out.
+    Device,
+    /// Name or password is wrong.
+    Password,
+    /// A refresh token is not known, over, or was used before.
+    RefreshToken,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Missing,
+        Self::Malformed,
+        Self::Issuer,
+        Self::Signature,
+        Self::Expired,
+        Self::Claims,
+        Self::Device,
+        Self::Password,
+        Self::RefreshToken,
+    ];
+
+    /// As metrics call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Issuer => "issuer",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::Claims => "claims",
+            Self::Device => "device",
+            Self::Password => "password",
+            Self::RefreshToken => "refresh_token",
+        }
+    }
+}
+
+/// Somebody who is not let in, with the reason for the client's developer. Counts it.
+pub(crate) fn refused(refusal: Refusal, reason: &str) -> WireError {
+    measures::auth_failures(refusal).increment(1);
     WireError::new(ErrorCode::Unauthenticated, reason)
 }
 
@@ -314,11 +370,11 @@ fn issuer_of(token: &str) -> Result<String, WireError> {
         iss: String,
     }
     if token.len() > TOKEN_BYTES {
-        return Err(refused("the token is too long"));
+        return Err(refused(Refusal::Malformed, "the token is too long"));
     }
     jsonwebtoken::dangerous::insecure_decode_claims::<Issuer>(token)
         .map(|claims| claims.iss)
-        .map_err(|_| refused("the token is not a JWT with an issuer"))
+        .map_err(|_| refused(Refusal::Malformed, "the token is not a JWT with an issuer"))
 }
 
 /// A key for maps: parts of any length, each delimited by its length.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{
-    AuthConfigError,
+    AuthConfigError, Refusal,
     jwks::Jwks,
     refused,
     token::{expiry, reason, strict},
@@ -115,10 +115,14 @@ impl Outside {
             .get("exp")
             .and_then(|exp| exp.as_i64().or_else(|| exp.as_f64().map(|seconds| seconds as i64)));
         Ok(OutsideIdentity {
-            subject: id(&self.user_claim).ok_or_else(|| refused("the token names no user"))?,
-            device: id(&self.device_claim).ok_or_else(|| refused("the token names no device"))?,
+            subject: id(&self.user_claim)
+                .ok_or_else(|| refused(Refusal::Claims, "the token names no user"))?,
+            device: id(&self.device_claim)
+                .ok_or_else(|| refused(Refusal::Claims, "the token names no device"))?,
             name: claims.get(&self.name_claim).and_then(Value::as_str).and_then(shown),
-            expires_at: expiry(exp.ok_or_else(|| refused("the token has no expiry"))?)?,
+            expires_at: expiry(
+                exp.ok_or_else(|| refused(Refusal::Claims, "the token has no expiry"))?,
+            )?,
         })
     }
 }

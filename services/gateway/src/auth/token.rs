@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{AuthConfigError, LEEWAY_SECONDS, refused};
+use super::{AuthConfigError, LEEWAY_SECONDS, Refusal, refused};
 use crate::{config::AuthArgs, fault};
 
 /// What an own token says, verified.
@@ -115,7 +115,7 @@ impl Signer {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Err(failure.map_or_else(|| refused("no key"), |error| reason(&error)))
+        Err(failure.map_or_else(|| refused(Refusal::Signature, "no key"), |error| reason(&error)))
     }
 }
 
@@ -131,7 +131,7 @@ fn own(claims: &Claims) -> Result<OwnToken, WireError> {
 /// `exp` as a time.
 pub(super) fn expiry(seconds: i64) -> Result<OffsetDateTime, WireError> {
     OffsetDateTime::from_unix_timestamp(seconds)
-        .map_err(|_| refused("the token's expiry is no time"))
+        .map_err(|_| refused(Refusal::Claims, "the token's expiry is no time"))
 }
 
 /// Everything that is checked of every token, whoever made it. The algorithms are those of the
@@ -150,18 +150,21 @@ pub(super) fn strict(algorithms: &[Algorithm], issuer: &str, audience: &str) -> 
 /// What is wrong with a token, for the client's developer, without a word of the token itself.
 pub(super) fn reason(error: &jsonwebtoken::errors::Error) -> WireError {
     use jsonwebtoken::errors::ErrorKind;
-    refused(match error.kind() {
-        ErrorKind::ExpiredSignature => "the token has expired",
-        ErrorKind::ImmatureSignature => "the token is not valid yet",
-        ErrorKind::InvalidAudience => "the token is for another audience",
-        ErrorKind::InvalidIssuer => "the token's issuer is not known here",
+    let (refusal, reason) = match error.kind() {
+        ErrorKind::ExpiredSignature => (Refusal::Expired, "the token has expired"),
+        ErrorKind::ImmatureSignature => (Refusal::Expired, "the token is not valid yet"),
+        ErrorKind::InvalidAudience => (Refusal::Claims, "the token is for another audience"),
+        ErrorKind::InvalidIssuer => (Refusal::Issuer, "the token's issuer is not known here"),
         ErrorKind::InvalidAlgorithm
         | ErrorKind::InvalidAlgorithmName
-        | ErrorKind::MissingAlgorithm => "the token's algorithm is not accepted",
-        ErrorKind::MissingRequiredClaim(_) => "the token lacks a claim",
-        ErrorKind::InvalidSignature => "the token's signature is wrong",
-        _ => "the token is malformed or lacks a claim",
-    })
+        | ErrorKind::MissingAlgorithm => {
+            (Refusal::Signature, "the token's algorithm is not accepted")
+        }
+        ErrorKind::MissingRequiredClaim(_) => (Refusal::Claims, "the token lacks a claim"),
+        ErrorKind::InvalidSignature => (Refusal::Signature, "the token's signature is wrong"),
+        _ => (Refusal::Malformed, "the token is malformed or lacks a claim"),
+    };
+    refused(refusal, reason)
 }
 
 fn long_enough<'a>(

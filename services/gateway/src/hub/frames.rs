@@ -15,9 +15,11 @@ use natter_protocol::{
     timestamp,
 };
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use crate::{
     codec::{Codec, Spelled},
+    measures,
     outlet::Outgoing,
     registry::{Connection, User},
 };
@@ -34,6 +36,8 @@ pub struct Delivery {
     pub bases: Arc<Bases>,
     /// What the connection must have of a chat's feed besides.
     pub part: Part,
+    /// When the broker stored it; none for what is read from Postgres or is the user's own.
+    pub at: Option<OffsetDateTime>,
     event: Spelled,
     /// For a message: who sent it.
     sender: Option<UserId>,
@@ -115,7 +119,7 @@ pub fn parse(arrival: &Arrival) -> Option<Entry> {
     match serde_json::from_slice(&arrival.body) {
         Ok(entry) => Some(entry),
         Err(error) => {
-            metrics::counter!("natter_unreadable_entries_total").increment(1);
+            measures::unreadable_entries().increment(1);
             // No text of the error: it may quote the entry.
             tracing::warn!(seq = arrival.seq, line = error.line(), "an entry that cannot be read");
             None
@@ -149,7 +153,8 @@ impl Delivery {
             | Event::DeviceRevoked(_)
             | Event::ProfileChanged(_) => return None,
         };
-        Some(Self { feed, seq, bases, part: Part::None, event, sender, origin })
+        let at = Some(arrival.at);
+        Some(Self { feed, seq, bases, part: Part::None, at, event, sender, origin })
     }
 
     /// Of a message as history shows it.
@@ -172,14 +177,23 @@ impl Delivery {
             }
         };
         let bases = Arc::clone(bases);
-        Self { feed, seq: message.seq, bases, part: Part::None, event, sender, origin: None }
+        Self {
+            feed,
+            seq: message.seq,
+            bases,
+            part: Part::None,
+            at: None,
+            event,
+            sender,
+            origin: None,
+        }
     }
 
     /// Of an entry of a user's own feed, as `event` tells it.
     #[must_use]
     pub fn own(feed: Feed, seq: Seq, event: &ServerEvent<'_>, bases: &Arc<Bases>) -> Self {
         let (event, bases) = (Spelled::new(event), Arc::clone(bases));
-        Self { feed, seq, bases, part: Part::None, event, sender: None, origin: None }
+        Self { feed, seq, bases, part: Part::None, at: None, event, sender: None, origin: None }
     }
 
     /// The same, with a part of a chat's feed.

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use natter_bus::follow::{Arrival, FollowEvent, Follower, Start};
+use natter_bus::follow::{Arrival, Backlog, FollowEvent, Follower, Start};
 use natter_presence::Typist;
 use natter_protocol::{
     cursor::{Bases, Cursor},
@@ -144,6 +144,7 @@ pub struct Hub {
     commands: mpsc::Sender<Command>,
     registry: Arc<RwLock<Registry>>,
     touch: Arc<Touch>,
+    backlog: Backlog,
 }
 
 impl Hub {
@@ -153,6 +154,7 @@ impl Hub {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let registry = Arc::<RwLock<Registry>>::default();
         let touch = Arc::new(Touch::new(shards));
+        let backlog = follower.backlog();
         let fan_out = FanOut {
             follower,
             settings,
@@ -170,7 +172,7 @@ impl Hub {
             measures: Measures::new(),
         };
         tokio::spawn(fan_out.run(receiver));
-        Self { commands, registry, touch }
+        Self { commands, registry, touch, backlog }
     }
 
     /// Hands a command over; waits while the hub is behind. A hub that is gone means that the
@@ -182,6 +184,13 @@ impl Hub {
     /// Who is connected and takes part in what. Do not hold it across an await.
     pub fn registry(&self) -> RwLockReadGuard<'_, Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits for the hub: commands, and batches of what feeds tell.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let commands = self.commands.max_capacity() - self.commands.capacity();
+        (commands, self.backlog.batches())
     }
 
     /// Whether feeds are followed at this moment.

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Library, Records, files};
-use crate::{auth::Caller, fault};
+use crate::{auth::Caller, fault, measures};
 
 /// A file that was asked for, of somebody who may have it.
 pub struct Wanted {
@@ -153,7 +153,7 @@ impl Stream for Part {
 impl Drop for Part {
     fn drop(&mut self) {
         let (bytes, _) = self.record.written.unwrap_or_default();
-        metrics::counter!("natter_media_downloaded_bytes_total").increment(bytes);
+        measures::downloaded_bytes().increment(bytes);
         self.records.note(self.record.clone());
     }
 }

@@ -10,6 +10,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::measures;
+
 /// Records that wait to be written; what is beyond is counted, and lost.
 const WAITING: usize = 10_000;
 /// Records written at once.
@@ -38,7 +40,7 @@ impl Records {
     /// Notes a download.
     pub fn note(&self, record: DownloadRecord) {
         if self.waiting.try_send(record).is_err() {
-            metrics::counter!("natter_downloads_unrecorded_total").increment(1);
+            measures::downloads_unrecorded().increment(1);
         }
     }
 }
@@ -85,7 +87,7 @@ pub async fn write_all(
             if Instant::now() >= until {
                 let lost = (batch.len() + records.len()) as u64;
                 tracing::error!(lost, "downloads were not recorded");
-                metrics::counter!("natter_downloads_unrecorded_total").increment(lost);
+                measures::downloads_unrecorded().increment(lost);
                 return;
             }
             sleep(AGAIN).await;

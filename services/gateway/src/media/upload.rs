@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{Library, STALLED, files, places::Taken as Place};
-use crate::fault;
+use crate::{fault, measures};
 
 /// How often it is said that an upload goes on; others give it up a good while after the last time.
 const GOES_ON: Duration = Duration::from_secs(3);
@@ -171,8 +171,8 @@ impl Incoming {
         let measures = measures(kind, &head, self.size, Some(self.hash.finalize().into()));
         let media = self.library.made(noted.id, &measures).await?;
         noted.keep();
-        metrics::counter!("natter_media_uploaded_total").increment(1);
-        metrics::counter!("natter_media_uploaded_bytes_total").increment(self.size);
+        measures::uploads().increment(1);
+        measures::uploaded_bytes().increment(self.size);
         Ok(media)
     }
 

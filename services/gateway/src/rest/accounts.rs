@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{Auth, Caller, refresh, refused},
+    auth::{Auth, Caller, Refusal, refresh, refused},
     chats::shard_of,
     config::Config,
+    measures,
     relay::Relay,
     text,
 };
@@ -104,7 +105,7 @@ async fn log_in(
     let credentials = store.credentials(login).await?;
     let known_device = request.device.as_ref().is_some_and(|device| device.id.is_some());
     let device = device(request.device)?;
-    let wrong = || refused("phone, e-mail or password is wrong");
+    let wrong = || refused(Refusal::Password, "phone, e-mail or password is wrong");
     let hash = credentials.as_ref().map(|found| found.password_hash.clone());
     let right = auth.passwords().verify(request.password, hash).await?;
     let Credentials { user, password_hash } = credentials.filter(|_| right).ok_or_else(wrong)?;
@@ -147,11 +148,15 @@ async fn refresh_session(
         }
         Rotation::Replayed { user, device, lane } => {
             tracing::warn!(%user, %device, "a refresh token was used twice; the device is signed out");
-            metrics::counter!("natter_refresh_replays_total").increment(1);
+            measures::refresh_replays().increment(1);
             relay.lane_if_any(lane).await;
-            Err(refused("the refresh token was used before; log in again").into())
+            let used = "the refresh token was used before; log in again";
+            Err(refused(Refusal::RefreshToken, used).into())
         }
-        Rotation::Unknown => Err(refused("the refresh token is unknown or has expired").into()),
+        Rotation::Unknown => {
+            let unknown = "the refresh token is unknown or has expired";
+            Err(refused(Refusal::RefreshToken, unknown).into())
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use super::problem::{NOWHERE, Problem};
 use crate::{
     auth::{
-        Auth, Caller,
+        Auth, Caller, Refusal,
         attempts::{network, too_many},
         refused,
     },
@@ -81,7 +81,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let header = TypedHeader::<Authorization<Bearer>>::from_request_parts(parts, state).await;
         let TypedHeader(Authorization(bearer)) =
-            header.map_err(|_| refused("a bearer token is needed"))?;
+            header.map_err(|_| refused(Refusal::Missing, "a bearer token is needed"))?;
         let auth = Auth::from_ref(state);
         let verified = auth.verify(bearer.token()).await?;
         // Before Postgres is asked anything.

@@ -32,10 +32,11 @@ use super::{
 use crate::{
     admission::Admitted,
     app::App,
-    auth::Caller,
+    auth::{Caller, Refusal, refused},
     codec::Codec,
     fault,
     hub::{Attach, Command as HubCommand, Hub, Standing},
+    measures,
     outlet::Outlet,
     registry::Connection,
     replay::{self, NoReplay, Replay, Viewer},
@@ -96,11 +97,14 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
     };
     let outcome = match &begin {
         Begin::Afresh(_, None) => "afresh",
-        Begin::Afresh(_, Some(_)) => "refused",
+        Begin::Afresh(_, Some(_)) => {
+            measures::resumes("refused").increment(1);
+            "refused"
+        }
         Begin::Resumed(_) | Begin::Moved(..) => "resumed",
     };
-    metrics::counter!("natter_handshakes_total", "outcome" => outcome).increment(1);
-    metrics::histogram!("natter_handshake_seconds").record(opened.elapsed());
+    measures::handshakes(outcome).increment(1);
+    measures::handshake_seconds().record(opened.elapsed());
     let caller = admitted.caller;
     let ready = async {
         let ready = ready(&app, &caller, place.connection, &begin);
@@ -164,9 +168,7 @@ async fn resume(
     match replay::everything(app, viewer, from, standing, snapshot).await {
         Ok(replay) => Ok(Begin::Resumed(Box::new(replay))),
         Err(NoReplay::Refused(refusal)) => Ok(Begin::Afresh(at, Some(refusal))),
-        Err(NoReplay::Revoked) => {
-            Err(WireError::new(ErrorCode::Unauthenticated, "the device was revoked"))
-        }
+        Err(NoReplay::Revoked) => Err(refused(Refusal::Device, "the device was revoked")),
         Err(NoReplay::Failed(error)) => Err(error),
     }
 }
@@ -264,7 +266,7 @@ async fn first_frame(wire: &mut Wire) -> Result<(Authenticate, Option<u64>), Ove
             Ok(Command::Authenticate(authenticate)) => {
                 return Ok((authenticate, first.id));
             }
-            Ok(_) => WireError::new(ErrorCode::Unauthenticated, "authenticate first"),
+            Ok(_) => refused(Refusal::Missing, "authenticate first"),
             Err(error) => error,
         };
         let _ = wire.send(wire.codec().refusal(first.id, &error)).await;

@@ -39,7 +39,7 @@ use futures::{FutureExt, future::BoxFuture};
 use natter_protocol::limits;
 use serde::Deserialize;
 
-use crate::app::App;
+use crate::{app::App, measures};
 
 /// The subprotocol that the server speaks.
 const PROTOCOL: &str = "natter.v1";
@@ -104,7 +104,7 @@ pub fn turn_away(app: &App) -> Option<Response> {
     if app.bus.connected() && app.hub.connected() {
         return None;
     }
-    metrics::counter!("natter_handshakes_refused_total").increment(1);
+    measures::handshakes_refused().increment(1);
     let retry_after = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
     Some((StatusCode::SERVICE_UNAVAILABLE, retry_after).into_response())
 }

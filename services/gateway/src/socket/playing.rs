@@ -24,6 +24,7 @@ use crate::{
     codec::Codec,
     fault,
     hub::frames::Part,
+    measures,
     outlet::{Outgoing, Outlet},
     replay::{self, NoReplay, Replay, Viewer},
 };
@@ -153,6 +154,7 @@ impl Session {
         let from = match parse_cursor(&self.app, text, self.viewer()) {
             Ok(from) => from,
             Err(reason) => {
+                measures::resumes("refused").increment(1);
                 return self
                     .reply(request, &Resumed { resumed: false, reason: Some(reason) })
                     .await;
@@ -169,12 +171,14 @@ impl Session {
     pub(super) async fn on_replayed(&mut self, replayed: Replayed) -> Result<(), End> {
         match replayed {
             Replayed::Resumed(request, Ok(replay)) => {
+                measures::resumes("resumed").increment(1);
                 let began = self.began.take();
                 self.reply(request, &Resumed { resumed: true, reason: None }).await?;
                 self.play(replay, began, true);
                 return Ok(());
             }
             Replayed::Resumed(request, Err(NoReplay::Refused(reason))) => {
+                measures::resumes("refused").increment(1);
                 self.reply(request, &Resumed { resumed: false, reason: Some(reason) }).await?;
             }
             Replayed::Resumed(request, Err(NoReplay::Failed(error))) => {

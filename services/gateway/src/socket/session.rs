@@ -43,6 +43,7 @@ use crate::{
     auth::Caller,
     codec::Incoming,
     hub::Command as HubCommand,
+    measures,
     outlet::Outgoing,
     rate::{Bucket, Rate},
     replay::Viewer,
@@ -111,6 +112,8 @@ pub struct Session {
     expires_at: OffsetDateTime,
     heard: Instant,
     pub(super) pinged: Instant,
+    /// What is written is measured now and then: at every so many flushes.
+    pub(super) flushes: u8,
     /// When it was last kept what lets the device in.
     kept: Option<Instant>,
 }
@@ -169,6 +172,7 @@ impl Session {
             patience: Bucket::full(PATIENCE, now.into_std()),
             heard: now,
             pinged: now,
+            flushes: 0,
             kept: None,
         })
     }
@@ -180,9 +184,9 @@ impl Session {
 
     /// Runs until the connection ends.
     pub async fn run(mut self: Box<Self>) {
-        metrics::gauge!("natter_connections").increment(1);
+        self.app.measures.connections.increment(1);
         let end = self.exchange().await;
-        metrics::gauge!("natter_connections").decrement(1);
+        self.app.measures.connections.decrement(1);
         if let (None, Some(moving)) = (end, self.moving.take()) {
             return self.move_out(moving).await;
         }
@@ -347,6 +351,7 @@ impl Session {
     }
 
     async fn on_frame(&mut self, text: &str) -> Result<(), End> {
+        self.app.measures.frames_received.increment(1);
         let Ok(incoming) = self.wire.codec().read(text) else {
             return Err(Some(close::MALFORMED));
         };
@@ -373,7 +378,7 @@ impl Session {
                 return Err(Some(close::RATE_LIMITED));
             }
             let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            metrics::counter!("natter_rate_limited_total", "what" => "events").increment(1);
+            measures::rate_limited("events").increment(1);
             let error = WireError::new(ErrorCode::RateLimited, "too many events");
             return self.refuse(request, &error.retry_after_ms(wait)).await;
         }

@@ -7,6 +7,7 @@ use natter_protocol::{
     cursor::Cursor,
     error::{WireError, close},
 };
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::{
@@ -22,6 +23,8 @@ use crate::{
 
 /// Frames written before the socket is looked at again.
 const WRITE_BATCH: usize = 64;
+/// Of so many flushes one is timed: it would cost as much as writing to many connections.
+const MEASURED: u8 = 16;
 /// How long a client may take to take in what is written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,6 +72,7 @@ impl Session {
         let outlet = Arc::clone(&self.place.outlet);
         let (owner, codec) = (self.owner(), self.wire.codec());
         let (mut missing, mut news) = (None, false);
+        let (mut written, mut oldest) = (0, None);
         let write = async {
             for _ in 0..WRITE_BATCH {
                 // The cursor covers what is rendered, so nothing is that cannot be written.
@@ -79,6 +83,7 @@ impl Session {
                 if let Some(began) = &mut self.began {
                     begin_anew(began, &self.cursor, &outgoing);
                 }
+                let stored_at = outgoing.delivery().and_then(|delivery| delivery.at);
                 match render(&mut self.cursor, owner, codec, outgoing) {
                     Rendered::Frames(frames, request, added) => {
                         // Also after an error whose outcome was unknown: the message has its
@@ -87,6 +92,8 @@ impl Session {
                         news |= frames[1].is_some();
                         for frame in frames.into_iter().flatten() {
                             self.wire.feed(frame).await?;
+                            written += 1;
+                            oldest = oldest.or(stored_at);
                         }
                         missing = added.and_then(|begun| begun.unread(&outlet));
                     }
@@ -106,6 +113,7 @@ impl Session {
             self.wire.flush().await
         };
         within(&outlet, write).await?;
+        self.measure(written, oldest);
         if let Some((chat, after, until)) = missing {
             self.replay_chat(chat, after, until);
         }
@@ -122,7 +130,7 @@ impl Session {
     ) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
         let (owner, codec) = (self.owner(), self.wire.codec());
-        let mut news = false;
+        let (mut news, mut written) = (false, 0);
         let write = async {
             for _ in 0..WRITE_BATCH {
                 if self.wire.full().is_some() {
@@ -141,6 +149,7 @@ impl Session {
                 news |= frames[1].is_some();
                 for frame in frames.into_iter().flatten() {
                     self.wire.feed(frame).await?;
+                    written += 1;
                 }
             }
             if news && let Some(asks) = ask(&mut self.checkpoints, at, owner, codec) {
@@ -148,7 +157,20 @@ impl Session {
             }
             self.wire.flush().await
         };
-        within(&outlet, write).await
+        within(&outlet, write).await?;
+        self.app.measures.frames_sent.increment(written);
+        Ok(())
+    }
+
+    /// Counts what was flushed and, of some flushes, how long ago the oldest of it was stored.
+    fn measure(&mut self, written: u64, oldest: Option<OffsetDateTime>) {
+        self.app.measures.frames_sent.increment(written);
+        let Some(stored_at) = oldest else { return };
+        if self.flushes.is_multiple_of(MEASURED) {
+            let delay = OffsetDateTime::now_utc() - stored_at;
+            self.app.measures.delivery.record(delay.as_seconds_f64().max(0.0));
+        }
+        self.flushes = self.flushes.wrapping_add(1);
     }
 
     /// Writes this one, though there may be no room.
@@ -171,7 +193,9 @@ impl Session {
     /// Writes a frame of this session's own.
     pub(super) async fn write(&mut self, frame: Utf8Bytes) -> Result<(), End> {
         let outlet = Arc::clone(&self.place.outlet);
-        within(&outlet, self.wire.send(frame)).await
+        within(&outlet, self.wire.send(frame)).await?;
+        self.app.measures.frames_sent.increment(1);
+        Ok(())
     }
 
     pub(super) async fn reply<T: serde::Serialize>(

@@ -26,7 +26,10 @@ use super::{
     Moved,
     polling::{self, End, Polled, Polling, Posted},
 };
-use crate::socket::{Heard, Over};
+use crate::{
+    measures,
+    socket::{Heard, Over},
+};
 
 /// Requests of other nodes that are answered at once, polls aside; more are turned away.
 const ASKED: u32 = 16 * 1024;
@@ -213,7 +216,7 @@ impl Sessions {
         if node == self.inner.node {
             return self.answer(ask).await;
         }
-        metrics::counter!("natter_polling_relayed_total").increment(1);
+        measures::polls_relayed().increment(1);
         let polls = matches!(ask, Ask::Poll(..));
         let limit = if polls { self.inner.poll } else { LONGEST } + WAY;
         let mut cut = Cut { sessions: self, sid: polls.then_some(ask.sid()) };

@@ -20,6 +20,7 @@ use tokio::time::{interval, timeout};
 
 use crate::{
     error::BusError,
+    measures,
     publish::{Acks, ack_inbox},
 };
 
@@ -131,6 +132,7 @@ impl Bus {
     /// # Errors
     /// [`BusError::Config`] when the settings cannot work.
     pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
+        measures::register_connection();
         let servers = config.servers()?;
         let acks = Arc::new(Acks::default());
         let options = options(config, &servers, Arc::downgrade(&acks)).await?;
@@ -149,6 +151,12 @@ impl Bus {
     #[must_use]
     pub fn connected(&self) -> bool {
         self.inner.client.connection_state() == State::Connected
+    }
+
+    /// Publishes whose acks are awaited.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.inner.acks.waiting()
     }
 
     /// A round trip to the server.
@@ -283,7 +291,7 @@ fn on_event(event: &Event, acks: &Weak<Acks>) {
     match event {
         Event::Disconnected => {
             tracing::warn!("the connection to NATS is lost");
-            metrics::counter!("natter_bus_disconnects_total").increment(1);
+            measures::disconnects().increment(1);
             // Acks on their way are gone with the connection: whoever waits learns it now.
             if let Some(acks) = acks.upgrade() {
                 acks.lose_all();
@@ -293,7 +301,7 @@ fn on_event(event: &Event, acks: &Weak<Acks>) {
         Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
         Event::ClientError(error) => tracing::warn!(%error, "cannot connect to NATS"),
         Event::SlowConsumer(_) => {
-            metrics::counter!("natter_bus_slow_consumer_total").increment(1);
+            measures::slow_consumers().increment(1);
         }
         Event::LameDuckMode | Event::Draining | Event::Closed => {
             tracing::info!(%event, "NATS connection");

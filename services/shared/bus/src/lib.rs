@@ -20,6 +20,7 @@ mod error;
 pub mod follow;
 pub mod kept;
 pub mod log_reader;
+mod measures;
 pub mod nodes;
 pub mod publish;
 pub mod read;

@@ -207,6 +207,11 @@ impl Acks {
         }
     }
 
+    /// How many are waited for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().by_token.len()
+    }
+
     /// The next time that the connection is lost, from this call on.
     pub(crate) fn lost(&self) -> Notified<'_> {
         self.lost.notified()

@@ -281,13 +281,18 @@ impl Bus {
         Ok(Live::MadeAnew { after: log.last_seq })
     }
 
-    /// Makes sure that there is a stream for dead letters, on this many servers.
+    /// Makes sure that there is a stream for dead letters, and that this many servers hold it.
     ///
     /// # Errors
-    /// When the server does not answer or refuses.
+    /// When the server does not answer or refuses, e.g. more replicas than it has servers.
     pub async fn ensure_dead_letters(&self, replicas: usize) -> Result<(), BusError> {
-        if self.stream_info(DEAD_STREAM).await?.is_none() {
+        let Some(info) = self.stream_info(DEAD_STREAM).await? else {
             self.create_stream(&dead_config(replicas)).await?;
+            return Ok(());
+        };
+        if info.config.num_replicas != replicas {
+            let wanted = Config { num_replicas: replicas, ..info.config };
+            let _: Info = self.api(format!("STREAM.UPDATE.{DEAD_STREAM}"), &wanted).await?;
         }
         Ok(())
     }

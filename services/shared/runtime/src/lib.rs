@@ -48,10 +48,12 @@ pub mod config;
 pub mod context;
 mod health;
 pub mod metrics;
+mod sampler;
 pub mod shutdown;
 pub mod telemetry;
 
 pub use causes::{Causes, causes};
 pub use config::NodeArgs;
 pub use health::Health;
+pub use sampler::SamplerError;
 pub use telemetry::{LogFormat, TelemetryArgs, TelemetryError, TelemetryGuard};

@@ -2,8 +2,16 @@
 //!
 //! Histograms are real Prometheus histograms, so that they can be added up over nodes. Their
 //! buckets follow the name: `*_seconds`, `*_bytes`, anything else counts things.
+//!
+//! Names begin with `natter_`, end with a base unit, those of counters with `_total`; labels have
+//! few values, which the code knows. What a program counts is there from its start, with 0, so that
+//! the first step is one that `increase` sees.
 
-use std::{sync::OnceLock, thread, time::Duration};
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -19,6 +27,7 @@ const COUNTS: &[f64] =
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// Installs the recorder for this process and starts its upkeep. Calling it again does nothing,
 /// so that several services may run in one process (as tests do).
@@ -26,31 +35,27 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 /// # Errors
 /// When something else has installed a recorder before.
 pub fn install() -> Result<(), BuildError> {
+    // Of two first calls one waits for the other.
+    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if RECORDER.get().is_some() {
         return Ok(());
     }
-    let installed = PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTES)?
         .set_buckets(COUNTS)?
-        .install_recorder();
-    match installed {
-        Ok(handle) => {
-            let upkeep = handle.clone();
-            // A thread rather than a task: it must outlive whichever runtime came first.
-            thread::spawn(move || {
-                loop {
-                    thread::sleep(UPKEEP);
-                    upkeep.run_upkeep();
-                }
-            });
-            RECORDER.get_or_init(|| handle);
-            Ok(())
+        .install_recorder()?;
+    let upkeep = handle.clone();
+    // A thread rather than a task: it must outlive whichever runtime came first.
+    thread::spawn(move || {
+        loop {
+            thread::sleep(UPKEEP);
+            upkeep.run_upkeep();
         }
-        // Two first calls raced; the other one won.
-        Err(_) if RECORDER.get().is_some() => Ok(()),
-        Err(error) => Err(error),
-    }
+    });
+    RECORDER.get_or_init(|| handle);
+    metrics::gauge!("natter_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(())
 }
 
 /// All metrics in Prometheus' text format; empty before [`install`].
@@ -71,6 +76,7 @@ mod tests {
         let text = render();
         assert!(text.contains(r#"test_latency_seconds_bucket{le="0.005"} 1"#), "{text}");
         assert!(text.contains(r#"test_batch_size_bucket{le="50"} 1"#), "{text}");
+        assert!(text.contains("natter_build_info{version="), "{text}");
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A log line is one JSON object with `service`, `node`, the event's fields flattened, its
 //! span, and `traceId` when it happened within a sampled trace. Traces are exported in batches
-//! over gRPC; the standard `OTEL_*` variables set the endpoint, sampler (`OTEL_TRACES_SAMPLER`,
-//! parent-based by default), batch and queue sizes, and extra resource attributes. The export
+//! over gRPC; the standard `OTEL_*` variables set the endpoint, the sampler (`OTEL_TRACES_SAMPLER`
+//! and its `_ARG`; parent-based by default), batch and queue sizes, and extra resource attributes. The export
 //! queue is bounded: spans are dropped rather than held when the collector is away.
 
 use std::{
@@ -26,6 +26,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
 };
+
+use crate::sampler::{self, SamplerError};
 
 /// Set once traces are exported.
 static EXPORTS: AtomicBool = AtomicBool::new(false);
@@ -71,6 +73,9 @@ pub enum TelemetryError {
     /// beside the node.
     #[error("the trace exporter cannot be set up")]
     Exporter(#[from] ExporterBuildError),
+    /// Which traces to export cannot be told from the variables.
+    #[error("traces cannot be sampled as the environment says")]
+    Sampler(#[from] SamplerError),
     /// This process already has a subscriber.
     #[error("telemetry is set up already")]
     AlreadySet(#[from] TryInitError),
@@ -156,6 +161,7 @@ fn provider(
     let exporter = SpanExporter::builder().with_tonic().build()?;
     Ok(SdkTracerProvider::builder()
         .with_resource(resource.build())
+        .with_sampler(sampler::from_environment()?)
         .with_batch_exporter(exporter)
         .build())
 }

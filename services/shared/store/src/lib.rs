@@ -58,7 +58,7 @@ pub use media::{
     UnmadeThumbnail,
 };
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
-pub use outbox::{RelayError, Relayed, WaitingLane};
+pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;

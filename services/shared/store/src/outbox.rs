@@ -46,6 +46,15 @@ pub struct WaitingLane {
     pub first: i64,
 }
 
+/// What waits in the outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxBacklog {
+    /// Changes.
+    pub changes: u64,
+    /// How long the oldest has waited.
+    pub age: Duration,
+}
+
 /// Why a relay stopped. What was done is kept; the next relay goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError<E: std::error::Error + 'static> {
@@ -83,6 +92,25 @@ impl Store {
             })
             .await?;
         Ok(lanes.into_iter().map(|(lane, first)| WaitingLane { lane, first }).collect())
+    }
+
+    /// How many changes wait, counted up to `most`, and for how long the oldest has.
+    pub async fn outbox_backlog(&self, most: u32) -> Result<OutboxBacklog> {
+        // Along the primary key: a long outbox costs no more than `most`.
+        let (changes, seconds): (i64, f64) = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT (SELECT count(*) FROM (SELECT id FROM outbox ORDER BY id LIMIT $1) o),
+                            COALESCE((SELECT EXTRACT(EPOCH FROM now() - created_at)
+                                      FROM outbox ORDER BY id LIMIT 1), 0)::float8",
+                )
+                .bind(i64::from(most))
+                .fetch_one(db)
+                .await
+            })
+            .await?;
+        let age = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Ok(OutboxBacklog { changes: u64::try_from(changes).unwrap_or(0), age })
     }
 
     /// Publishes what waits on a lane, in order, through `publish(feed, message id, entry)`,

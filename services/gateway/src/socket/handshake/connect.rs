@@ -14,6 +14,7 @@ use super::{Client, admitted};
 use crate::{
     admission::Admitted,
     app::App,
+    auth::{Refusal, refused},
     codec,
     hub::frames::frame,
     socket::wire::{Heard, Over, Wire},
@@ -41,7 +42,7 @@ pub async fn authenticate(
         let token = auth.token.or_else(|| shown.clone());
         let admitted = match &token {
             Some(token) => admitted(app, token).await,
-            None => Err(WireError::new(ErrorCode::Unauthenticated, "a token is missing")),
+            None => Err(refused(Refusal::Missing, "a token is missing")),
         };
         match admitted {
             Ok(admitted) => {

@@ -107,9 +107,22 @@ impl Ops {
     }
 }
 
+/// Tells how much has come and waits for the follower.
+#[derive(Clone, Debug)]
+pub struct Backlog(mpsc::WeakSender<Incoming>);
+
+impl Backlog {
+    /// Batches of messages, 64 at most; 0 once the follower is gone.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.0.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+}
+
 /// The follower's end of the connection, which reconnects by itself until this is dropped.
 pub struct Link {
     incoming: mpsc::Receiver<Incoming>,
+    backlog: Backlog,
     ops: Arc<Ops>,
     generation: u64,
     task: tokio::task::AbortHandle,
@@ -126,8 +139,14 @@ impl Link {
     pub fn open(config: BusConfig) -> Self {
         let ops = Arc::new(Ops::new());
         let (sender, incoming) = mpsc::channel(BATCHES);
+        let backlog = Backlog(sender.downgrade());
         let task = tokio::spawn(run(config, Arc::clone(&ops), sender)).abort_handle();
-        Self { incoming, ops, generation: 0, task }
+        Self { incoming, backlog, ops, generation: 0, task }
+    }
+
+    /// How much waits.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// What comes next. Cancel-safe.

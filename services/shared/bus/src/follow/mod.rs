@@ -42,7 +42,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-pub use self::chain::Arrival;
+pub use self::{chain::Arrival, link::Backlog};
 use self::{
     chain::{Chain, Need},
     check::Check,
@@ -51,7 +51,7 @@ use self::{
     recents::Recents,
     repair::{Reading, Repairs},
 };
-use crate::{Bus, BusConfig, BusError, LogState, Stored, subjects};
+use crate::{Bus, BusConfig, BusError, LogState, Stored, measures, subjects};
 
 /// How long a live entry may take to arrive after its ack or digest before the log is read.
 const GRACE: Duration = Duration::from_millis(150);
@@ -171,6 +171,7 @@ impl Follower {
     /// Listens to the digests of the first `shards` shards.
     #[must_use]
     pub fn new(config: BusConfig, bus: Bus, shards: Shard) -> Self {
+        measures::register_following();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -189,6 +190,12 @@ impl Follower {
             ready: VecDeque::new(),
             tick,
         }
+    }
+
+    /// Tells how much has come and waits.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        self.link.backlog()
     }
 
     /// Follows a feed; [`FollowEvent::Following`] tells when it has begun. A chat's signals come

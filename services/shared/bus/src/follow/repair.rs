@@ -10,6 +10,7 @@ use super::{
     Arrival, BusError, Done, Duration, Feed, FollowEvent, Follower, Life, Need, RETRY, Seq, Shard,
     Stored, debug, log_of, unbroken,
 };
+use crate::measures;
 
 /// Reads of one shard's log under way at once; more wait.
 const REPAIRS: usize = 16;
@@ -56,7 +57,7 @@ impl Follower {
     pub(super) fn deliver(&mut self, feed: Feed, out: Vec<Arrival>, need: Need) {
         self.ready.extend(out.into_iter().map(|arrival| FollowEvent::Entry(feed, arrival)));
         if need == Need::Repair {
-            metrics::counter!("natter_follow_repairs_total").increment(1);
+            measures::repairs().increment(1);
             self.shards.entry(feed.shard).or_default().repairs.waiting.push_back(feed);
         }
     }
@@ -149,7 +150,7 @@ impl Follower {
     }
 
     pub(super) fn lost(&mut self, feed: Feed) {
-        metrics::counter!("natter_follow_lost_total").increment(1);
+        measures::lost().increment(1);
         self.ready.push_back(FollowEvent::Lost(feed));
     }
 }

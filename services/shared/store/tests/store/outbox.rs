@@ -7,7 +7,7 @@ use natter_protocol::{
     feed::{Event, FeedKind, SystemKind},
     ids::{ChatId, UserId},
 };
-use natter_store::{RelayError, Store};
+use natter_store::{OutboxBacklog, RelayError, Store};
 use uuid::Uuid;
 
 use crate::support::{Broker, person, relay, store};
@@ -203,5 +203,19 @@ async fn a_membership_counts_once_its_user_has_been_told_and_a_leaving_that_wait
     assert!(seen().await?.0[0].is_some());
     store.leave(cleo, chat).await?;
     assert!(seen().await?.1.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_up_to_a_bound() -> Result<()> {
+    let store = store().await?;
+    assert_eq!(store.outbox_backlog(10).await?, OutboxBacklog::default());
+    for _ in 0..3 {
+        group(&store, 2).await?;
+    }
+    let waits = store.outbox_backlog(10).await?;
+    assert_eq!(waits.changes, 3);
+    assert_eq!(store.outbox_backlog(2).await?.changes, 2);
+    assert!(store.outbox_backlog(10).await?.age > waits.age);
     Ok(())
 }

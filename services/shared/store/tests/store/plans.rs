@@ -122,6 +122,7 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "create_group" => drop(store.create_group(ana, None, false, &[user(n + 1)], 0).await?),
         "open_direct" => drop(store.open_direct(ana, user(n + 1), 0).await?),
         "lanes_waiting" => drop(store.lanes_waiting(Duration::ZERO, 500, 10).await?),
+        "outbox_backlog" => drop(store.outbox_backlog(100).await?),
         "relay" => drop(relay(store, &Broker::default(), chat.0).await?),
         "persist" => {
             let rows = [message(chat, ana, place, &phone, "x")];
@@ -171,6 +172,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "persist",
         "relay",
         "lanes_waiting",
+        "outbox_backlog",
         "join",
         "leave",
         "create_group",
