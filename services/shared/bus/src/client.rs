@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,6 +18,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{interval, timeout};
 
 use crate::{
+    BusConfig,
+    access::{self, Credentials, Login},
+    config::{self, Setting},
     error::BusError,
     publish::{Acks, ack_inbox},
 };
@@ -34,70 +36,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 const QUEUED_COMMANDS: usize = 16 * 1024;
 /// Longest pause between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// Where NATS is, and who connects.
-#[derive(Clone)]
-pub struct BusConfig {
-    /// `nats://host:port` or `tls://…`, several separated by commas. May carry
-    /// `user:password@` or `token@`; the first one that does counts for all.
-    pub url: String,
-    /// Shown in the server's list of connections, e.g. `gateway gw1`.
-    pub name: String,
-    /// A credentials file (`.creds`: JWT and nkey seed).
-    pub credentials: Option<PathBuf>,
-    /// PEM file with the authorities that the server's certificate is checked against, besides
-    /// the system's.
-    pub root_certificates: Option<PathBuf>,
-}
-
-impl BusConfig {
-    /// A connection by URL alone.
-    #[must_use]
-    pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { url: url.into(), name: name.into(), credentials: None, root_certificates: None }
-    }
-
-    /// The servers, without what authenticates.
-    ///
-    /// # Errors
-    /// [`BusError::Config`] when one does not parse.
-    pub fn servers(&self) -> Result<Vec<ServerAddr>, BusError> {
-        self.url
-            .split(',')
-            .map(|url| {
-                // Not shown: it may hold a password.
-                url.trim().parse().map_err(|_| BusError::Config("not a NATS URL".to_owned()))
-            })
-            .collect()
-    }
-}
-
-/// What a URL logs in with.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Login {
-    Nobody,
-    Token(String),
-    User(String, String),
-}
-
-impl Login {
-    /// The first one among the servers counts for all.
-    pub(crate) fn of(servers: &[ServerAddr]) -> Self {
-        let named = servers.iter().find_map(|server| Some((server.username()?, server.password())));
-        match named {
-            Some((user, Some(password))) => Self::User(user.to_owned(), password.to_owned()),
-            Some((token, None)) => Self::Token(token.to_owned()),
-            None => Self::Nobody,
-        }
-    }
-}
-
-/// Without the URL, which may hold a password.
-impl fmt::Debug for BusConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusConfig").field("name", &self.name).finish_non_exhaustive()
-    }
-}
 
 /// A handle on the connection; cheap to clone, closed when the last clone is gone.
 #[derive(Clone)]
@@ -134,8 +72,8 @@ impl Bus {
         let servers = config.servers()?;
         let acks = Arc::new(Acks::default());
         let options = options(config, &servers, Arc::downgrade(&acks)).await?;
-        let client =
-            options.connect(servers).await.map_err(|error| BusError::Config(error.to_string()))?;
+        let connecting = options.connect(servers).await;
+        let client = connecting.map_err(|error| config::wrong(Setting::Url, &error))?;
         let inbox = ack_inbox(&client);
         let subscriber =
             client.subscribe(format!("{inbox}*")).await.map_err(|_| BusError::Closed)?;
@@ -259,15 +197,22 @@ async fn options(
         Login::Nobody => options,
     };
     if let Some(path) = &config.credentials {
-        let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-            BusError::Config(format!("cannot read the credentials file: {error}"))
-        })?;
-        options = options
-            .credentials(&text)
-            .map_err(|_| BusError::Config("not a credentials file".to_owned()))?;
+        let credentials = Credentials::read(path).await?;
+        options = options.jwt(credentials.jwt.clone(), move |nonce| {
+            let signed = credentials.sign(&nonce);
+            async move { signed.map_err(async_nats::AuthError::new) }
+        });
+    }
+    if config.wants_tls(servers) {
+        // What it would find out when it connects, and try for ever.
+        access::tls(config).await?;
+        options = options.require_tls(true);
     }
     if let Some(path) = &config.root_certificates {
         options = options.add_root_certificates(path.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&config.client_certificate, &config.client_key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     Ok(options)
 }
