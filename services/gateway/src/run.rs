@@ -163,9 +163,19 @@ async fn ready(app: &App, health: &Health, address: SocketAddr) {
 async fn watch(app: App, health: Health) {
     let mut tick = interval(WATCH);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away = false;
     loop {
         tick.tick().await;
         let (postgres, redis) = tokio::join!(app.store.ping(), app.presence.ping());
+        // Told once: what needs it fails each in its own way.
+        match &postgres {
+            Err(error) if !away => {
+                tracing::warn!(error = %causes(error), "Postgres cannot be reached");
+            }
+            Ok(()) if away => tracing::info!("Postgres is back"),
+            _ => {}
+        }
+        away = postgres.is_err();
         health.set("nats", app.bus.connected() && app.hub.connected());
         health.set("postgres", postgres.is_ok());
         health.set("redis", redis.is_ok());

@@ -20,7 +20,7 @@ use tokio::time::{interval, timeout};
 use crate::{
     BusConfig,
     access::{self, Credentials, Login},
-    config::{self, Setting},
+    config::{Setting, wrong},
     error::BusError,
     publish::{Acks, ack_inbox},
 };
@@ -73,7 +73,7 @@ impl Bus {
         let acks = Arc::new(Acks::default());
         let options = options(config, &servers, Arc::downgrade(&acks)).await?;
         let connecting = options.connect(servers).await;
-        let client = connecting.map_err(|error| config::wrong(Setting::Url, &error))?;
+        let client = connecting.map_err(|error| wrong(Setting::Url, &error))?;
         let inbox = ack_inbox(&client);
         let subscriber =
             client.subscribe(format!("{inbox}*")).await.map_err(|_| BusError::Closed)?;
@@ -197,6 +197,10 @@ async fn options(
         Login::Nobody => options,
     };
     if let Some(path) = &config.credentials {
+        if Login::of(servers) != Login::Nobody {
+            let reason = "contradicts the login in NATTER_NATS_URL";
+            return Err(wrong(Setting::Credentials, &reason));
+        }
         let credentials = Credentials::read(path).await?;
         options = options.jwt(credentials.jwt.clone(), move |nonce| {
             let signed = credentials.sign(&nonce);

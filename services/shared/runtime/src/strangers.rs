@@ -10,7 +10,7 @@ use std::env;
 const KNOWN: &str = include_str!("variables.txt");
 
 /// What is read elsewhere: by tools, and by Compose's file.
-const BESIDE: [&str; 7] = [
+const BESIDE: [&str; 8] = [
     "NATTER_BIN_DIR",
     "NATTER_IMAGE",
     "NATTER_PORT",
@@ -18,6 +18,7 @@ const BESIDE: [&str; 7] = [
     "NATTER_TOKEN",
     "NATTER_VERSION",
     "NATTER_WRITE_RULES",
+    "NATTER_WRITE_SETTINGS",
 ];
 
 /// How much a name may differ from a known one to be taken for it: 0 to 1, which is the same.
