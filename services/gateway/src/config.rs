@@ -34,8 +34,8 @@ pub struct Config {
     #[arg(long, env = "NATTER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Shards that new chats and users are spread over: 1 to 16. As the worker and the migration
-    /// have it; it may grow, never shrink.
+    /// Shards, each a pair of streams, that new chats and users are spread over: 1 to 16, the same
+    /// everywhere. It may grow, never shrink.
     #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub shards: Shard,
 

@@ -105,7 +105,8 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub nats: NatsArgs,
 
-    /// Streams that new chats and users are spread over, 1 to 16. May grow, never shrink.
+    /// Shards, each a pair of streams, that new chats and users are spread over: 1 to 16, the same
+    /// everywhere. It may grow, never shrink.
     #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub shards: Shard,
 

@@ -107,6 +107,10 @@ fn meaning(arg: &Arg) -> String {
     let help = arg.get_long_help().or_else(|| arg.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
     let mut text = help.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    // Clap drops the last one.
+    if !text.ends_with('.') {
+        text.push('.');
+    }
     let values: Vec<_> =
         arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
     if !values.is_empty() {

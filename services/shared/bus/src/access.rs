@@ -5,6 +5,7 @@ use std::{fmt::Display, path::Path, sync::Arc};
 
 use async_nats::ServerAddr;
 use nkeys::KeyPair;
+use percent_encoding::percent_decode_str;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -29,11 +30,16 @@ impl Login {
     pub(crate) fn of(servers: &[ServerAddr]) -> Self {
         let named = servers.iter().find_map(|server| Some((server.username()?, server.password())));
         match named {
-            Some((user, Some(password))) => Self::User(user.to_owned(), password.to_owned()),
-            Some((token, None)) => Self::Token(token.to_owned()),
+            Some((user, Some(password))) => Self::User(decoded(user), decoded(password)),
+            Some((token, None)) => Self::Token(decoded(token)),
             None => Self::Nobody,
         }
     }
+}
+
+/// What is special in a URL stands there percent-encoded.
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// What a credentials file holds.

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ use crate::{
     access::{self, Credentials, Login},
     config::{Setting, wrong},
     error::BusError,
+    follow,
     publish::{Acks, ack_inbox},
 };
 
@@ -187,9 +191,12 @@ async fn options(
         .ping_interval(PING_INTERVAL)
         .client_capacity(QUEUED_COMMANDS)
         .reconnect_delay_callback(reconnect_delay)
-        .event_callback(move |event| {
-            let acks = acks.clone();
-            async move { on_event(&event, &acks) }
+        .event_callback({
+            let watch = Arc::new(Watch { config: config.clone(), acks, told: false.into() });
+            move |event| {
+                let watch = Arc::clone(&watch);
+                async move { watch.on_event(&event) }
+            }
         });
     options = match Login::of(servers) {
         Login::User(user, password) => options.user_and_password(user, password),
@@ -228,24 +235,50 @@ fn reconnect_delay(attempts: usize) -> Duration {
     delay.mul_f64(rand::random_range(0.5..1.0))
 }
 
-fn on_event(event: &Event, acks: &Weak<Acks>) {
-    match event {
-        Event::Disconnected => {
-            tracing::warn!("the connection to NATS is lost");
-            metrics::counter!("natter_bus_disconnects_total").increment(1);
-            // Acks on their way are gone with the connection: whoever waits learns it now.
-            if let Some(acks) = acks.upgrade() {
-                acks.lose_all();
+/// Follows what becomes of the connection.
+struct Watch {
+    config: BusConfig,
+    acks: Weak<Acks>,
+    /// Whether it has been told since the last connection why there is none.
+    told: AtomicBool,
+}
+
+impl Watch {
+    fn on_event(&self, event: &Event) {
+        match event {
+            Event::Disconnected => {
+                tracing::warn!("the connection to NATS is lost");
+                metrics::counter!("natter_bus_disconnects_total").increment(1);
+                // Acks on their way are gone with the connection: whoever waits learns it now.
+                if let Some(acks) = self.acks.upgrade() {
+                    acks.lose_all();
+                }
+            }
+            Event::Connected => {
+                self.told.store(false, Ordering::Relaxed);
+                tracing::info!("connected to NATS");
+            }
+            Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
+            Event::ClientError(error) => {
+                tracing::warn!(%error, "cannot connect to NATS");
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tokio::spawn(explain(self.config.clone()));
+                }
+            }
+            Event::SlowConsumer(_) => {
+                metrics::counter!("natter_bus_slow_consumer_total").increment(1);
+            }
+            Event::LameDuckMode | Event::Draining | Event::Closed => {
+                tracing::info!(%event, "NATS connection");
             }
         }
-        Event::Connected => tracing::info!("connected to NATS"),
-        Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
-        Event::ClientError(error) => tracing::warn!(%error, "cannot connect to NATS"),
-        Event::SlowConsumer(_) => {
-            metrics::counter!("natter_bus_slow_consumer_total").increment(1);
-        }
-        Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(%event, "NATS connection");
-        }
+    }
+}
+
+/// Says why there is no connection: the event's own error says no more than "IO error", be it a
+/// certificate, a password or a cable. So it is tried once more in a way that tells.
+async fn explain(config: BusConfig) {
+    for (server, reason) in follow::why_not(&config).await {
+        tracing::warn!(server, reason, "cannot connect to NATS");
     }
 }

@@ -19,6 +19,8 @@ use uuid::Uuid;
 #[must_use]
 pub fn parse<C: CommandFactory + FromArgMatches>() -> C {
     let mut command = C::command();
+    // All of it, also what is not asked for: errors are told with what each argument is.
+    command.build();
     let parsed = command
         .try_get_matches_from_mut(env::args_os())
         .and_then(|mut matches| C::from_arg_matches_mut(&mut matches));

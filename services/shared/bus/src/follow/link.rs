@@ -231,6 +231,21 @@ async fn connect_and_serve(
     }
 }
 
+/// Tries every server once, and tells of those that there is no connection to: their place in the
+/// URL, from 1, and why.
+pub async fn why_not(config: &BusConfig) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for server in 0..config.url.split(',').count() {
+        let reason = match timeout(CONNECT_TIMEOUT, connect(config, server)).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(end)) => end.to_string(),
+            Err(_) => LinkEnd::ConnectTimeout.to_string(),
+        };
+        found.push((server + 1, reason));
+    }
+    found
+}
+
 /// A socket, with TLS around it or not.
 type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
