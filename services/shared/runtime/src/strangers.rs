@@ -28,12 +28,10 @@ const ALIKE: f64 = 0.9;
 pub fn warn() {
     for (variable, _) in env::vars_os() {
         let Some(variable) = variable.to_str().filter(|name| is_stranger(name)) else { continue };
-        match nearest(variable) {
-            Some(nearest) => tracing::warn!(
-                variable,
-                "nothing in Natter reads this variable: is {nearest} meant?"
-            ),
-            None => tracing::warn!(variable, "nothing in Natter reads this variable"),
+        if let Some(nearest) = nearest(variable) {
+            tracing::warn!(variable, "nothing in Natter reads this variable: is {nearest} meant?");
+        } else {
+            tracing::warn!(variable, "nothing in Natter reads this variable");
         }
     }
 }
