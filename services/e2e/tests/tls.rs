@@ -151,7 +151,7 @@ async fn strangers_are_refused(cluster: &Cluster, own: &Authority) -> Result<()>
         let refused = |what: &&str| {
             said.lines().any(|line| line.contains(what) && line.contains("UnknownIssuer"))
         };
-        Ok(refusals.iter().all(|what| refused(what)).then_some(()))
+        Ok(refusals.iter().all(refused).then_some(()))
     })
     .await
     .with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
