@@ -23,6 +23,7 @@ use crate::{
     process::wait_for_strays,
     progress::Progress,
     redis, secret,
+    secured::Secured,
     throwaway::{Throwaway, lay_out},
 };
 
@@ -48,6 +49,8 @@ pub struct Cluster {
     postgres: Postgres,
     redis: Node,
     brokers: Vec<Node>,
+    redis_url: String,
+    nats_url: String,
     jwt_secret: String,
     data: PathBuf,
     // Last: the data go, or are free for the next, once nothing uses them any more.
@@ -76,6 +79,7 @@ pub struct Builder {
     gateway_env: Vec<(String, String)>,
     worker_env: Vec<(String, String)>,
     detour: Option<Detour>,
+    secured: Option<Secured>,
     progress: Progress,
 }
 
@@ -181,6 +185,14 @@ impl Builder {
         self
     }
 
+    /// Servers that take nobody without TLS and a login, and NATS none without a certificate; of
+    /// brokers only one. What nodes need for it besides URLs is said by [`Builder::env`].
+    #[must_use]
+    pub fn secured(mut self, secured: Secured) -> Self {
+        self.secured = Some(secured);
+        self
+    }
+
     /// What is said meanwhile; only installing is by default.
     #[must_use]
     pub fn progress(mut self, progress: Progress) -> Self {
@@ -209,11 +221,20 @@ impl Builder {
         install::ensure(&Tool::SERVERS, self.progress)?;
         let binaries = Binaries::ready(self.progress)?;
         let (postgres, redis, brokers) = self.start_servers(&data)?;
+        let secured = self.secured.as_ref();
+        let redis_url = redis::url_of(&redis, secured);
+        let nats_url = match secured {
+            None => nats::urls(&brokers),
+            Some(secured) => {
+                let addresses = brokers.iter().map(|broker| broker.address().to_string());
+                secured.nats_url(&addresses.collect::<Vec<_>>())
+            }
+        };
         let environment = Environment {
             data: &data,
             database_url: postgres.url(),
-            redis_url: redis::url(&redis, 0),
-            nats_url: nats::urls(&brokers),
+            redis_url: redis_url.clone(),
+            nats_url: nats_url.clone(),
             log_replicas: if brokers.len() >= REPLICATED { REPLICATED } else { 1 },
             jwt_secret: &jwt_secret,
             shards: self.shards,
@@ -244,7 +265,18 @@ impl Builder {
             let fixed = self.fixed_port(index)?;
             environment.start_gateway(&binaries, index, (claimed, fixed), &gateway_env)
         })?;
-        Ok(Cluster { gateways, workers, postgres, redis, brokers, jwt_secret, data, _hold: hold })
+        Ok(Cluster {
+            gateways,
+            workers,
+            postgres,
+            redis,
+            brokers,
+            redis_url,
+            nats_url,
+            jwt_secret,
+            data,
+            _hold: hold,
+        })
     }
 
     fn hold_data(&self) -> Result<(PathBuf, Hold)> {
@@ -277,6 +309,7 @@ impl Builder {
 
     fn start_servers(&self, data: &Path) -> Result<(Postgres, Node, Vec<Node>)> {
         ensure!(self.brokers > 0, "a cluster has at least one NATS server");
+        ensure!(self.brokers == 1 || self.secured.is_none(), "secured, there is one NATS server");
         let durability = if self.throwaway.unwrap_or(self.data_dir.is_none()) {
             Durability::Throwaway
         } else {
@@ -284,10 +317,12 @@ impl Builder {
         };
         let _step = self.progress.step("starting PostgreSQL, Redis and NATS");
         thread::scope(|scope| {
-            let postgres = scope.spawn(|| Postgres::start(data, durability, self.progress));
-            let redis = scope.spawn(|| redis::start(data));
+            let postgres = scope
+                .spawn(|| Postgres::start(data, durability, self.progress, self.secured.as_ref()));
+            let redis = scope.spawn(|| redis::start(data, self.secured.as_ref()));
+            let more = self.secured.as_ref().map(Secured::nats).unwrap_or_default();
             let brokers = if self.brokers == 1 {
-                nats::start(data, &self.nats_sync_interval).map(|nats| vec![nats])
+                nats::start(data, &self.nats_sync_interval, &more).map(|nats| vec![nats])
             } else {
                 nats::start_cluster(data, &self.nats_sync_interval, self.brokers)
             };
@@ -311,6 +346,7 @@ impl Default for Builder {
             gateway_env: Vec::new(),
             worker_env: Vec::new(),
             detour: None,
+            secured: None,
             progress: Progress::Quiet,
         }
     }
@@ -405,12 +441,12 @@ impl Cluster {
 
     /// Where Redis is.
     pub fn redis_url(&self) -> String {
-        redis::url(&self.redis, 0)
+        self.redis_url.clone()
     }
 
     /// Where NATS is: all its servers, separated by commas.
     pub fn nats_url(&self) -> String {
-        nats::urls(&self.brokers)
+        self.nats_url.clone()
     }
 
     /// What the gateways sign tokens with.

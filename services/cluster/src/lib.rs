@@ -13,6 +13,7 @@
 //! | `postgres`, `redis`, `nats` | how a server of each kind is run |
 //! | `process` | one child process that cannot outlive us, even when we are killed by `SIGKILL` |
 //! | `throwaway` | a directory that goes when we do |
+//! | [`secured`] | servers that speak TLS and want to know who comes |
 //! | `ports`, `secret` | loopback ports of one's own; passwords made once |
 
 pub mod binaries;
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod install;
 pub mod node;
 pub mod progress;
+pub mod secured;
 pub mod testing;
 pub mod tools;
 
@@ -33,3 +35,4 @@ mod throwaway;
 
 pub use cluster::{Builder, Cluster};
 pub use node::{Node, Role};
+pub use secured::Secured;

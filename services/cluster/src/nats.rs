@@ -23,11 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts a server with its streams in `<dir>/nats`. `sync_interval` is a duration as NATS
 /// writes it, or `always`: a sync before every ack.
-pub(crate) fn start(dir: &Path, sync_interval: &str) -> Result<Node> {
+/// `more` are further lines of its configuration.
+pub(crate) fn start(dir: &Path, sync_interval: &str, more: &str) -> Result<Node> {
     let program = program()?;
     Node::start_on_free_ports(|| {
         let seat = Seat::new("nats".to_owned(), Vec::new())?;
-        seat.plan(&program, dir, sync_interval, "")
+        let mut plan = seat.plan(&program, dir, sync_interval, ("", more))?;
+        if !more.is_empty() {
+            // It may not speak in the clear any more, but for its monitoring.
+            plan.probe = Probe::NatsCluster;
+        }
+        Ok(plan)
     })
 }
 
@@ -44,7 +50,10 @@ pub(crate) fn start_cluster(dir: &Path, sync_interval: &str, count: usize) -> Re
         let routes: Vec<_> =
             routes.iter().map(|port| format!("nats://{}", port.address())).collect();
         let routes = routes.join(", ");
-        seats.into_iter().map(|seat| seat.plan(&program, dir, sync_interval, &routes)).collect()
+        seats
+            .into_iter()
+            .map(|seat| seat.plan(&program, dir, sync_interval, (&routes, "")))
+            .collect()
     })
 }
 
@@ -66,11 +75,17 @@ impl Seat {
         Ok(Self { name, port: Port::any()?, admin: Port::any()?, more })
     }
 
-    fn plan(self, program: &Path, dir: &Path, sync_interval: &str, routes: &str) -> Result<Plan> {
+    fn plan(
+        self,
+        program: &Path,
+        dir: &Path,
+        sync_interval: &str,
+        (routes, more): (&str, &str),
+    ) -> Result<Plan> {
         let home = dir.join(&self.name);
         fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
         let config = home.join("nats.conf");
-        let text = self.settings(&home, sync_interval, routes)?;
+        let text = self.settings(&home, sync_interval, routes)? + more;
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let launch =
             Launch::new(program, &self.name, dir).args(["-c".into(), config.into_os_string()]);

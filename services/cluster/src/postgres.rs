@@ -1,9 +1,9 @@
 //! One PostgreSQL server: its data directory, its process, its databases.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Permissions},
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, lchown},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -23,6 +23,7 @@ use crate::{
     process::{Account, Launch},
     progress::Progress,
     secret,
+    secured::{Secured, percent_encoded},
 };
 
 /// User and database of a cluster.
@@ -45,17 +46,29 @@ pub(crate) struct Postgres {
     node: Node,
     programs: PostgresPrograms,
     password: String,
+    /// Of its URLs.
+    parameters: String,
 }
 
 impl Postgres {
     /// Starts a server with its data in `<dir>/postgres`, made there the first time.
-    pub(crate) fn start(dir: &Path, durability: Durability, progress: Progress) -> Result<Self> {
+    pub(crate) fn start(
+        dir: &Path,
+        durability: Durability,
+        progress: Progress,
+        secured: Option<&Secured>,
+    ) -> Result<Self> {
         let home = Home::open(dir, progress)?;
         let programs = home.programs()?;
+        if let Some(secured) = secured {
+            fs::write(home.path.join("password"), &secured.password)?;
+        }
         let password = home.password()?;
         home.initialise(&programs, durability)?;
-        let node = Node::start_on_free_ports(|| home.plan(dir, &programs, durability))?;
-        let server = Self { node, programs, password };
+        let settings = secured.map(|secured| home.secure(secured)).transpose()?.unwrap_or_default();
+        let node = Node::start_on_free_ports(|| home.plan(dir, &programs, durability, &settings))?;
+        let parameters = secured.map(Secured::postgres_parameters).unwrap_or_default();
+        let server = Self { node, programs, password, parameters };
         let exists = format!("SELECT 1 FROM pg_database WHERE datname = '{NAME}'");
         if server.sql(&exists)?.trim().is_empty() {
             server.create_database(NAME)?;
@@ -73,8 +86,9 @@ impl Postgres {
     }
 
     pub(crate) fn url_of(&self, database: &str) -> String {
-        let Self { password, node, .. } = self;
-        format!("postgres://{NAME}:{password}@{}/{database}", node.address())
+        let Self { password, node, parameters, .. } = self;
+        let password = percent_encoded(password);
+        format!("postgres://{NAME}:{password}@{}/{database}{parameters}", node.address())
     }
 
     /// Makes an empty database. The name must be a plain lower-case identifier.
@@ -187,11 +201,31 @@ impl Home {
         fs::rename(&unfinished, &data).context("cannot move the new data directory into place")
     }
 
+    /// Gives the server its certificate, and settings by which nobody comes without TLS.
+    fn secure(&self, secured: &Secured) -> Result<Vec<String>> {
+        let access = "hostssl all all 127.0.0.1/32 scram-sha-256\n".into();
+        let files = secured.pair()?.into_iter().chain([("access.conf", access)]);
+        for (name, content) in files {
+            let path = self.path.join(name);
+            fs::write(&path, content)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            give(&path, self.account)?;
+        }
+        let path = |name| self.path.join(name).display().to_string();
+        Ok(vec![
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", path("server.pem")),
+            format!("ssl_key_file={}", path("server.key")),
+            format!("hba_file={}", path("access.conf")),
+        ])
+    }
+
     fn plan(
         &self,
         dir: &Path,
         programs: &PostgresPrograms,
         durability: Durability,
+        more: &[String],
     ) -> Result<Plan> {
         let port = Port::any()?;
         let mut settings = vec![
@@ -213,6 +247,7 @@ impl Home {
             .iter()
             .map(|setting| (*setting).to_owned()),
         );
+        settings.extend_from_slice(more);
         let mut launch = Launch::new(&programs.postgres, "postgres", dir)
             .args(["-D".into(), self.data().into_os_string()])
             .args(["-p".to_owned(), port.address().port().to_string()])

@@ -112,15 +112,16 @@ impl Own<Postgres> {
 }
 
 async fn start_postgres() -> Result<Own<Postgres>> {
-    own(Tool::Postgres, |dir| Postgres::start(dir, Durability::Throwaway, Progress::Quiet)).await
+    own(Tool::Postgres, |dir| Postgres::start(dir, Durability::Throwaway, Progress::Quiet, None))
+        .await
 }
 
 async fn start_redis() -> Result<Own<Node>> {
-    own(Tool::Redis, redis::start).await
+    own(Tool::Redis, |dir| redis::start(dir, None)).await
 }
 
 async fn start_nats() -> Result<Own<Node>> {
-    own(Tool::Nats, |dir| nats::start(dir, "2m")).await
+    own(Tool::Nats, |dir| nats::start(dir, "2m", "")).await
 }
 
 async fn own<T: Send + 'static>(

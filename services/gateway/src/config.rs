@@ -4,10 +4,28 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::http::HeaderValue;
-use clap::Args;
+use clap::{Args, Parser};
+use natter_bus::NatsArgs;
 use natter_media::Class;
+use natter_presence::RedisArgs;
 use natter_protocol::ids::Shard;
+use natter_runtime::{NodeArgs, TelemetryArgs};
 use secrecy::SecretString;
+
+/// Natter's gateway: sockets, REST and the page.
+#[derive(Debug, Parser)]
+#[command(name = "natter-gateway", version, about)]
+pub struct Cli {
+    /// Who this process is.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// How to log.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub config: Config,
+}
 
 /// What a gateway is told when it starts.
 #[derive(Args, Clone, Debug)]
@@ -16,8 +34,8 @@ pub struct Config {
     #[arg(long, env = "NATTER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Shards that new chats and users are spread over: 1 to 16. As the worker and the migration
-    /// have it; it may grow, never shrink.
+    /// Shards, each a pair of streams, that new chats and users are spread over: 1 to 16, the same
+    /// everywhere. It may grow, never shrink.
     #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub shards: Shard,
 
@@ -50,25 +68,22 @@ pub struct Config {
 /// The servers behind the gateway.
 #[derive(Args, Clone, Debug)]
 pub struct BackendArgs {
-    /// Postgres, as `postgres://user:password@host:port/database`.
-    #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true)]
+    /// Postgres, as `postgres://user:password@host:port/database`; with
+    /// `?sslmode=verify-full&sslrootcert=/file` for TLS.
+    #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true, value_parser = natter_store::parse_url)]
     pub database_url: SecretString,
 
     /// Connections to Postgres that this gateway opens at most: 1 to 1,000.
     #[arg(long, env = "NATTER_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// Redis, as `redis://user:password@host:port/database`.
-    #[arg(long, env = "NATTER_REDIS_URL", hide_env_values = true)]
-    pub redis_url: SecretString,
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisArgs,
 
-    /// NATS, as `nats://user:password@host:port`; several, separated by commas.
-    #[arg(long, env = "NATTER_NATS_URL", hide_env_values = true)]
-    pub nats_url: SecretString,
-
-    /// A NATS credentials file.
-    #[arg(long, env = "NATTER_NATS_CREDENTIALS")]
-    pub nats_credentials: Option<PathBuf>,
+    /// NATS.
+    #[command(flatten)]
+    pub nats: NatsArgs,
 }
 
 /// Who is let in: the gateway's own tokens, and those of one outside issuer.
@@ -76,12 +91,12 @@ pub struct BackendArgs {
 pub struct AuthArgs {
     /// Signs and verifies the gateway's own tokens (HS256); the same on every gateway. At least
     /// 32 bytes.
-    #[arg(long, env = "NATTER_JWT_SECRET", hide_env_values = true)]
+    #[arg(long, env = "NATTER_JWT_SECRET", hide_env_values = true, value_parser = signing_secret)]
     pub jwt_secret: SecretString,
 
     /// The secret before the last rotation: tokens that it signed are still accepted, none are
     /// made. At least 32 bytes.
-    #[arg(long, env = "NATTER_JWT_SECRET_PREVIOUS", hide_env_values = true)]
+    #[arg(long, env = "NATTER_JWT_SECRET_PREVIOUS", hide_env_values = true, value_parser = signing_secret)]
     pub jwt_secret_previous: Option<SecretString>,
 
     /// `iss` of the gateway's own tokens.
@@ -122,7 +137,7 @@ pub struct OutsideIssuerArgs {
     pub outside_issuer: Option<String>,
 
     /// `aud` that its tokens must have.
-    #[arg(long = "oidc-audience", env = "NATTER_OIDC_AUDIENCE")]
+    #[arg(long = "oidc-audience", env = "NATTER_OIDC_AUDIENCE", requires = "outside_issuer")]
     pub outside_audience: Option<String>,
 
     /// File with its public key as PEM; the key decides the algorithm: RS256, ES256, ES384 or
@@ -130,13 +145,14 @@ pub struct OutsideIssuerArgs {
     #[arg(
         long = "oidc-public-key",
         env = "NATTER_OIDC_PUBLIC_KEY",
+        requires = "outside_issuer",
         conflicts_with = "outside_jwks"
     )]
     pub outside_public_key: Option<PathBuf>,
 
     /// Its JWKS: a file, or an `https` URL (`http` on loopback only), read again when a token
     /// names an unknown key, at most once a minute.
-    #[arg(long = "oidc-jwks", env = "NATTER_OIDC_JWKS")]
+    #[arg(long = "oidc-jwks", env = "NATTER_OIDC_JWKS", requires = "outside_issuer")]
     pub outside_jwks: Option<String>,
 
     /// Claim that names the user.
@@ -278,7 +294,7 @@ pub struct MediaArgs {
 
     /// Media types that are not taken, by a file's content, separated by commas; programs by
     /// default.
-    #[arg(long, env = "NATTER_MEDIA_REFUSED_TYPES", value_delimiter = ',', default_value = REFUSED_TYPES)]
+    #[arg(long, env = "NATTER_MEDIA_REFUSED_TYPES", value_delimiter = ',', default_value = REFUSED_TYPES, value_parser = media_type)]
     pub media_refused_types: Vec<String>,
 
     /// Uploads through this gateway at once, 1 to 1,000; more wait a moment and are refused then.
@@ -312,6 +328,24 @@ impl MediaArgs {
             Class::Document => self.media_document_bytes,
         }
     }
+}
+
+/// The shortest secret that tokens are signed with, in bytes.
+const SECRET_BYTES: usize = 32;
+
+/// What is too short could be guessed.
+fn signing_secret(text: &str) -> Result<SecretString, String> {
+    if text.len() < SECRET_BYTES {
+        return Err(format!("fewer than {SECRET_BYTES} bytes"));
+    }
+    Ok(text.into())
+}
+
+/// A media type, or nothing at all, for a list that refuses none.
+fn media_type(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    let named = text.split_once('/').is_some_and(|(kind, sub)| !kind.is_empty() && !sub.is_empty());
+    if named || text.is_empty() { Ok(text) } else { Err("not a media type".to_owned()) }
 }
 
 /// An origin by name; there is no `*`, since what it allows should be a decision.
@@ -352,16 +386,9 @@ impl SocketArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use secrecy::ExposeSecret;
 
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(flatten)]
-        config: Config,
-    }
 
     fn parse(more: &[&str]) -> Result<Config, clap::Error> {
         let needed = [
@@ -369,7 +396,7 @@ mod tests {
             "--database-url=postgres://natter:hidden-1@localhost/natter",
             "--redis-url=redis://localhost",
             "--nats-url=nats://localhost",
-            "--jwt-secret=hidden-2",
+            "--jwt-secret=hidden-2-hidden-2-hidden-2-hidden",
         ];
         Cli::try_parse_from(needed.iter().chain(more)).map(|cli| cli.config)
     }
@@ -377,7 +404,7 @@ mod tests {
     #[test]
     fn four_settings_are_enough_and_no_secret_is_shown() -> anyhow::Result<()> {
         let config = parse(&[])?;
-        assert_eq!(config.auth.jwt_secret.expose_secret(), "hidden-2");
+        assert_eq!(config.auth.jwt_secret.expose_secret(), "hidden-2-hidden-2-hidden-2-hidden");
         assert!(config.rest.cors_origins.is_empty() && !config.rest.trust_proxy);
         assert!(!format!("{config:?}").contains("hidden"));
         Ok(())
@@ -399,6 +426,7 @@ mod tests {
     fn an_outside_issuer_needs_an_audience() {
         assert!(parse(&["--oidc-issuer=https://id.example"]).is_err());
         assert!(parse(&["--oidc-issuer=https://id.example", "--oidc-audience=chat"]).is_ok());
+        assert!(parse(&["--oidc-audience=chat"]).is_err());
         assert!(parse(&["--shards=17"]).is_err());
         assert!(parse(&["--cors-origins=*"]).is_err());
     }

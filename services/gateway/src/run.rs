@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use natter_bus::{Bus, BusConfig, BusError, follow::Follower};
+use natter_bus::{Bus, BusError, follow::Follower};
 use natter_media::{Files, FilesError};
-use natter_presence::{PresenceClient, PresenceConfig, PresenceError};
-use natter_runtime::Health;
+use natter_presence::{PresenceClient, PresenceError};
+use natter_runtime::{Health, causes};
 use natter_store::{Store, StoreConfig, StoreError};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -41,19 +41,19 @@ const QUEUES: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Postgres' settings.
-    #[error("the database's settings")]
-    Store(#[from] StoreError),
+    #[error("NATTER_DATABASE_URL (--database-url): {0}")]
+    Store(StoreError),
     /// NATS' settings.
-    #[error("the broker's settings")]
+    #[error(transparent)]
     Bus(#[from] BusError),
     /// Redis' settings.
-    #[error("the settings of Redis")]
+    #[error(transparent)]
     Presence(#[from] PresenceError),
     /// The settings of the store of files.
-    #[error("the store of files")]
-    Files(#[from] FilesError),
+    #[error("NATTER_MEDIA_STORE (--media-store): {}", causes(.0))]
+    Files(FilesError),
     /// Secrets and keys.
-    #[error("the settings of authentication")]
+    #[error(transparent)]
     Auth(#[from] AuthConfigError),
     /// The public port.
     #[error("the public port")]
@@ -121,13 +121,11 @@ async fn connect(
     let store = Store::connect(&StoreConfig {
         max_connections: backends.database_connections,
         ..StoreConfig::new(backends.database_url.expose_secret())
-    })?;
-    let bus_config = BusConfig {
-        credentials: backends.nats_credentials.clone(),
-        ..BusConfig::new(backends.nats_url.expose_secret(), node)
-    };
+    })
+    .map_err(RunError::Store)?;
+    let bus_config = backends.nats.config(node);
     let bus = Bus::connect(&bus_config).await?;
-    let presence = PresenceClient::new(PresenceConfig::new(backends.redis_url.clone(), node))?;
+    let presence = PresenceClient::new(backends.redis.config(node))?;
     let settings = HubSettings {
         own_devices_get_messages: config.socket.own_devices_get_messages,
         own_devices_see_typing: config.socket.own_devices_see_typing,
@@ -136,7 +134,7 @@ async fn connect(
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
     let (online, changes) = Online::new();
     let hub = Hub::start(follower, config.shards, online, settings);
-    let files = Files::open(&config.media.media_store, environment())?;
+    let files = Files::open(&config.media.media_store, environment()).map_err(RunError::Files)?;
     let library = Library::new(files, store.clone(), records, config.media.clone());
     let (app, keeping) = App::new(Arc::new(config), store, bus, presence, hub, library)?;
     Ok((app, keeping, changes))
@@ -168,9 +166,19 @@ async fn ready(app: &App, health: &Health, address: SocketAddr) {
 async fn watch(app: App, health: Health) {
     let mut tick = interval(WATCH);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away = false;
     for look in (0..QUEUES).cycle() {
         tick.tick().await;
         let (postgres, redis) = tokio::join!(app.store.ping(), app.presence.ping());
+        // Told once: what needs it fails each in its own way.
+        match &postgres {
+            Err(error) if !away => {
+                tracing::warn!(error = %causes(error), "Postgres cannot be reached");
+            }
+            Ok(()) if away => tracing::info!("Postgres is back"),
+            _ => {}
+        }
+        away = postgres.is_err();
         health.set("nats", app.bus.connected() && app.hub.connected());
         health.set("postgres", postgres.is_ok());
         health.set("redis", redis.is_ok());

@@ -1,13 +1,14 @@
 //! What the worker takes from flags or the environment.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
-use natter_bus::{BusConfig, LogConfig};
+use natter_bus::{BusConfig, LogConfig, NatsArgs};
 use natter_protocol::ids::Shard;
 use natter_runtime::{NodeArgs, TelemetryArgs};
 use natter_store::StoreConfig;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Writes what the log holds to Postgres.
 #[derive(Parser)]
@@ -91,28 +92,21 @@ pub struct RunArgs {
 /// Postgres, NATS, and how the streams are kept.
 #[derive(Args, Clone)]
 pub struct ServerArgs {
-    /// `postgres://user:password@host:port/database`.
-    #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
+    /// Postgres, as `postgres://user:password@host:port/database`; with
+    /// `?sslmode=verify-full&sslrootcert=/file` for TLS.
+    #[arg(long, env = "NATTER_DATABASE_URL", hide_env_values = true, value_parser = natter_store::parse_url)]
+    pub database_url: SecretString,
 
     /// Connections to Postgres that this process opens at most: 2 to 1,000.
     #[arg(long, env = "NATTER_DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
 
-    /// `nats://host:port` or `tls://…`, several separated by commas; may carry
-    /// `user:password@` or `token@`.
-    #[arg(long, env = "NATTER_NATS_URL", hide_env_values = true)]
-    pub nats_url: String,
+    /// NATS.
+    #[command(flatten)]
+    pub nats: NatsArgs,
 
-    /// A NATS credentials file.
-    #[arg(long, env = "NATTER_NATS_CREDENTIALS")]
-    pub nats_credentials: Option<PathBuf>,
-
-    /// A PEM file with further authorities that the NATS server's certificate may come from.
-    #[arg(long, env = "NATTER_NATS_CA")]
-    pub nats_ca: Option<PathBuf>,
-
-    /// Streams that new chats and users are spread over, 1 to 16. May grow, never shrink.
+    /// Shards, each a pair of streams, that new chats and users are spread over: 1 to 16, the same
+    /// everywhere. It may grow, never shrink.
     #[arg(long, env = "NATTER_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub shards: Shard,
 
@@ -142,18 +136,14 @@ impl ServerArgs {
     pub fn store(&self) -> StoreConfig {
         StoreConfig {
             max_connections: self.database_connections,
-            ..StoreConfig::new(&self.database_url)
+            ..StoreConfig::new(self.database_url.expose_secret())
         }
     }
 
     /// How to reach NATS, as `name`.
     #[must_use]
     pub fn bus(&self, name: &str) -> BusConfig {
-        BusConfig {
-            credentials: self.nats_credentials.clone(),
-            root_certificates: self.nats_ca.clone(),
-            ..BusConfig::new(&self.nats_url, format!("persistence {name}"))
-        }
+        self.nats.config(format!("persistence {name}"))
     }
 
     /// How a shard's log is kept.
@@ -209,7 +199,7 @@ impl TryFrom<&RunArgs> for WorkerConfig {
             let most = config.log.max_bytes / 4 * 3;
             ensure!(
                 bytes <= most,
-                "NATTER_LOG_RETAIN_BYTES: at most {most}, three quarters of NATTER_LOG_MAX_BYTES"
+                "NATTER_LOG_RETAIN_BYTES (--log-retain-bytes): at most {most}, three quarters of NATTER_LOG_MAX_BYTES"
             );
             config.retain_bytes = bytes;
         }

@@ -34,12 +34,12 @@ pub mod worker;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use config::{MigrateArgs, RunArgs, WorkerConfig};
 use media::SweepConfig;
 use natter_bus::Bus;
 use natter_media::Files;
-use natter_runtime::Health;
+use natter_runtime::{Health, causes};
 use natter_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +67,8 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     if config.log.replicas == 1 {
         tracing::warn!("NATTER_LOG_REPLICAS is 1: acks rest on one broker; 3 in production");
     }
-    let files = Files::open(&args.media_store, environment()).context("NATTER_MEDIA_STORE")?;
+    let files = Files::open(&args.media_store, environment())
+        .map_err(|error| anyhow!("NATTER_MEDIA_STORE (--media-store): {}", causes(&error)))?;
     let sweeps = SweepConfig {
         stalled: Duration::from_secs(args.media_stalled_seconds),
         unsent: Duration::from_secs(args.media_unsent_seconds),
@@ -88,7 +89,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 async fn connect(servers: &config::ServerArgs, name: &str) -> Result<(Store, Bus)> {
-    let store = Store::connect(&servers.store()).context("NATTER_DATABASE_URL")?;
-    let bus = Bus::connect(&servers.bus(name)).await.context("NATTER_NATS_URL")?;
+    let store = Store::connect(&servers.store()).context("NATTER_DATABASE_URL (--database-url)")?;
+    let bus = Bus::connect(&servers.bus(name)).await?;
     Ok((store, bus))
 }

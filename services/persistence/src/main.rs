@@ -1,9 +1,7 @@
 //! `natter-persistence`: see `--help`.
 
-use clap::Parser;
 use natter_persistence::config::{Cli, Command, MigrateArgs, RunArgs};
-use natter_runtime::{Health, admin, metrics, shutdown, telemetry};
-use tokio::net::TcpListener;
+use natter_runtime::{Health, admin, config, metrics, shutdown, strangers, telemetry};
 use tokio_util::sync::CancellationToken;
 
 /// Batches are many small allocations that all go at once.
@@ -12,7 +10,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+    let Cli { command } = config::parse();
+    match command {
         Command::Migrate(args) => migrate(args).await,
         Command::Run(args) => run(args).await,
     }
@@ -20,6 +19,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node_id)?;
+    strangers::warn();
     let outcome = natter_persistence::migrate_by(&args).await;
     telemetry.shutdown().await;
     outcome
@@ -27,12 +27,13 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node.node_id)?;
+    strangers::warn();
     metrics::install()?;
     let stop = shutdown::signal()?;
     let health = Health::new();
     // The admin port outlives the drain, so that probes see "draining" and not a dead port.
     let admin_stop = CancellationToken::new();
-    let listener = TcpListener::bind(args.node.admin_listen).await?;
+    let listener = args.node.bind_admin().await?;
     let admin = tokio::spawn(admin::serve(listener, health.clone(), admin_stop.clone()));
     let outcome = natter_persistence::run_by(&args, health, stop).await;
     admin_stop.cancel();

@@ -34,7 +34,7 @@ impl MigrateError {
                 error.is_unavailable() || matches!(error, StoreError::Fenced)
             }
             Self::Bus(error) | Self::Epoch(EpochError::Bus(error)) => {
-                !matches!(error, BusError::Config(_))
+                !matches!(error, BusError::Config { .. })
             }
             Self::Epoch(EpochError::Publish(_)) => true,
         }

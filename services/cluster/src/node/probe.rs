@@ -23,6 +23,8 @@ pub(crate) enum Probe {
         data: PathBuf,
     },
     Redis,
+    /// It accepts connections.
+    Listening,
     Nats,
     /// Of several that are one: `GET /healthz` of its monitoring answers 200, which it does once
     /// it has met the leader of the cluster's streams, and has caught up with its own.
@@ -45,6 +47,7 @@ impl Probe {
                     && lines.nth(6).map(str::trim) == Some("ready")
             }
             Self::Redis => says(port, "PING\r\n", |line| line.starts_with("+PONG")),
+            Self::Listening => TcpStream::connect_timeout(&port, PATIENCE).is_ok(),
             Self::Nats => says(port, "CONNECT {\"verbose\":false}\r\nPING\r\n", |line| {
                 line.starts_with("PONG")
             }),

@@ -134,11 +134,11 @@ pub enum AuthConfigError {
     #[error("{0} has fewer than 32 bytes")]
     ShortSecret(&'static str),
     /// The outside issuer has the name of the gateway's own tokens.
-    #[error("the outside issuer is called as the gateway's own")]
+    #[error("NATTER_OIDC_ISSUER (--oidc-issuer): the same as NATTER_JWT_ISSUER, the gateway's own")]
     SameIssuer,
-    /// Neither or an unusable key for the outside issuer.
-    #[error("the outside issuer: {0}")]
-    Outside(String),
+    /// Neither or an unusable key for the outside issuer: the setting, and why.
+    #[error("{0}: {1}")]
+    Outside(&'static str, String),
 }
 
 /// Lets callers in, and makes sessions. Cloning shares it.

@@ -1,6 +1,6 @@
 //! Tokens of an outside issuer: whoever has an identity provider uses that.
 
-use std::fs;
+use std::{fmt::Display, fs};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, decode, decode_header};
 use natter_protocol::{error::WireError, limits};
@@ -14,6 +14,11 @@ use super::{
     token::{expiry, reason, strict},
 };
 use crate::config::OutsideIssuerArgs;
+
+const ISSUER: &str = "NATTER_OIDC_ISSUER (--oidc-issuer)";
+const AUDIENCE: &str = "NATTER_OIDC_AUDIENCE (--oidc-audience)";
+const PUBLIC_KEY: &str = "NATTER_OIDC_PUBLIC_KEY (--oidc-public-key)";
+const JWKS: &str = "NATTER_OIDC_JWKS (--oidc-jwks)";
 
 /// Bytes of a user's or device's name at the issuer.
 const ID_BYTES: usize = 255;
@@ -53,22 +58,24 @@ impl Outside {
     /// [`AuthConfigError::Outside`] for a missing audience or key, or a key that cannot be used.
     pub fn from_config(config: &OutsideIssuerArgs) -> Result<Option<Self>, AuthConfigError> {
         let Some(issuer) = &config.outside_issuer else { return Ok(None) };
-        let wrong = |why: &str| AuthConfigError::Outside(why.to_owned());
-        let audience = config.outside_audience.as_ref().ok_or_else(|| wrong("no audience"))?;
+        let wrong = |setting, why: &dyn Display| AuthConfigError::Outside(setting, why.to_string());
+        let audience =
+            config.outside_audience.as_ref().ok_or_else(|| wrong(AUDIENCE, &"missing"))?;
         let keys = match (&config.outside_public_key, &config.outside_jwks) {
             (Some(file), None) => {
-                let pem = fs::read(file).map_err(|error| {
-                    AuthConfigError::Outside(format!("the public key cannot be read: {error}"))
-                })?;
+                let unusable = |why: &dyn Display| {
+                    wrong(PUBLIC_KEY, &format_args!("{}: {why}", file.display()))
+                };
+                let pem = fs::read(file).map_err(|error| unusable(&error))?;
                 let (key, algorithm) = public_key(&pem).ok_or_else(|| {
-                    wrong("the file is no RSA, P-256, P-384 or Ed25519 public key")
+                    unusable(&"no RSA, P-256, P-384 or Ed25519 public key in PEM")
                 })?;
                 Keys::One(key, algorithm)
             }
             (None, Some(source)) => {
-                Keys::Published(Jwks::new(source).map_err(AuthConfigError::Outside)?)
+                Keys::Published(Jwks::new(source).map_err(|why| wrong(JWKS, &why))?)
             }
-            _ => return Err(wrong("needs either a public key or a JWKS")),
+            _ => return Err(wrong(ISSUER, &"needs NATTER_OIDC_PUBLIC_KEY or NATTER_OIDC_JWKS")),
         };
         Ok(Some(Self {
             issuer: issuer.clone(),

@@ -3,8 +3,10 @@
 use std::{
     fmt,
     future::Future,
-    path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,8 +21,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{interval, timeout};
 
 use crate::{
+    BusConfig,
+    access::{self, Credentials, Login},
+    config::{Setting, wrong},
     error::BusError,
-    measures,
+    follow, measures,
     publish::{Acks, ack_inbox},
 };
 
@@ -35,70 +40,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 const QUEUED_COMMANDS: usize = 16 * 1024;
 /// Longest pause between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// Where NATS is, and who connects.
-#[derive(Clone)]
-pub struct BusConfig {
-    /// `nats://host:port` or `tls://…`, several separated by commas. May carry
-    /// `user:password@` or `token@`; the first one that does counts for all.
-    pub url: String,
-    /// Shown in the server's list of connections, e.g. `gateway gw1`.
-    pub name: String,
-    /// A credentials file (`.creds`: JWT and nkey seed).
-    pub credentials: Option<PathBuf>,
-    /// PEM file with the authorities that the server's certificate is checked against, besides
-    /// the system's.
-    pub root_certificates: Option<PathBuf>,
-}
-
-impl BusConfig {
-    /// A connection by URL alone.
-    #[must_use]
-    pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { url: url.into(), name: name.into(), credentials: None, root_certificates: None }
-    }
-
-    /// The servers, without what authenticates.
-    ///
-    /// # Errors
-    /// [`BusError::Config`] when one does not parse.
-    pub fn servers(&self) -> Result<Vec<ServerAddr>, BusError> {
-        self.url
-            .split(',')
-            .map(|url| {
-                // Not shown: it may hold a password.
-                url.trim().parse().map_err(|_| BusError::Config("not a NATS URL".to_owned()))
-            })
-            .collect()
-    }
-}
-
-/// What a URL logs in with.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Login {
-    Nobody,
-    Token(String),
-    User(String, String),
-}
-
-impl Login {
-    /// The first one among the servers counts for all.
-    pub(crate) fn of(servers: &[ServerAddr]) -> Self {
-        let named = servers.iter().find_map(|server| Some((server.username()?, server.password())));
-        match named {
-            Some((user, Some(password))) => Self::User(user.to_owned(), password.to_owned()),
-            Some((token, None)) => Self::Token(token.to_owned()),
-            None => Self::Nobody,
-        }
-    }
-}
-
-/// Without the URL, which may hold a password.
-impl fmt::Debug for BusConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusConfig").field("name", &self.name).finish_non_exhaustive()
-    }
-}
 
 /// A handle on the connection; cheap to clone, closed when the last clone is gone.
 #[derive(Clone)]
@@ -136,8 +77,8 @@ impl Bus {
         let servers = config.servers()?;
         let acks = Arc::new(Acks::default());
         let options = options(config, &servers, Arc::downgrade(&acks)).await?;
-        let client =
-            options.connect(servers).await.map_err(|error| BusError::Config(error.to_string()))?;
+        let connecting = options.connect(servers).await;
+        let client = connecting.map_err(|error| wrong(Setting::Url, &error))?;
         let inbox = ack_inbox(&client);
         let subscriber =
             client.subscribe(format!("{inbox}*")).await.map_err(|_| BusError::Closed)?;
@@ -257,9 +198,12 @@ async fn options(
         .ping_interval(PING_INTERVAL)
         .client_capacity(QUEUED_COMMANDS)
         .reconnect_delay_callback(reconnect_delay)
-        .event_callback(move |event| {
-            let acks = acks.clone();
-            async move { on_event(&event, &acks) }
+        .event_callback({
+            let watch = Arc::new(Watch { config: config.clone(), acks, told: false.into() });
+            move |event| {
+                let watch = Arc::clone(&watch);
+                async move { watch.on_event(&event) }
+            }
         });
     options = match Login::of(servers) {
         Login::User(user, password) => options.user_and_password(user, password),
@@ -267,15 +211,26 @@ async fn options(
         Login::Nobody => options,
     };
     if let Some(path) = &config.credentials {
-        let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-            BusError::Config(format!("cannot read the credentials file: {error}"))
-        })?;
-        options = options
-            .credentials(&text)
-            .map_err(|_| BusError::Config("not a credentials file".to_owned()))?;
+        if Login::of(servers) != Login::Nobody {
+            let reason = "contradicts the login in NATTER_NATS_URL";
+            return Err(wrong(Setting::Credentials, &reason));
+        }
+        let credentials = Credentials::read(path).await?;
+        options = options.jwt(credentials.jwt.clone(), move |nonce| {
+            let signed = credentials.sign(&nonce);
+            async move { signed.map_err(async_nats::AuthError::new) }
+        });
+    }
+    if config.wants_tls(servers) {
+        // What it would find out when it connects, and try for ever.
+        access::tls(config).await?;
+        options = options.require_tls(true);
     }
     if let Some(path) = &config.root_certificates {
         options = options.add_root_certificates(path.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&config.client_certificate, &config.client_key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     Ok(options)
 }
@@ -287,24 +242,50 @@ fn reconnect_delay(attempts: usize) -> Duration {
     delay.mul_f64(rand::random_range(0.5..1.0))
 }
 
-fn on_event(event: &Event, acks: &Weak<Acks>) {
-    match event {
-        Event::Disconnected => {
-            tracing::warn!("the connection to NATS is lost");
-            measures::disconnects().increment(1);
-            // Acks on their way are gone with the connection: whoever waits learns it now.
-            if let Some(acks) = acks.upgrade() {
-                acks.lose_all();
+/// Follows what becomes of the connection.
+struct Watch {
+    config: BusConfig,
+    acks: Weak<Acks>,
+    /// Whether it has been told since the last connection why there is none.
+    told: AtomicBool,
+}
+
+impl Watch {
+    fn on_event(&self, event: &Event) {
+        match event {
+            Event::Disconnected => {
+                tracing::warn!("the connection to NATS is lost");
+                measures::disconnects().increment(1);
+                // Acks on their way are gone with the connection: whoever waits learns it now.
+                if let Some(acks) = self.acks.upgrade() {
+                    acks.lose_all();
+                }
+            }
+            Event::Connected => {
+                self.told.store(false, Ordering::Relaxed);
+                tracing::info!("connected to NATS");
+            }
+            Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
+            Event::ClientError(error) => {
+                tracing::warn!(%error, "cannot connect to NATS");
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tokio::spawn(explain(self.config.clone()));
+                }
+            }
+            Event::SlowConsumer(_) => {
+                measures::slow_consumers().increment(1);
+            }
+            Event::LameDuckMode | Event::Draining | Event::Closed => {
+                tracing::info!(%event, "NATS connection");
             }
         }
-        Event::Connected => tracing::info!("connected to NATS"),
-        Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
-        Event::ClientError(error) => tracing::warn!(%error, "cannot connect to NATS"),
-        Event::SlowConsumer(_) => {
-            measures::slow_consumers().increment(1);
-        }
-        Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(%event, "NATS connection");
-        }
+    }
+}
+
+/// Says why there is no connection: the event's own error says no more than "IO error", be it a
+/// certificate, a password or a cable. So it is tried once more in a way that tells.
+async fn explain(config: BusConfig) {
+    for (server, reason) in follow::why_not(&config).await {
+        tracing::warn!(server, reason, "cannot connect to NATS");
     }
 }

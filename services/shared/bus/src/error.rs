@@ -1,13 +1,20 @@
 use async_nats::{RequestErrorKind, client::RequestError, jetstream};
 
+use crate::config::Setting;
+
 /// Why the bus could not do what it was asked.
 ///
 /// All but `Config` and `Encoding` may pass by themselves: retry, after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// The settings cannot work: a URL that does not parse, a credentials file that is missing.
-    #[error("the NATS settings are unusable: {0}")]
-    Config(String),
+    /// A setting cannot work: a URL that does not parse, a credentials file that is missing.
+    #[error("{setting}: {reason}")]
+    Config {
+        /// Which.
+        setting: Setting,
+        /// What is wrong with it; never its value.
+        reason: String,
+    },
     /// There is no connection just now.
     #[error("not connected to NATS")]
     Disconnected,

@@ -2,6 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`config`] | where NATS is, and who connects: [`NatsArgs`], [`BusConfig`] |
+//! | `access` | what a connection shows of itself and checks of the server: logins, TLS |
 //! | [`subjects`] | names of subjects, streams and headers |
 //! | [`client`] | [`Bus`]: the connection |
 //! | [`publish`] | entries into the log, pipelined, in order |
@@ -14,7 +16,9 @@
 //! | [`kept`] | what goes over from a log into the one that takes its place |
 //! | [`dead_letter`] | what the log holds and Postgres cannot take |
 
+mod access;
 pub mod client;
+pub mod config;
 pub mod dead_letter;
 mod error;
 pub mod follow;
@@ -29,7 +33,8 @@ mod stored;
 pub mod streams;
 pub mod subjects;
 
-pub use client::{Bus, BusConfig};
+pub use client::Bus;
+pub use config::{BusConfig, NatsArgs};
 pub use error::BusError;
 pub use kept::{Kept, KeptReader};
 pub use log_reader::LogReader;

@@ -46,6 +46,9 @@ pub(crate) struct Store {
     pub(crate) put_headers: &'static [(&'static str, &'static str)],
 }
 
+/// Said of an address of another kind.
+const KNOWN: &str = "only file://, s3://, gs:// and az:// are known";
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Store {
@@ -69,7 +72,7 @@ impl Store {
         if parsed.password().is_some() {
             return Err("secrets belong into the options".into());
         }
-        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed)?;
+        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| KNOWN)?;
         // The environment's names, in its own spelling; what is not about the store is passed over.
         let options: Vec<_> =
             options.into_iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect();
@@ -80,7 +83,7 @@ impl Store {
             ObjectStoreScheme::AmazonS3 => Self::s3(url, prefix, options),
             ObjectStoreScheme::GoogleCloudStorage => Self::google(url, prefix, options),
             ObjectStoreScheme::MicrosoftAzure => Self::azure(url, prefix, options),
-            _ => Err("only file://, s3://, gs:// and az:// are known".into()),
+            _ => Err(KNOWN.into()),
         }
     }
 

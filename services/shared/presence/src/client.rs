@@ -1,19 +1,19 @@
 //! The connection to Redis: one, shared, with bounds on everything.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, fs, sync::Arc, time::Duration};
 
 use redis::{
-    Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, ScriptInvocation,
+    Client, Cmd, ConnectionAddr, FromRedisValue, ScriptInvocation, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
     io::tcp::TcpSettings,
 };
-use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::{
     PresenceConfig, PresenceError,
     circuit::{Circuit, Turn},
+    config,
 };
 
 /// Presence and typing, as this node sees and tells them. Cheap to clone; all clones share one
@@ -38,9 +38,9 @@ impl PresenceClient {
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`PresenceError::Url`]; nothing else: an absent Redis shows in the calls.
+    /// [`PresenceError::Url`], [`PresenceError::Authorities`]; nothing else: an absent Redis shows in the calls.
     pub fn new(config: PresenceConfig) -> Result<Self, PresenceError> {
-        let client = Client::open(address(&config)?).map_err(|_| PresenceError::Url)?;
+        let client = client(&config)?;
         let bounds = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(config.call_limit))
             .set_response_timeout(Some(config.call_limit))
@@ -139,10 +139,27 @@ impl fmt::Debug for PresenceClient {
     }
 }
 
-fn address(config: &PresenceConfig) -> Result<ConnectionInfo, PresenceError> {
-    let info = config.url.expose_secret().into_connection_info().map_err(|_| PresenceError::Url)?;
-    Ok(info.set_tcp_settings(tcp_settings()))
+fn client(config: &PresenceConfig) -> Result<Client, PresenceError> {
+    let info = config::info(&config.url)?.set_tcp_settings(tcp_settings());
+    let Some(path) = &config.authorities else {
+        return Client::open(info).map_err(|_| PresenceError::Url);
+    };
+    let wrong = |reason: String| PresenceError::Authorities(reason);
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Err(wrong("needs NATTER_REDIS_URL to be rediss://…".to_owned()));
+    }
+    let pem = fs::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    if !pem.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
+        return Err(wrong(format!("{}: no certificate in PEM", path.display())));
+    }
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+    Client::build_with_tls(info, certificates)
+        .map_err(|error| wrong(format!("{}: {error}", path.display())))
 }
+
+/// How a certificate begins in a PEM file. Without one nothing would be trusted, nor would that
+/// be an error.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// A peer that has vanished without closing would else hold the connection for the kernel's
 /// quarter of an hour: timeouts alone do not make it connect anew.

@@ -5,8 +5,11 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 #[derive(Debug, thiserror::Error)]
 pub enum PresenceError {
     /// The URL is not one of Redis. It is not shown: it may hold a password.
-    #[error("the Redis URL does not parse")]
+    #[error("NATTER_REDIS_URL (--redis-url): not redis://user:password@host:port/database")]
     Url,
+    /// The authorities cannot be used.
+    #[error("NATTER_REDIS_CA (--redis-ca): {0}")]
+    Authorities(String),
     /// Redis failed a moment ago; refused without asking it again.
     #[error("Redis is away")]
     Away,
@@ -28,7 +31,7 @@ impl PresenceError {
     /// Whether Redis as a whole is in trouble, as opposed to this one call.
     pub(crate) fn means_away(&self) -> bool {
         match self {
-            Self::Url | Self::Away | Self::TooMany { .. } => false,
+            Self::Url | Self::Authorities(_) | Self::Away | Self::TooMany { .. } => false,
             Self::Timeout => true,
             Self::Redis(error) => !matches!(
                 error.kind(),

@@ -42,7 +42,7 @@ mod online;
 mod typing;
 
 pub use client::PresenceClient;
-pub use config::PresenceConfig;
+pub use config::{PresenceConfig, RedisArgs};
 pub use error::PresenceError;
 pub use node::Heartbeat;
 pub use online::REFRESH_EVERY;

@@ -1,6 +1,8 @@
 //! What every Natter process does alike, so that an operator learns it once.
 //!
-//! - [`config`]: the settings every service takes: the node's name and the admin address.
+//! - [`config`]: the command line read, and the settings every service takes: the node's name and
+//!   the admin address.
+//! - [`strangers`]: what the environment says to Natter and nobody knows.
 //! - [`telemetry`]: logs to stderr, traces over OTLP when an endpoint is configured.
 //! - [`causes()`]: an error with what led to it, for logs.
 //! - [`context`]: the W3C trace context that a message carries from node to node.
@@ -12,7 +14,9 @@
 //!
 //! ```no_run
 //! # use clap::Parser;
-//! # use natter_runtime::{Health, NodeArgs, TelemetryArgs, admin, metrics, shutdown, telemetry};
+//! # use natter_runtime::{
+//! #     Health, NodeArgs, TelemetryArgs, admin, config, metrics, shutdown, strangers, telemetry,
+//! # };
 //! # use tokio_util::sync::CancellationToken;
 //! #[derive(Parser)]
 //! struct Args {
@@ -25,14 +29,15 @@
 //! # async fn run(_: CancellationToken, _: Health) -> anyhow::Result<()> { Ok(()) }
 //! #[tokio::main]
 //! async fn main() -> anyhow::Result<()> {
-//!     let args = Args::parse();
+//!     let args: Args = config::parse();
 //!     let telemetry = telemetry::init(&args.telemetry, "natter-gateway", &args.node.node_id)?;
+//!     strangers::warn();
 //!     metrics::install()?;
 //!     let stop = shutdown::signal()?;
 //!     let health = Health::new();
 //!     // The admin port outlives the drain, so that probes see "draining" and not a dead port.
 //!     let admin_stop = CancellationToken::new();
-//!     let listener = tokio::net::TcpListener::bind(args.node.admin_listen).await?;
+//!     let listener = args.node.bind_admin().await?;
 //!     let admin = tokio::spawn(admin::serve(listener, health.clone(), admin_stop.clone()));
 //!     let outcome = run(stop, health).await;
 //!     admin_stop.cancel();
@@ -50,6 +55,7 @@ mod health;
 pub mod metrics;
 mod sampler;
 pub mod shutdown;
+pub mod strangers;
 pub mod telemetry;
 
 pub use causes::{Causes, causes};

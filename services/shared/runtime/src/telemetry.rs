@@ -45,12 +45,17 @@ const FLUSH: Duration = Duration::from_secs(3);
 #[derive(Args, Clone, Debug)]
 pub struct TelemetryArgs {
     /// What to log: a level, or directives such as `info,natter_bus=debug`.
-    #[arg(long = "log", env = "NATTER_LOG", default_value = "info")]
+    #[arg(long = "log", env = "NATTER_LOG", default_value = "info", value_parser = parse_filter)]
     pub log: String,
 
     /// How log lines look.
     #[arg(long, env = "NATTER_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// What it says is kept as text: [`init`] may add to it.
+fn parse_filter(text: &str) -> Result<String, ParseError> {
+    EnvFilter::builder().parse(text).map(|_| text.to_owned())
 }
 
 /// The looks of a log line.
@@ -71,7 +76,7 @@ pub enum TelemetryError {
     Filter(#[from] ParseError),
     /// The OTLP settings are unusable, such as an `https` endpoint: TLS is left to a collector
     /// beside the node.
-    #[error("the trace exporter cannot be set up")]
+    #[error("the trace exporter cannot be set up: see OTEL_EXPORTER_OTLP_ENDPOINT")]
     Exporter(#[from] ExporterBuildError),
     /// Which traces to export cannot be told from the variables.
     #[error("traces cannot be sampled as the environment says")]

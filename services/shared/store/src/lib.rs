@@ -14,6 +14,7 @@
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
 //! | [`outbox`] | changes committed here that feeds must hear of |
+//! | [`address`] | Postgres' URL, checked before anything connects |
 //! | [`error`] | what can go wrong, in terms of what the caller can do |
 //!
 //! Rows stay in this crate (`rows`, `views`); what it gives back are `natter-protocol`'s types.
@@ -23,6 +24,7 @@
 //! so what must be consistent with itself is read by one statement.
 
 pub mod accounts;
+pub mod address;
 pub mod chat_list;
 pub mod chats;
 pub mod devices;
@@ -48,6 +50,7 @@ use sqlx::{
 use tokio::{sync::Semaphore, time::timeout};
 
 pub use accounts::{Credentials, Login, NewUser, UserSearch};
+pub use address::{UrlError, parse_url};
 pub use chat_list::ChatCursor;
 pub use chats::Created;
 pub use devices::DeviceState;
@@ -75,7 +78,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// Where Postgres is, and how much of it one process takes.
 #[derive(Clone)]
 pub struct StoreConfig {
-    /// `postgres://user:password@host:port/database`.
+    /// As [`parse_url`] takes it.
     pub url: String,
     /// Connections of this process at most. 10 by default.
     pub max_connections: u32,

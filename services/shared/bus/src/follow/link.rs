@@ -3,14 +3,17 @@
 //! allocates about 7.5 KB, and gives no order between subscriptions.)
 
 use std::{
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::FutureExt;
 use natter_protocol::{feed::Feed, ids::Shard};
 use rand::RngExt;
+use rustls::pki_types::ServerName;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,17 +21,23 @@ use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, timeout},
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 use tracing::{info, warn};
-use watermelon_mini::{AuthenticationMethod, ConnectFlags, easy_connect};
 use watermelon_net::{Connection, StreamingConnection, connect_tcp, proto_connect};
 use watermelon_proto::{
-    Connect, NonStandardConnect, Protocol, ServerAddr, ServerMessage, Subject,
+    Connect, Host, NonStandardConnect, ServerAddr, ServerMessage, Subject,
     headers::{HeaderMap, HeaderName},
     proto::{ClientOp, ServerOp},
 };
 
 use super::chain::Arrival;
-use crate::{BusConfig, client::Login, subjects};
+use crate::{
+    BusConfig, BusError,
+    access::{self, Credentials, Login},
+    config::with_causes,
+    subjects,
+};
 
 /// Batches waiting for the follower. When it is full the socket is not read, and a broker that
 /// cannot write for long drops us: the follower then repairs.
@@ -205,10 +214,12 @@ async fn run(config: BusConfig, ops: Arc<Ops>, sender: mpsc::Sender<Incoming>) {
 
 #[derive(Debug, thiserror::Error)]
 enum LinkEnd {
-    #[error("configuration: {0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] BusError),
     #[error("connecting: {0}")]
     Connect(String),
+    #[error("TLS: {0}")]
+    Tls(String),
     #[error("connecting took too long")]
     ConnectTimeout,
     #[error("the socket did not take what was written")]
@@ -232,91 +243,98 @@ async fn connect_and_serve(
     sender: &mpsc::Sender<Incoming>,
     generation: u64,
 ) -> LinkEnd {
-    let (address, login) = match address(config, server) {
-        Ok(found) => found,
-        Err(end) => return end,
-    };
-    if address.protocol() == Protocol::TLS || config.credentials.is_some() {
-        let login = match credentials(config, login).await {
-            Ok(login) => login,
-            Err(end) => return end,
-        };
-        let mut flags = ConnectFlags::default();
-        flags.echo = true;
-        flags.client_name = Some(format!("{} follow", config.name));
-        match timeout(CONNECT_TIMEOUT, easy_connect(&address, login.as_ref(), flags)).await {
-            Ok(Ok((connection, _))) => serve(connection, ops, sender, generation).await,
-            Ok(Err(error)) => LinkEnd::Connect(error.to_string()),
-            Err(_) => LinkEnd::ConnectTimeout,
-        }
-    } else {
-        // `easy_connect` wants the system's certificates even where no TLS is spoken.
-        match timeout(CONNECT_TIMEOUT, connect_plain(config, &address, login)).await {
-            Ok(Ok(connection)) => serve(connection, ops, sender, generation).await,
-            Ok(Err(end)) => end,
-            Err(_) => LinkEnd::ConnectTimeout,
-        }
+    match timeout(CONNECT_TIMEOUT, connect(config, server)).await {
+        Ok(Ok(connection)) => serve(connection, ops, sender, generation).await,
+        Ok(Err(end)) => end,
+        Err(_) => LinkEnd::ConnectTimeout,
     }
 }
 
-/// One of the configured servers, which go round, and what all of them are logged in to with.
-fn address(config: &BusConfig, server: usize) -> Result<(ServerAddr, Login), LinkEnd> {
-    let servers = config.servers().map_err(|error| LinkEnd::Config(error.to_string()))?;
+/// Tries every server once, and tells of those that there is no connection to: their place in the
+/// URL, from 1, and why.
+pub async fn why_not(config: &BusConfig) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for server in 0..config.url.split(',').count() {
+        let reason = match timeout(CONNECT_TIMEOUT, connect(config, server)).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(end)) => end.to_string(),
+            Err(_) => LinkEnd::ConnectTimeout.to_string(),
+        };
+        found.push((server + 1, reason));
+    }
+    found
+}
+
+/// A socket, with TLS around it or not.
+type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// The server greets in the clear and TLS begins after that, as NATS has it by default.
+async fn connect(config: &BusConfig, server: usize) -> Result<Connection<Socket, Socket>, LinkEnd> {
+    let servers = config.servers()?;
+    let (address, login) = (address(config, server)?, Login::of(&servers));
+    let socket = connect_tcp(&address).await.map_err(|error| connecting(&error))?;
+    socket.set_nodelay(true)?;
+    let mut plain = StreamingConnection::new(socket);
+    let info = match plain.read_next().await {
+        Ok(ServerOp::Info { info }) => info,
+        Ok(_) => return Err(LinkEnd::Connect("no INFO".to_owned())),
+        Err(error) => return Err(connecting(&error)),
+    };
+    let secured = info.tls_required || config.wants_tls(&servers);
+    let socket = if secured {
+        let tls = TlsConnector::from(Arc::new(access::tls(config).await?));
+        let name = server_name(&address)?;
+        let upgraded = tls.connect(name, plain.into_inner()).await;
+        Either::Right(Box::new(upgraded.map_err(|error| LinkEnd::Tls(error.to_string()))?))
+    } else {
+        Either::Left(plain.into_inner())
+    };
+    let mut connect = hello(config, login, secured);
+    if let Some(path) = &config.credentials {
+        let credentials = Credentials::read(path).await?;
+        let nonce = info.nonce.as_deref().unwrap_or_default();
+        let signature = credentials.sign(nonce.as_bytes()).map_err(|error| connecting(&error))?;
+        connect.signature = Some(URL_SAFE_NO_PAD.encode(signature));
+        connect.jwt = Some(credentials.jwt);
+    }
+    let mut connection = Connection::Streaming(StreamingConnection::new(socket));
+    proto_connect(&mut connection, connect, |_| {}).await.map_err(|error| connecting(&error))?;
+    Ok(connection)
+}
+
+fn connecting(error: &dyn Error) -> LinkEnd {
+    LinkEnd::Connect(with_causes(error))
+}
+
+/// One of the configured servers, which go round.
+fn address(config: &BusConfig, server: usize) -> Result<ServerAddr, LinkEnd> {
     let urls: Vec<&str> = config.url.split(',').map(str::trim).collect();
     let url = urls[server % urls.len()];
     // The parser's own error may repeat the URL, which may hold a password.
-    let address = url.parse().map_err(|_| LinkEnd::Config("not a NATS URL".to_owned()))?;
-    Ok((address, Login::of(&servers)))
+    url.parse().map_err(|_| LinkEnd::Connect("not a NATS URL".to_owned()))
 }
 
-/// What TLS connections log in with: they know no tokens.
-async fn credentials(
-    config: &BusConfig,
-    login: Login,
-) -> Result<Option<AuthenticationMethod>, LinkEnd> {
-    let Some(path) = &config.credentials else {
-        return match login {
-            Login::Nobody => Ok(None),
-            Login::User(username, password) => {
-                Ok(Some(AuthenticationMethod::UserAndPassword { username, password }))
-            }
-            Login::Token(_) => Err(LinkEnd::Config(
-                "over TLS a token does not do: user and password, or a credentials file".to_owned(),
-            )),
-        };
-    };
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| LinkEnd::Config(format!("credentials file: {error}")))?;
-    AuthenticationMethod::from_creds(&text)
-        .map(Some)
-        .map_err(|error| LinkEnd::Config(format!("credentials file: {error}")))
-}
-
-async fn connect_plain(
-    config: &BusConfig,
-    address: &ServerAddr,
-    login: Login,
-) -> Result<Connection<TcpStream, TcpStream>, LinkEnd> {
-    let connecting = |error: &dyn std::fmt::Display| LinkEnd::Connect(error.to_string());
-    let socket = connect_tcp(address).await.map_err(|e| connecting(&e))?;
-    socket.set_nodelay(true)?;
-    let mut connection = Connection::Streaming(StreamingConnection::new(socket));
-    match connection.read_next().await {
-        Ok(ServerOp::Info { .. }) => {}
-        Ok(_) => return Err(LinkEnd::Connect("no INFO".to_owned())),
-        Err(error) => return Err(connecting(&error)),
+/// What the server's certificate has to be for.
+fn server_name(address: &ServerAddr) -> Result<ServerName<'static>, LinkEnd> {
+    match address.host() {
+        Host::Ip(ip) => Ok(ServerName::IpAddress((*ip).into())),
+        Host::Dns(name) => {
+            ServerName::try_from(name.to_string()).map_err(|error| LinkEnd::Tls(error.to_string()))
+        }
     }
+}
+
+fn hello(config: &BusConfig, login: Login, secured: bool) -> Connect {
     let (auth_token, user) = match login {
         Login::Nobody => (None, None),
         Login::Token(token) => (Some(token), None),
         Login::User(user, password) => (None, Some((user, password))),
     };
     let (username, password) = user.unzip();
-    let connect = Connect {
+    Connect {
         verbose: false,
         pedantic: false,
-        require_tls: false,
+        require_tls: secured,
         auth_token,
         username,
         password,
@@ -331,9 +349,7 @@ async fn connect_plain(
         supports_headers: true,
         nkey: None,
         non_standard: NonStandardConnect::default(),
-    };
-    proto_connect(&mut connection, connect, |_| {}).await.map_err(|e| connecting(&e))?;
-    Ok(connection)
+    }
 }
 
 async fn serve<S1, S2>(

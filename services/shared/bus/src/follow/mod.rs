@@ -26,6 +26,8 @@ mod link;
 mod recents;
 mod repair;
 
+pub(crate) use link::why_not;
+
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,

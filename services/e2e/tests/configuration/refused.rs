@@ -1,0 +1,286 @@
+//! A wrong setting ends a program at once, with the setting's name and without secrets.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use natter_cluster::{binaries::Binaries, progress::Progress};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
+};
+
+/// How long a program may take over giving up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Stands in every value that must not be shown.
+const SECRET: &str = "hunter2";
+
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    Gateway,
+    Migrate,
+    Worker,
+}
+use Program::{Gateway, Migrate, Worker};
+
+/// Of one program: what is said beside what would do (`-` for nothing at all), and what it has to
+/// say of it besides the first variable's name.
+type Case = (Program, &'static [(&'static str, &'static str)], &'static str);
+
+const CASES: &[Case] = &[
+    // Missing.
+    (Gateway, &[("NATTER_DATABASE_URL", "-")], "required"),
+    (Gateway, &[("NATTER_REDIS_URL", "-")], "required"),
+    (Gateway, &[("NATTER_NATS_URL", "-")], "required"),
+    (Gateway, &[("NATTER_JWT_SECRET", "-")], "required"),
+    (Worker, &[("NATTER_DATABASE_URL", "-")], "required"),
+    (Migrate, &[("NATTER_NATS_URL", "-")], "required"),
+    (Gateway, &[("NATTER_SHARDS", "")], "empty string"),
+    // Numbers, names, switches.
+    (Gateway, &[("NATTER_SHARDS", "many")], "many"),
+    (Gateway, &[("NATTER_SHARDS", "17")], "1..=16"),
+    (Worker, &[("NATTER_SHARDS", "0")], "1..=16"),
+    (Gateway, &[("NATTER_DRAIN_SECONDS", "-1")], "invalid"),
+    (Gateway, &[("NATTER_DRAIN_SECONDS", "20s")], "invalid digit"),
+    (Gateway, &[("NATTER_DATABASE_CONNECTIONS", "0")], "1..=1000"),
+    (Worker, &[("NATTER_DATABASE_CONNECTIONS", "1")], "2..=1000"),
+    (Gateway, &[("NATTER_ACCESS_TOKEN_SECONDS", "9")], "10..="),
+    (Gateway, &[("NATTER_REFRESH_TOKEN_DAYS", "366")], "1..=365"),
+    (Gateway, &[("NATTER_ATTEMPTS_PER_ADDRESS", "4294967296")], "0..="),
+    (Gateway, &[("NATTER_ATTEMPTS_PER_ACCOUNT", "-1")], "0..="),
+    (Gateway, &[("NATTER_CALLS_PER_SECOND", "x")], "invalid digit"),
+    (Gateway, &[("NATTER_CALLS_BURST", "x")], "invalid digit"),
+    (Gateway, &[("NATTER_HEARTBEAT_SECONDS", "0")], "1..=300"),
+    (Gateway, &[("NATTER_CONNECTIONS_MAX", "0")], "1.."),
+    (Gateway, &[("NATTER_HANDSHAKE_SECONDS", "61")], "1..=60"),
+    (Gateway, &[("NATTER_QUEUE_FRAMES", "7")], "8..="),
+    (Gateway, &[("NATTER_ADMISSIONS_AT_ONCE", "0")], "1..="),
+    (Gateway, &[("NATTER_ADMISSION_KEPT_SECONDS", "86401")], "0..="),
+    (Gateway, &[("NATTER_RESUME_ENTRIES", "0")], "1..="),
+    (Gateway, &[("NATTER_CONNECTIONS_PER_DEVICE", "0")], "1..="),
+    (Gateway, &[("NATTER_EVENTS_PER_SECOND", "0")], "1.."),
+    (Gateway, &[("NATTER_EVENTS_BURST", "0")], "1.."),
+    (Gateway, &[("NATTER_MEDIA_IMAGE_BYTES", "1MB")], "invalid digit"),
+    (Gateway, &[("NATTER_MEDIA_UPLOADS_AT_ONCE", "0")], "1..="),
+    (Gateway, &[("NATTER_MEDIA_DOWNLOADS_AT_ONCE", "0")], "1..="),
+    (Gateway, &[("NATTER_MEDIA_SIGNED_SECONDS", "9")], "10..="),
+    (Gateway, &[("NATTER_MEDIA_SIGNED_BYTES", "-5")], "invalid digit"),
+    (Gateway, &[("NATTER_MEDIA_REFUSED_TYPES", "image/png,nonsense")], "media type"),
+    (Gateway, &[("NATTER_TRUST_PROXY", "perhaps")], "true, false"),
+    (Gateway, &[("NATTER_SEARCH_BY_NAME", "2")], "true, false"),
+    (Gateway, &[("NATTER_OWN_DEVICES_SEE_TYPING", "on")], "true, false"),
+    (Gateway, &[("NATTER_NODE_ID", "a.b")], "letters"),
+    (Gateway, &[("NATTER_LOG", "natter=loudly")], "invalid"),
+    (Worker, &[("NATTER_LOG_FORMAT", "xml")], "json, text"),
+    (Gateway, &[("NATTER_CORS_ORIGINS", "https://a.example,*")], "http"),
+    (Migrate, &[("NATTER_MIGRATE_PATIENCE", "forever")], "invalid digit"),
+    (Migrate, &[("NATTER_LOG_MAX_BYTES", "1")], "1000000"),
+    (Migrate, &[("NATTER_LOG_REPLICAS", "6")], "1..=5"),
+    (Migrate, &[("NATTER_DUPLICATE_WINDOW", "299")], "300..="),
+    (Worker, &[("NATTER_MEDIA_STALLED_SECONDS", "5")], "6..="),
+    (Worker, &[("NATTER_MEDIA_UNSENT_SECONDS", "0")], "1..="),
+    (Worker, &[("NATTER_MEDIA_LATE_SECONDS", "604801")], "1..="),
+    (
+        Worker,
+        &[("NATTER_LOG_RETAIN_BYTES", "1000000"), ("NATTER_LOG_MAX_BYTES", "1000000")],
+        "three quarters of NATTER_LOG_MAX_BYTES",
+    ),
+    // Addresses.
+    (Gateway, &[("NATTER_LISTEN", "8080")], "invalid socket address"),
+    (Worker, &[("NATTER_ADMIN_LISTEN", "localhost")], "invalid socket address"),
+    (Gateway, &[("NATTER_LISTEN", "192.0.2.1:80")], "cannot listen"),
+    (Worker, &[("NATTER_ADMIN_LISTEN", "192.0.2.1:80")], "cannot listen"),
+    (Gateway, &[("NATTER_DATABASE_URL", "mysql://natter:hunter2@db/natter")], "(hidden)"),
+    (Gateway, &[("NATTER_DATABASE_URL", "postgres://natter:hunter2@db:five/n")], "postgres://"),
+    (Worker, &[("NATTER_DATABASE_URL", "postgres://a:hunter2@db/n?sslmod=x")], "sslmod"),
+    (
+        Worker,
+        &[(
+            "NATTER_DATABASE_URL",
+            "postgres://a:hunter2@db/n?sslmode=require&sslrootcert=/etc/passwd",
+        )],
+        "PEM",
+    ),
+    (Gateway, &[("NATTER_REDIS_URL", "http://:hunter2@redis")], "redis://"),
+    (Gateway, &[("NATTER_REDIS_URL", "rediss://:hunter2@redis/#insecure")], "redis://"),
+    (Gateway, &[("NATTER_NATS_URL", "http://natter:hunter2@nats")], "nats://"),
+    (Worker, &[("NATTER_NATS_URL", "nats://natter:hunter2@a,")], "nats://"),
+    // Files, and what belongs together.
+    (Gateway, &[("NATTER_NATS_CREDENTIALS", "/nowhere")], "No such file"),
+    (Worker, &[("NATTER_NATS_CREDENTIALS", "/etc/passwd")], "no NATS credentials"),
+    (Gateway, &[("NATTER_NATS_CA", "/nowhere")], "No such file"),
+    (Worker, &[("NATTER_NATS_CA", "/etc/passwd")], "no certificate"),
+    (Gateway, &[("NATTER_NATS_KEY", "/nowhere")], "NATTER_NATS_CERT"),
+    (Worker, &[("NATTER_NATS_CERT", "/nowhere")], "NATTER_NATS_KEY"),
+    (
+        Migrate,
+        &[
+            ("NATTER_NATS_CREDENTIALS", "/nowhere"),
+            ("NATTER_NATS_URL", "nats://natter:hunter2@127.0.0.1:1"),
+        ],
+        "login",
+    ),
+    (
+        Gateway,
+        &[("NATTER_REDIS_CA", "/nowhere"), ("NATTER_REDIS_URL", "rediss://127.0.0.1:1")],
+        "No such file",
+    ),
+    (Gateway, &[("NATTER_REDIS_CA", "/etc/passwd")], "rediss://"),
+    (Gateway, &[("NATTER_MEDIA_STORE", "ftp://files")], "only"),
+    (Worker, &[("NATTER_MEDIA_STORE", "/etc/passwd/media")], "/etc/passwd/media"),
+    (Worker, &[("NATTER_MEDIA_STORE", "s3://a:hunter2@bucket/x")], "options"),
+    // Who is let in.
+    (Gateway, &[("NATTER_JWT_SECRET", "hunter2")], "32 bytes"),
+    (Gateway, &[("NATTER_JWT_SECRET_PREVIOUS", "hunter2")], "32 bytes"),
+    (Gateway, &[("NATTER_OIDC_AUDIENCE", "chat")], "NATTER_OIDC_ISSUER"),
+    (Gateway, &[("NATTER_OIDC_JWKS", "https://id.example/keys")], "NATTER_OIDC_ISSUER"),
+    (Gateway, &[("NATTER_OIDC_ISSUER", "https://id.example")], "NATTER_OIDC_AUDIENCE"),
+    (
+        Gateway,
+        &[("NATTER_OIDC_ISSUER", "https://id.example"), ("NATTER_OIDC_AUDIENCE", "chat")],
+        "NATTER_OIDC_JWKS",
+    ),
+    (
+        Gateway,
+        &[
+            ("NATTER_OIDC_JWKS", "https://id.example/keys"),
+            ("NATTER_OIDC_PUBLIC_KEY", "/nowhere"),
+            ("NATTER_OIDC_ISSUER", "https://id.example"),
+            ("NATTER_OIDC_AUDIENCE", "chat"),
+        ],
+        "cannot be used with",
+    ),
+    (
+        Gateway,
+        &[
+            ("NATTER_OIDC_PUBLIC_KEY", "/nowhere"),
+            ("NATTER_OIDC_ISSUER", "https://id.example"),
+            ("NATTER_OIDC_AUDIENCE", "chat"),
+        ],
+        "No such file",
+    ),
+    (
+        Gateway,
+        &[
+            ("NATTER_OIDC_JWKS", "http://id.example/keys"),
+            ("NATTER_OIDC_ISSUER", "https://id.example"),
+            ("NATTER_OIDC_AUDIENCE", "chat"),
+        ],
+        "https",
+    ),
+    (
+        Gateway,
+        &[
+            ("NATTER_OIDC_ISSUER", "natter"),
+            ("NATTER_OIDC_AUDIENCE", "chat"),
+            ("NATTER_OIDC_JWKS", "https://id.example/keys"),
+        ],
+        "NATTER_JWT_ISSUER",
+    ),
+];
+
+/// A program with settings that would do, but for servers that nobody answers for.
+fn program(binaries: &Binaries, which: Program, media: &Path) -> Command {
+    let mut command = match which {
+        Gateway => Command::new(&binaries.gateway),
+        Migrate | Worker => Command::new(&binaries.persistence),
+    };
+    match which {
+        Gateway => {}
+        Migrate => drop(command.arg("migrate")),
+        Worker => drop(command.arg("run")),
+    }
+    command
+        .env_clear()
+        .envs([
+            ("NATTER_DATABASE_URL", "postgres://natter:hunter2@127.0.0.1:1/natter"),
+            ("NATTER_REDIS_URL", "redis://:hunter2@127.0.0.1:1"),
+            ("NATTER_NATS_URL", "nats://127.0.0.1:1"),
+            ("NATTER_JWT_SECRET", "hunter2 and more than thirty-two bytes"),
+            ("NATTER_LISTEN", "127.0.0.1:0"),
+            ("NATTER_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("NATTER_MIGRATE_PATIENCE", "0"),
+        ])
+        .env("NATTER_MEDIA_STORE", media)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn binaries() -> Result<Binaries> {
+    tokio::task::spawn_blocking(|| Binaries::ready(Progress::Quiet)).await?
+}
+
+#[tokio::test]
+async fn each_ends_the_program_with_its_name_and_without_secrets() -> Result<()> {
+    let binaries = binaries().await?;
+    let media = tempfile::tempdir()?;
+    let mut wrong = Vec::new();
+    for (which, said, expected) in CASES {
+        let mut command = program(&binaries, *which, media.path());
+        for (variable, value) in *said {
+            match *value {
+                "-" => command.env_remove(variable),
+                value => command.env(variable, value),
+            };
+        }
+        let what = format!("{which:?} {said:?}");
+        let Ok(ended) = timeout(PATIENCE, command.output()).await else {
+            wrong.push(format!("{what}: goes on"));
+            continue;
+        };
+        let ended = ended?;
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let flag = said[0].0.replace("NATTER_", "--").replace('_', "-").to_lowercase();
+        let named = (told.contains(said[0].0) || told.contains(&flag))
+            && told.contains("NATTER_")
+            && told.contains("--")
+            && told.contains(expected);
+        let fails = ended.status.code().is_some_and(|code| code == 1 || code == 2);
+        if !fails || !named || told.contains(SECRET) || told.contains("panicked") {
+            wrong.push(format!("{what}: {}, {told}", ended.status));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_not_text_is_named_too() -> Result<()> {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let binaries = binaries().await?;
+    let media = tempfile::tempdir()?;
+    let mut command = program(&binaries, Gateway, media.path());
+    command.env("NATTER_JWT_SECRET", OsStr::from_bytes(b"hunter2 \xff and more than thirty-two"));
+    let ended = timeout(PATIENCE, command.output()).await??;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    ensure!(!ended.status.success() && told.contains("NATTER_JWT_SECRET"), "{told}");
+    ensure!(!told.contains(SECRET), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_is_warned_of_and_one_that_another_program_knows_is_not()
+-> Result<()> {
+    let binaries = binaries().await?;
+    let media = tempfile::tempdir()?;
+    let mut command = program(&binaries, Worker, media.path());
+    command.env("NATTER_SHARD", SECRET).env("NATTER_TRUST_PROXY", "true");
+    let mut worker = command.spawn()?;
+    let mut lines = BufReader::new(worker.stderr.take().context("no stderr")?).lines();
+    let warned = async {
+        while let Some(line) = lines.next_line().await? {
+            ensure!(!line.contains("NATTER_TRUST_PROXY") && !line.contains(SECRET), "{line}");
+            if line.contains("NATTER_SHARD\"") {
+                return Ok(line);
+            }
+        }
+        anyhow::bail!("it ended without a word")
+    };
+    let line = timeout(PATIENCE, warned).await??;
+    ensure!(line.contains("is NATTER_SHARDS meant?") && line.contains("WARN"), "{line}");
+    Ok(())
+}
