@@ -5,8 +5,14 @@
 use anyhow::{Context, Result, ensure};
 use natter_bus::{Bus, BusConfig};
 use natter_cluster::Cluster;
-use natter_e2e::{Person, Stage, metrics::counter, soon, soon::within, stage::nothing_panicked};
-use natter_protocol::{ids::Seq, rest::DeviceList, server::Chat};
+use natter_e2e::{
+    Answer, Device, Person, Stage, metrics::counter, soon, soon::within, stage::nothing_panicked,
+};
+use natter_protocol::{
+    ids::{ChatId, Seq},
+    rest::{DeviceList, Session},
+    server::Chat,
+};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
@@ -59,6 +65,11 @@ async fn sends_file(talk: &mut Talk, caption: &str) -> Result<String> {
 struct Since {
     cleo: Person,
     group: Chat,
+    refresh_token: String,
+}
+
+async fn renew(refresh_token: &str, talk: &Talk) -> Result<Answer> {
+    talk.ana.api(1).post("/auth/refresh", json!({"refreshToken": refresh_token})).await
 }
 
 #[tokio::test]
@@ -69,6 +80,7 @@ async fn postgres_comes_from_an_older_dump_and_the_log_tells_what_was_said_since
     let dan = Person::register(&cluster, "Dan").await?;
     dan.api(0).post(&format!("/chats/{club}/join"), json!({})).await?.expect(200)?;
     let stolen = talk.ben.device("a stolen phone").await?;
+    let tablet = talk.ana.device("a tablet").await?;
     talk.goes_on("before the dump", 10).await?;
     let file_before = sends_file(&mut talk, "a file before the dump").await?;
     let dump = Dump::take(&cluster)?;
@@ -83,7 +95,8 @@ async fn postgres_comes_from_an_older_dump_and_the_log_tells_what_was_said_since
     talk.ben.api(1).say(group.id, "in a chat that the dump lacks").await?;
     let path = format!("/devices/{}", stolen.id);
     talk.ben.api(0).delete(&path).await?.expect(204)?;
-    let since = Since { cleo, group };
+    let renewed = renew(&tablet.refresh_token, &talk).await?.read::<Session>(200)?;
+    let since = Since { cleo, group, refresh_token: renewed.refresh_token };
     talk.is_complete().await?;
 
     cluster.worker(0).terminate().await?;
@@ -126,8 +139,8 @@ async fn what_is_lost(
     talk: &Talk,
     since: &Since,
     dan: &Person,
-    stolen: &natter_e2e::Device,
-    club: natter_protocol::ids::ChatId,
+    stolen: &Device,
+    club: ChatId,
 ) -> Result<()> {
     // An account; what was said with it in chats that are there stays.
     is_unknown(&since.cleo, 0).await?;
@@ -143,6 +156,9 @@ async fn what_is_lost(
     let devices: DeviceList = talk.ben.api(0).get("/devices").await?.read(200)?;
     ensure!(devices.items.iter().any(|device| device.id == stolen.id));
     stolen.connect(1).await?;
+    // Whoever has renewed a token since has one that nobody knows, and logs in again.
+    renew(&since.refresh_token, talk).await?.expect(401)?;
+    talk.ana.device("the tablet again").await?;
     Ok(())
 }
 
