@@ -2,6 +2,8 @@
 //! the tools that an operator has. `deploy/backup.md` says what comes back and what does not; here it
 //! is seen.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use natter_bus::{Bus, BusConfig};
 use natter_cluster::Cluster;
@@ -129,6 +131,16 @@ async fn postgres_comes_from_an_older_dump_and_the_log_tells_what_was_said_since
         talk.ana.api(0).say(group.id, &name).await?;
         talk.bens.hears(group.id, &name).await?;
     }
+    // A file that its backup lacks is missing, and nothing else is.
+    fs::remove_dir_all(cluster.data_dir().join("media"))?;
+    ensure!(talk.ben.api(1).get(&file_before).await?.status() == 404, "its bytes are gone");
+    talk.goes_on("without files", 2).await?;
+    talk.is_complete().await?;
+
+    // What is to be done about devices that were revoked since the dump: everybody logs in again.
+    ask(&cluster, "UPDATE devices SET session = NULL; DELETE FROM refresh_tokens")?;
+    ensure!(stolen.connect(1).await.is_err(), "it is still let in");
+    talk.ben.device("with the password").await?.connect(1).await?;
     ensure!(counter(cluster.worker(0), "natter_persistence_poison_total").await? == 0, "poison");
     nothing_panicked(&cluster)
 }
