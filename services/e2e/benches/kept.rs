@@ -22,6 +22,7 @@ use natter_e2e::{
     Api, Socket,
     api::client,
     crowd::{AT_ONCE, Guest, introduce, invite, setting},
+    soon,
     soon::within,
     tokens, usage,
 };
@@ -104,6 +105,7 @@ impl World {
         let chats = introduce(&apis, &guests, 1, 2).await?;
         let speakers = Self::speakers(&cluster, &guests, &chats).await?;
         let bus = Bus::connect(&BusConfig::new(cluster.nats_url(), "bench")).await?;
+        soon("the broker is reached", async || Ok(bus.ping().await.ok())).await?;
         let psql = install::postgres(None).context("no PostgreSQL")?.psql;
         let content = "x".repeat(setting("BYTES", 100)?);
         let messages = setting("MESSAGES", 50_000)?;
