@@ -2,10 +2,12 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use axum::{
@@ -79,12 +81,39 @@ impl Pace {
     }
 }
 
+/// Lets a reader that takes all that there is at once have one chunk at a time. The form's parser is
+/// such a one: of a sender that is faster than the store, it would gather without end.
+struct OneByOne<S> {
+    stream: S,
+    given: bool,
+}
+
+impl<S> OneByOne<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, given: false }
+    }
+}
+
+impl<S: Stream + Unpin> Stream for OneByOne<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        if std::mem::take(&mut self.given) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = self.stream.poll_next_unpin(context);
+        self.given = matches!(next, Poll::Ready(Some(_)));
+        next
+    }
+}
+
 /// Ends a body of which too much comes without anything coming of it.
 pub(super) fn paced(request: Request) -> (Request, Pace) {
     let pace = Pace::default();
     let gathered = pace.clone();
     let request = request.map(|body| {
-        Body::from_stream(body.into_data_stream().map(move |chunk| {
+        Body::from_stream(OneByOne::new(body.into_data_stream()).map(move |chunk| {
             let chunk = chunk.map_err(io::Error::other)?;
             let before = gathered.0.fetch_add(chunk.len(), Ordering::Relaxed);
             if before + chunk.len() > GATHERED {
@@ -185,4 +214,36 @@ async fn text(mut field: Field<'_>, most: usize) -> Result<String, WireError> {
         bytes.extend_from_slice(&chunk);
     }
     String::from_utf8(bytes).map_err(|_| bad_request("a field of the form is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, Result};
+    use axum::extract::FromRequest;
+
+    use super::*;
+
+    const PIECE: usize = 64 * 1024;
+    /// More than may be gathered, less than axum takes of a body by default.
+    const PIECES: usize = 24;
+
+    #[tokio::test]
+    async fn a_sender_who_never_pauses_is_read_as_it_comes() -> Result<()> {
+        let head = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n";
+        let pieces = std::iter::once(head.as_bytes().to_vec())
+            .chain(std::iter::repeat_n(vec![0; PIECE], PIECES))
+            .chain(std::iter::once(b"\r\n--b--\r\n".to_vec()));
+        let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, io::Error>)));
+        let request = Request::builder().header("content-type", "multipart/form-data; boundary=b");
+        let (request, pace) = paced(request.body(body)?);
+        let mut form = Multipart::from_request(request, &()).await?;
+        let mut field = form.next_field().await?.context("no field")?;
+        let mut came = 0;
+        while let Some(chunk) = field.chunk().await? {
+            pace.goes_on();
+            came += chunk.len();
+        }
+        assert_eq!(came, PIECE * PIECES);
+        Ok(())
+    }
 }
