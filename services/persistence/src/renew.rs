@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use natter_bus::{Bus, BusError};
 use natter_protocol::ids::Shard;
+use natter_runtime::causes;
 use natter_store::{ShardRow, Store, StoreError};
 use tokio::time::{Instant, sleep};
 
@@ -32,18 +33,18 @@ pub enum RenewError {
 }
 
 /// Begins a new epoch in each of the shards 0 to `shards - 1` that has one. Workers must be running,
-/// since a log is made by its owner alone. Returns once all have begun; each step is waited for as
-/// long as `patience`. What a log takes meanwhile goes over.
+/// since a log is made by its owner alone. Returns once all have begun; each step is tried for as
+/// long as `patience`, since servers may still be coming up. What a log takes meanwhile goes over.
 ///
 /// # Errors
-/// [`RenewError`].
+/// [`RenewError`], the last one when patience is over.
 pub async fn begin_epochs(
     store: &Store,
     bus: &Bus,
     shards: Shard,
     patience: Duration,
 ) -> Result<(), RenewError> {
-    let rows = store.shards().await?;
+    let rows = insist(patience, async || Ok(store.shards().await?)).await?;
     let rows = rows.iter().filter(|row| row.shard < shards && row.epoch > 0);
     try_join_all(rows.map(|row| begin_epoch(store, bus, row, patience))).await?;
     Ok(())
@@ -56,31 +57,45 @@ async fn begin_epoch(
     patience: Duration,
 ) -> Result<(), RenewError> {
     let shard = before.shard;
-    let deadline = Instant::now() + patience;
-    loop {
+    insist(patience, async || {
+        // One that was found missing is made anew without our help.
+        if has_begun(store, before).await? {
+            return Ok(());
+        }
         let log = bus.log_state(shard).await?.ok_or(BusError::NoStream)?;
         let (written, _) = store.persisted_until(shard).await?;
-        if written >= log.last_seq {
-            bus.seal_log(shard, log.made_at).await?;
-            break;
-        }
-        if Instant::now() >= deadline {
+        if written < log.last_seq {
             return Err(RenewError::Unwritten(shard));
         }
-        sleep(PAUSE).await;
-    }
+        bus.seal_log(shard, log.made_at).await?;
+        Ok(())
+    })
+    .await?;
     tracing::info!(shard, "sealed; its owner makes it anew");
-    let deadline = Instant::now() + patience;
-    while !has_begun(store, before).await? {
-        if Instant::now() >= deadline {
-            return Err(RenewError::NotMadeAnew(shard));
-        }
-        sleep(PAUSE).await;
-    }
-    Ok(())
+    insist(patience, async || {
+        let begun = has_begun(store, before).await?;
+        begun.then_some(()).ok_or(RenewError::NotMadeAnew(shard))
+    })
+    .await
 }
 
 async fn has_begun(store: &Store, before: &ShardRow) -> Result<bool, StoreError> {
     let rows = store.shards().await?;
     Ok(rows.iter().any(|row| row.shard == before.shard && row.epoch > before.epoch))
+}
+
+async fn insist<T>(
+    patience: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<T, RenewError>,
+) -> Result<T, RenewError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt().await {
+            Err(error) if Instant::now() < deadline => {
+                tracing::debug!(error = %causes(&error), "not yet; trying again");
+                sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use natter_bus::{Bus, BusConfig};
 use natter_cluster::Cluster;
 use natter_e2e::{
-    Answer, Device, Person, Stage, metrics::counter, soon, soon::within, stage::nothing_panicked,
+    Answer, Device, Person, metrics::counter, soon, soon::within, stage::nothing_panicked,
 };
 use natter_protocol::{
     ids::{ChatId, Seq},
@@ -24,7 +24,12 @@ mod talk;
 use servers::{BaseBackup, Dump, LogCopy, ask, lose_database, lose_logs};
 use talk::{PATIENCE, Talk, is_unknown};
 
-static STAGE: Stage = Stage::with(|builder| builder.gateway_env("NATTER_DRAIN_SECONDS", "1"));
+/// One for each story: what a story that fails has lost must not be missing in the next.
+async fn cluster() -> Result<Cluster> {
+    let builder = Cluster::builder().gateways(2).gateway_env("NATTER_DRAIN_SECONDS", "1");
+    let unlimited = ["NATTER_ATTEMPTS_PER_ADDRESS", "NATTER_CALLS_PER_SECOND"];
+    unlimited.into_iter().fold(builder, |builder, key| builder.gateway_env(key, "0")).start().await
+}
 
 /// No epoch begins nearer to the one before.
 const GAP: Seq = 1_000_000_000;
@@ -76,7 +81,7 @@ async fn renew(refresh_token: &str, talk: &Talk) -> Result<Answer> {
 
 #[tokio::test]
 async fn postgres_comes_from_an_older_dump_and_the_log_tells_what_was_said_since() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = cluster().await?;
     let mut talk = Talk::begin(&cluster).await?;
     let club = talk.ana.api(0).open_group("Club", &[&talk.ben]).await?.id;
     let dan = Person::register(&cluster, "Dan").await?;
@@ -176,7 +181,7 @@ async fn what_is_lost(
 
 #[tokio::test]
 async fn the_log_no_longer_reaches_back_to_the_dump_and_everybody_is_told() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = cluster().await?;
     let mut talk = Talk::begin(&cluster).await?;
     talk.goes_on("before the dump", 6).await?;
     talk.is_written().await?;
@@ -203,7 +208,7 @@ async fn the_log_no_longer_reaches_back_to_the_dump_and_everybody_is_told() -> R
 
 #[tokio::test]
 async fn the_log_is_lost_and_what_was_written_stays() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = cluster().await?;
     let mut talk = Talk::begin(&cluster).await?;
     talk.goes_on("written", 10).await?;
     let old = talk.goes_on("and on", 1).await?;
@@ -231,7 +236,7 @@ async fn the_log_is_lost_and_what_was_written_stays() -> Result<()> {
 
 #[tokio::test]
 async fn the_log_comes_from_an_older_copy_than_postgres() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = cluster().await?;
     let mut talk = Talk::begin(&cluster).await?;
     talk.goes_on("in the copy", 8).await?;
     let copy = LogCopy::take(&cluster)?;
@@ -250,7 +255,7 @@ async fn the_log_comes_from_an_older_copy_than_postgres() -> Result<()> {
 
 #[tokio::test]
 async fn both_come_from_backups_of_different_moments() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = cluster().await?;
     let mut talk = Talk::begin(&cluster).await?;
     talk.goes_on("in both", 8).await?;
     talk.is_written().await?;

@@ -46,7 +46,7 @@ impl Listener {
     async fn says(&mut self, chat: ChatId, content: &str) -> Result<Seq> {
         let id = Uuid::now_v7().to_string();
         let data = json!({"chatId": chat, "content": content, "clientMsgId": id});
-        within(PATIENCE, "it is taken", async || {
+        within(PATIENCE, &format!("{content:?} is taken"), async || {
             if !self.socket()?.is_open() {
                 self.come_back().await?;
             }
