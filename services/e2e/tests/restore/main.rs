@@ -24,7 +24,8 @@ mod talk;
 use servers::{BaseBackup, Dump, LogCopy, ask, lose_database, lose_logs};
 use talk::{PATIENCE, Talk, is_unknown};
 
-/// One for each story: what a story that fails has lost must not be missing in the next.
+/// One for each story: what a story that fails has lost must not be missing in the next, and for five
+/// minutes after a new epoch sending needs Postgres.
 async fn cluster() -> Result<Cluster> {
     let builder = Cluster::builder().gateways(2).gateway_env("NATTER_DRAIN_SECONDS", "1");
     let unlimited = ["NATTER_ATTEMPTS_PER_ADDRESS", "NATTER_CALLS_PER_SECOND"];
