@@ -20,7 +20,7 @@ use crate::{
     node::joined,
     ports::Port,
     postgres::{Durability, Postgres},
-    process::wait_for_strays,
+    process::{Launch, wait_for_strays},
     progress::Progress,
     redis, secret,
     secured::Secured,
@@ -51,10 +51,18 @@ pub struct Cluster {
     brokers: Vec<Node>,
     redis_url: String,
     nats_url: String,
+    commands: Arc<Commands>,
     jwt_secret: String,
     data: PathBuf,
     // Last: the data go, or are free for the next, once nothing uses them any more.
     _hold: Hold,
+}
+
+/// What the worker's binary does besides working.
+#[derive(Debug)]
+struct Commands {
+    migration: Launch,
+    new_epoch: Launch,
 }
 
 /// What makes the data directory ours.
@@ -240,10 +248,11 @@ impl Builder {
             shards: self.shards,
             all: &self.env,
         };
+        let command = |command| environment.command(&binaries, command, &self.worker_env);
+        let (migration, new_epoch) = (command("migrate"), command("new-epoch"));
         {
             let _step = self.progress.step("migrating the database");
-            let log = environment.migrate(&binaries, &self.worker_env, MIGRATED);
-            log.context("the migration failed")?;
+            plan::run(&migration, MIGRATED).context("the migration failed")?;
         }
         let _step = self.progress.step("starting the nodes");
         let workers = start_all(self.workers, |index| {
@@ -265,6 +274,7 @@ impl Builder {
             let fixed = self.fixed_port(index)?;
             environment.start_gateway(&binaries, index, (claimed, fixed), &gateway_env)
         })?;
+        let commands = Arc::new(Commands { migration, new_epoch });
         Ok(Cluster {
             gateways,
             workers,
@@ -273,6 +283,7 @@ impl Builder {
             brokers,
             redis_url,
             nats_url,
+            commands,
             jwt_secret,
             data,
             _hold: hold,
@@ -457,6 +468,24 @@ impl Cluster {
     /// The directory with data and logs.
     pub fn data_dir(&self) -> &Path {
         &self.data
+    }
+
+    /// Brings the schema and the streams up to date once more, as every upgrade does.
+    ///
+    /// # Errors
+    /// When it fails, with the end of its log.
+    pub async fn migrate(&self) -> Result<()> {
+        let commands = Arc::clone(&self.commands);
+        task::spawn_blocking(move || plan::run(&commands.migration, MIGRATED)).await?
+    }
+
+    /// Begins a new epoch of every log, as an operator does who has restored Postgres and NATS.
+    ///
+    /// # Errors
+    /// When it fails, with the end of its log.
+    pub async fn new_epoch(&self) -> Result<()> {
+        let commands = Arc::clone(&self.commands);
+        task::spawn_blocking(move || plan::run(&commands.new_epoch, MIGRATED)).await?
     }
 
     /// Ends everything in good order: gateways, which drain, then workers, then the servers.

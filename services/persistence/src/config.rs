@@ -24,18 +24,22 @@ pub struct Cli {
 pub enum Command {
     /// Bring the database's schema and the streams up to date, then exit. Safe to repeat.
     Migrate(MigrateArgs),
+    /// Begin a new epoch of every log, then exit: after the database and the log have both been
+    /// restored, so that no place is given twice. Workers must be running, gateways need not.
+    NewEpoch(MigrateArgs),
     /// Own shards of the log and write them to the database, until SIGTERM.
     Run(RunArgs),
 }
 
-/// Of `migrate`.
+/// Of `migrate` and `new-epoch`.
 #[derive(Args)]
 pub struct MigrateArgs {
     /// Both servers, and how the streams are kept.
     #[command(flatten)]
     pub servers: ServerArgs,
 
-    /// Seconds to wait for servers that are still coming up: 0 to 86,400.
+    /// Seconds to wait for servers that are still coming up, or for each step of a worker: 0 to
+    /// 86,400.
     #[arg(long, env = "NATTER_MIGRATE_PATIENCE", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub patience: u64,
 

@@ -13,6 +13,7 @@
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | `batch` | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
+//! | [`renew`] | a new epoch because an operator says so |
 //! | [`salvage`] | what goes over from a log that is made anew |
 //! | `measures` | what is counted and timed |
 //! | `trace` | the worker's part of a message's trace |
@@ -27,6 +28,7 @@ pub mod media;
 pub mod migrate;
 pub mod outbox;
 pub mod owner;
+pub mod renew;
 pub mod salvage;
 mod trace;
 pub mod upkeep;
@@ -53,6 +55,19 @@ pub async fn migrate_by(args: &MigrateArgs) -> Result<()> {
     let patience = Duration::from_secs(args.patience);
     migrate::migrate(&store, &bus, args.servers.shards, &log, patience).await?;
     tracing::info!(shards = args.servers.shards, "schema and streams are up to date");
+    store.close().await;
+    Ok(())
+}
+
+/// `new-epoch`, as the command line says.
+///
+/// # Errors
+/// When a server is away, or no worker makes a log anew.
+pub async fn begin_epochs_by(args: &MigrateArgs) -> Result<()> {
+    let (store, bus) = connect(&args.servers, &args.node_id).await?;
+    let patience = Duration::from_secs(args.patience);
+    renew::begin_epochs(&store, &bus, args.servers.shards, patience).await?;
+    tracing::info!("every log is in a new epoch");
     store.close().await;
     Ok(())
 }

@@ -13,6 +13,7 @@ async fn main() -> anyhow::Result<()> {
     let Cli { command } = config::parse();
     match command {
         Command::Migrate(args) => migrate(args).await,
+        Command::NewEpoch(args) => new_epoch(args).await,
         Command::Run(args) => run(args).await,
     }
 }
@@ -21,6 +22,13 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node_id)?;
     strangers::warn();
     let outcome = natter_persistence::migrate_by(&args).await;
+    telemetry.shutdown().await;
+    outcome
+}
+
+async fn new_epoch(args: MigrateArgs) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node_id)?;
+    let outcome = natter_persistence::begin_epochs_by(&args).await;
     telemetry.shutdown().await;
     outcome
 }

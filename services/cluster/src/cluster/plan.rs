@@ -29,22 +29,11 @@ pub(super) struct Environment<'a> {
 type Variables = [(String, String)];
 
 impl Environment<'_> {
-    /// Brings the database and the streams up to date; returns once that is done.
-    pub(super) fn migrate(
-        &self,
-        binaries: &Binaries,
-        extra: &Variables,
-        limit: Duration,
-    ) -> Result<()> {
-        let mut launch = Launch::new(&binaries.persistence, "migrate", self.data).args(["migrate"]);
-        launch.env = self.variables("migrate", extra);
-        let log_from = launch.log_end();
-        let mut process = launch.spawn()?;
-        match process.wait(limit)? {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => bail!("it ended with {status}:\n{}", launch.log_tail(log_from)),
-            None => bail!("it takes longer than {} s", limit.as_secs()),
-        }
+    /// A command of the worker's binary that ends by itself: `migrate`, say.
+    pub(super) fn command(&self, binaries: &Binaries, command: &str, extra: &Variables) -> Launch {
+        let mut launch = Launch::new(&binaries.persistence, command, self.data).args([command]);
+        launch.env = self.variables(command, extra);
+        launch
     }
 
     pub(super) fn start_worker(
@@ -125,6 +114,17 @@ impl Environment<'_> {
             .chain(self.all.iter().cloned())
             .chain(extra.iter().cloned())
             .collect()
+    }
+}
+
+/// Runs it to its end.
+pub(super) fn run(launch: &Launch, limit: Duration) -> Result<()> {
+    let log_from = launch.log_end();
+    let mut process = launch.spawn()?;
+    match process.wait(limit)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!("it ended with {status}:\n{}", launch.log_tail(log_from)),
+        None => bail!("it takes longer than {} s", limit.as_secs()),
     }
 }
 

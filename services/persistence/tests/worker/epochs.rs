@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use natter_bus::{LogConfig, PublishError, subjects};
-use natter_persistence::{ahead::Horizon, migrate, owner::Owner, salvage};
+use natter_persistence::{
+    ahead::Horizon,
+    migrate,
+    owner::Owner,
+    renew::{RenewError, begin_epochs},
+    salvage,
+};
 use natter_protocol::ids::Seq;
 use tokio::time::Instant;
 
@@ -262,5 +268,29 @@ async fn a_log_too_full_for_what_was_kept_takes_it_later() -> Result<()> {
     world.bus.update_log(0, &log_config()).await?;
     assert_eq!(salvage::carry_over(&world.bus, 0).await?, 1);
     assert_eq!(world.bus.kept(0).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_epoch_that_is_asked_for_begins_once_all_is_written() -> Result<()> {
+    let world = World::new().await?;
+    let last = world.send("before").await?;
+    let begin = async || begin_epochs(&world.store, &world.bus, 1, Duration::ZERO).await;
+    // Nobody writes it: the log is left alone.
+    let refused = begin().await;
+    ensure!(matches!(refused, Err(RenewError::Unwritten(0))), "{refused:?}");
+    ensure!(!world.bus.log_state(0).await?.context("a log")?.sealed);
+    // It is written, and nobody is there to make another: the next owner does.
+    step_to(&mut world.owner().await?, last).await?;
+    let refused = begin().await;
+    ensure!(matches!(refused, Err(RenewError::NotMadeAnew(0))), "{refused:?}");
+    ensure!(world.bus.log_state(0).await?.context("a log")?.sealed);
+    let mut owner = world.owner().await?;
+    let row = world.row().await?;
+    assert_eq!(row.epoch, 2);
+    let after = world.send("after").await?;
+    ensure!(after >= last + GAP);
+    step_to(&mut owner, after).await?;
+    assert_eq!(world.texts().await?, ["before", "after"]);
     Ok(())
 }

@@ -168,8 +168,18 @@ enum Step {
 #[derive(sqlx::FromRow)]
 struct OutboxRow {
     id: i64,
+    committed_us: i64,
     payload: Json<OutboxItem>,
     chat_seq: Option<i64>,
+}
+
+impl OutboxRow {
+    /// What the ids of its entries begin with. A database that was restored gives the numbers of rows
+    /// again, and the broker may still know what came of them: the time keeps two such rows apart,
+    /// and is the same in a row that has been restored itself.
+    fn msg_id(&self) -> String {
+        format!("ob.{}.{}", self.id, self.committed_us)
+    }
 }
 
 impl Store {
@@ -222,16 +232,17 @@ where
     let Some(row) = first(tx, lane).await? else {
         return Ok(Step::Empty);
     };
+    let msg_id = row.msg_id();
     let Json(item) = row.payload;
     Ok(match (&item.chat, row.chat_seq) {
         (Some(chat), None) => {
-            let place = publish_chat(row.id, chat, publish).await?;
+            let place = publish_chat(&msg_id, chat, publish).await?;
             keep_place(tx, row.id, &item, chat, place).await?;
             Step::ChatPublished
         }
         (chat, place) => {
             let place = place.map_or(0, seq);
-            publish_users(row.id, chat.as_ref(), place, &item.users, publish).await?;
+            publish_users(&msg_id, chat.as_ref(), place, &item.users, publish).await?;
             finish(tx, row.id).await?;
             Step::Done
         }
@@ -273,7 +284,8 @@ async fn take(tx: &mut PgConnection, lane: Uuid) -> Result<bool> {
 
 async fn first(tx: &mut PgConnection, lane: Uuid) -> Result<Option<OutboxRow>> {
     let row = sqlx::query_as(
-        "SELECT id, payload, chat_seq FROM outbox WHERE lane = $1 ORDER BY id LIMIT 1",
+        "SELECT id, (extract(epoch FROM created_at) * 1000000)::bigint AS committed_us, payload, chat_seq
+         FROM outbox WHERE lane = $1 ORDER BY id LIMIT 1",
     )
     .bind(lane)
     .fetch_optional(tx)
@@ -282,7 +294,7 @@ async fn first(tx: &mut PgConnection, lane: Uuid) -> Result<Option<OutboxRow>> {
 }
 
 async fn publish_chat<F, P, E>(
-    row: i64,
+    msg_id: &str,
     chat: &OutboxChat,
     publish: &F,
 ) -> std::result::Result<Seq, RelayError<E>>
@@ -293,12 +305,12 @@ where
 {
     let entry = Entry { origin: None, event: Event::System(chat.event.clone()) };
     let feed = Feed::chat(chat.shard, chat.chat_id);
-    publish(feed, format!("ob.{row}.c"), entry).await.map_err(RelayError::Publish)
+    publish(feed, format!("{msg_id}.c"), entry).await.map_err(RelayError::Publish)
 }
 
 /// Each user has one entry of a row, on a feed of its own: their order does not matter.
 async fn publish_users<F, P, E>(
-    row: i64,
+    msg_id: &str,
     chat: Option<&OutboxChat>,
     place: Seq,
     users: &[OutboxUser],
@@ -314,7 +326,7 @@ where
         .filter_map(|user| {
             let entry = Entry { origin: None, event: event_of(chat, place, &user.change)? };
             let feed = Feed::user(user.shard, user.user_id);
-            Some((feed, format!("ob.{row}.{}", user.user_id), entry))
+            Some((feed, format!("{msg_id}.{}", user.user_id), entry))
         })
         .collect();
     stream::iter(entries)

@@ -219,3 +219,21 @@ async fn what_waits_is_counted_up_to_a_bound() -> Result<()> {
     assert!(store.outbox_backlog(10).await?.age > waits.age);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_restored_database_numbers_its_changes_again_and_each_gets_a_place_of_its_own()
+-> Result<()> {
+    let broker = Broker::default();
+    let mut places = Vec::new();
+    // Two databases of one beginning: the broker has heard of the first one's change when the
+    // second one's comes, with the same number.
+    for _ in 0..2 {
+        let store = store().await?;
+        let (chat, users) = group(&store, 1).await?;
+        relay(&store, &broker, chat.0).await?;
+        places.push(store.followed(users[0]).await?.chats[0].from_seq);
+    }
+    assert!(places[0] < places[1], "{places:?}");
+    assert_eq!(broker.stored().len(), 4, "both chats' entries and both users'");
+    Ok(())
+}
