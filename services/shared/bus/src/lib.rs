@@ -13,11 +13,13 @@
 //! | [`nodes`] | what one node asks of another |
 //! | [`kept`] | what goes over from a log into the one that takes its place |
 //! | [`dead_letter`] | what the log holds and Postgres cannot take |
+//! | [`inspection`] | how the streams and the server are, for an operator |
 
 pub mod client;
 pub mod dead_letter;
 mod error;
 pub mod follow;
+pub mod inspection;
 pub mod kept;
 pub mod log_reader;
 pub mod nodes;
@@ -29,7 +31,9 @@ pub mod streams;
 pub mod subjects;
 
 pub use client::{Bus, BusConfig};
+pub use dead_letter::DeadLetter;
 pub use error::BusError;
+pub use inspection::LogReport;
 pub use kept::{Kept, KeptReader};
 pub use log_reader::LogReader;
 pub use publish::{PublishError, Published, Publishing};
