@@ -23,8 +23,7 @@ use crate::{
     hub::{Command, Hub, HubSettings},
     media::{Library, Records, write_all},
     online::{self, Online},
-    operator,
-    page, rest,
+    operator, page, rest,
     serve::{Limits, serve},
     socket, socketio,
 };

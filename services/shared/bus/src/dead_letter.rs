@@ -119,18 +119,27 @@ impl Bus {
     /// The first dead letter whose id is `from` or more.
     ///
     /// # Errors
-    /// When the stream's leader does not answer, in 5 s; `Unreadable` for one that no worker wrote.
+    /// When the stream's leader does not answer, in 5 s.
     pub async fn next_dead_letter(&self, from: u64) -> Result<Option<DeadLetter>, BusError> {
         let stream = self.stream(DEAD_STREAM).await?;
-        let ask = async || {
-            let first = stream.get_first_raw_message_by_subject(DEAD_SUBJECTS, from.max(1));
-            match found_message(first.await) {
-                // No worker has been here yet.
-                Err(BusError::NoStream) => Ok(None),
-                other => other,
+        let mut from = from.max(1);
+        loop {
+            let ask = async || {
+                let first = stream.get_first_raw_message_by_subject(DEAD_SUBJECTS, from);
+                match found_message(first.await) {
+                    // No worker has been here yet.
+                    Err(BusError::NoStream) => Ok(None),
+                    other => other,
+                }
+            };
+            let Some(message) = insist(ask).await? else { return Ok(None) };
+            from = message.sequence + 1;
+            match DeadLetter::read(message) {
+                Ok(letter) => return Ok(Some(letter)),
+                // No worker wrote it: it must not hide those after it.
+                Err(error) => tracing::warn!(id = from - 1, %error, "passed over"),
             }
-        };
-        insist(ask).await?.map(DeadLetter::read).transpose()
+        }
     }
 
     /// How many dead letters there are.

@@ -25,6 +25,8 @@ pub struct Versions {
     pub applied: Option<i64>,
     /// The last migration that this program knows.
     pub known: i64,
+    /// The time there, which leases count from.
+    pub now: OffsetDateTime,
 }
 
 /// Changes that feeds have not heard of yet.
@@ -162,26 +164,24 @@ macro_rules! places {
 impl Store {
     /// Versions of Postgres and of the schema.
     pub async fn versions(&self) -> Result<Versions> {
-        let (server, applied) = self
-            .call(async |db| {
-                let server: String =
-                    sqlx::query_scalar("SHOW server_version").fetch_one(&mut *db).await?;
-                let made: bool =
-                    sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-                        .fetch_one(&mut *db)
-                        .await?;
-                let applied: Option<i64> = if made {
-                    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                        .fetch_one(&mut *db)
-                        .await?
-                } else {
-                    None
-                };
-                Ok::<_, sqlx::Error>((server, applied))
-            })
-            .await?;
         let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-        Ok(Versions { server, applied, known })
+        self.call(async |db| {
+            let (server, now, made): (String, OffsetDateTime, bool) = sqlx::query_as(
+                "SELECT current_setting('server_version'), now(),
+                        to_regclass('_sqlx_migrations') IS NOT NULL",
+            )
+            .fetch_one(&mut *db)
+            .await?;
+            let applied = if made {
+                sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                    .fetch_one(db)
+                    .await?
+            } else {
+                None
+            };
+            Ok::<_, sqlx::Error>(Versions { server, applied, known, now })
+        })
+        .await
     }
 
     /// How much waits in the outbox.
