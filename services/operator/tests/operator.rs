@@ -216,8 +216,8 @@ async fn a_letter_that_was_sent_again_or_replayed_before_is_one_message() -> Res
         (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
     let chat = ada.api(0).direct(&ben).await?.id;
     let letter_of = async |content: &str| -> Result<String> {
-        cluster
-            .sql("ALTER TABLE messages ADD CONSTRAINT nothing CHECK (content NOT LIKE 'again%')")?;
+        let refuse = format!("CONSTRAINT nothing CHECK (content <> '{content}')");
+        cluster.sql(&format!("ALTER TABLE messages ADD {refuse}"))?;
         let sent = ada.api(0).say(chat, content).await?;
         let letter = soon("a dead letter", async || {
             let said = natter(&cluster, &["dead-letters", "list", "--json"]).await?.expect(0)?;
@@ -406,7 +406,7 @@ async fn what_is_missing_or_makes_no_sense_is_named() -> Result<()> {
     for (args, named) in [
         (&["status"][..], "NATTER_DATABASE_URL"),
         (&["dead-letters", "list"], "NATTER_NATS_URL"),
-        (&["dead-letters", "replay", "x"], "<ID>"),
+        (&["dead-letters", "replay", "x"], "[ID]"),
         (&["message", &someone], "NATTER_DATABASE_URL"),
         (&["message", "x"], "<ID>"),
         (&["devices", "list", "--user", "x"], "NATTER_DATABASE_URL"),

@@ -7,7 +7,7 @@
 //! | `sig.<shard>.chat.<id>`, `sig.<shard>.user.<id>` | signals, not stored |
 //! | `digest.<shard>` | where the shard's feeds stand |
 //! | `dead.<shard>` | dead letters, stored by `DEAD` |
-//! | `node.<id>`, `nodes` | what is asked of one node, and of every gateway |
+//! | `node.<id>`, `node.all` | what is asked of one node, and of every gateway |
 //! | `kept.<shard>.…` | entries between a log and the one that takes its place, in `KEPT_<shard>` |
 
 use std::str::FromStr;
@@ -113,7 +113,7 @@ pub fn node(node: Uuid) -> String {
 }
 
 /// Where every gateway hears what an operator asks of all.
-pub const NODES: &str = "nodes";
+pub const NODES: &str = "node.all";
 
 /// Where a shard's dead letters are stored.
 #[must_use]
