@@ -450,6 +450,15 @@ impl Cluster {
         self.postgres.url()
     }
 
+    /// Has Postgres do a statement in the nodes' database, to break something or mend it: what it
+    /// returns, a row a line.
+    ///
+    /// # Errors
+    /// When Postgres refuses it.
+    pub fn sql(&self, statement: &str) -> Result<String> {
+        self.postgres.own_sql(statement)
+    }
+
     /// Where Redis is.
     pub fn redis_url(&self) -> String {
         self.redis_url.clone()

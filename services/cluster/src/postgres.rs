@@ -70,7 +70,7 @@ impl Postgres {
         let parameters = secured.map(Secured::postgres_parameters).unwrap_or_default();
         let server = Self { node, programs, password, parameters };
         let exists = format!("SELECT 1 FROM pg_database WHERE datname = '{NAME}'");
-        if server.sql(&exists)?.trim().is_empty() {
+        if server.sql("postgres", &exists)?.trim().is_empty() {
             server.create_database(NAME)?;
         }
         Ok(server)
@@ -93,16 +93,21 @@ impl Postgres {
 
     /// Makes an empty database. The name must be a plain lower-case identifier.
     pub(crate) fn create_database(&self, name: &str) -> Result<()> {
-        self.sql(&format!("CREATE DATABASE {name} TEMPLATE template0")).map(drop)
+        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0")).map(drop)
     }
 
-    fn sql(&self, statement: &str) -> Result<String> {
+    /// Has a statement done in the cluster's own database; what it returns, a row a line.
+    pub(crate) fn own_sql(&self, statement: &str) -> Result<String> {
+        self.sql(NAME, statement)
+    }
+
+    fn sql(&self, database: &str, statement: &str) -> Result<String> {
         let address = self.node.address();
         let output = Command::new(&self.programs.psql)
             .args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"])
             .args(["-h", &address.ip().to_string()])
             .args(["-p", &address.port().to_string()])
-            .args(["-U", NAME, "-d", "postgres", "-c", statement])
+            .args(["-U", NAME, "-d", database, "-c", statement])
             .env("PGPASSWORD", &self.password)
             .env("PGCONNECT_TIMEOUT", "20")
             .stdin(Stdio::null())

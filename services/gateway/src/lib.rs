@@ -15,6 +15,7 @@
 //! | [`registry`] | who is connected here, and takes part in what |
 //! | [`outlet`] | what waits to be written to a connection, and how it is told to end |
 //! | [`replay`] | what a connection has missed |
+//! | [`operator`] | what an operator asks of all gateways |
 //! | [`online`] | which devices are online here, told to the others |
 //! | [`socket`] | connections: handshake, session; the WebSocket transport |
 //! | [`socketio`] | the transport of Socket.IO's clients |
@@ -42,6 +43,7 @@ pub mod hub;
 pub mod measures;
 pub mod media;
 pub mod online;
+pub mod operator;
 pub mod outlet;
 pub mod page;
 mod queues;

@@ -23,7 +23,7 @@ use crate::{
     hub::{Command, Hub, HubSettings},
     media::{Library, Records, write_all},
     online::{self, Online},
-    page, queues, rest,
+    operator, page, queues, rest,
     serve::{Limits, serve},
     socket, socketio,
 };
@@ -80,6 +80,8 @@ pub async fn run(
     let online = tokio::spawn(online::run(app.clone(), changes));
     let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
     let asked = tokio::spawn(app.sessions.clone().answer_all());
+    let operator =
+        tokio::spawn(operator::answer_all(app.bus.clone(), app.hub.clone(), node.to_owned()));
     let watching = tokio::spawn(watch(app.clone(), health.clone()));
     let address = listener.local_addr()?;
     let closing = stop.child_token();
@@ -103,6 +105,7 @@ pub async fn run(
     keeping.abort();
     room.abort();
     asked.abort();
+    operator.abort();
     watching.abort();
     online::leave(&app).await;
     // Nobody fetches anything any more: what is noted is written.

@@ -49,11 +49,24 @@ impl Item {
     }
 }
 
+/// The row of an entry that this version can read.
+///
+/// # Errors
+/// Why it cannot, without a word of the entry.
+pub fn row(raw: &Raw) -> Result<Row, String> {
+    let kind = kind(raw)?;
+    let Raw { feed, seq, at, .. } = *raw;
+    let feed = feed.ok_or_else(|| NO_FEED.to_owned())?;
+    Ok(Row { feed, seq, at, kind })
+}
+
+const NO_FEED: &str = "the subject names no feed";
+
 /// Reasons never quote the entry: they are logged.
 fn kind(raw: &Raw) -> Result<RowKind, String> {
-    let Some(feed) = raw.feed else { return Err("the subject names no feed".to_owned()) };
+    let Some(feed) = raw.feed else { return Err(NO_FEED.to_owned()) };
     // An event that only a newer version knows ends here too: nothing of it is lost, since its
-    // dead letter can be published again once the worker is that version.
+    // dead letter can be replayed by that version.
     let entry: Entry = serde_json::from_slice(&raw.body).map_err(|error| {
         format!("no entry: {:?} at {}:{}", error.classify(), error.line(), error.column())
     })?;

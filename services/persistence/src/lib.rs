@@ -11,7 +11,7 @@
 //! | [`outbox`] | what handlers committed and did not get to relay |
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
 //! | [`upkeep`] | the live mirror, and the log's tail |
-//! | `batch` | entries as rows; poison |
+//! | [`batch`] | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
 //! | [`renew`] | a new epoch because an operator says so |
 //! | [`salvage`] | what goes over from a log that is made anew |
@@ -19,7 +19,7 @@
 //! | `trace` | the worker's part of a message's trace |
 
 pub mod ahead;
-mod batch;
+pub mod batch;
 pub mod config;
 mod digest;
 pub mod epoch;

@@ -53,21 +53,41 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// As a gateway is configured.
+    ///
     /// # Errors
     /// [`AuthConfigError::ShortSecret`].
     pub fn from_config(config: &AuthArgs) -> Result<Self, AuthConfigError> {
-        let secret = long_enough("NATTER_JWT_SECRET", &config.jwt_secret)?;
-        let previous = config.jwt_secret_previous.as_ref();
+        Self::new(
+            &config.jwt_secret,
+            config.jwt_secret_previous.as_ref(),
+            (&config.jwt_issuer, &config.jwt_audience),
+            Duration::from_secs(config.access_token_seconds),
+        )
+    }
+
+    /// Signs by `secret`, for `ttl`; accepts what the one before has signed too. The names are those
+    /// of issuer and audience.
+    ///
+    /// # Errors
+    /// [`AuthConfigError::ShortSecret`].
+    pub fn new(
+        secret: &SecretString,
+        previous: Option<&SecretString>,
+        (issuer, audience): (&str, &str),
+        ttl: Duration,
+    ) -> Result<Self, AuthConfigError> {
+        let secret = long_enough("NATTER_JWT_SECRET", secret)?;
         let previous =
             previous.map(|secret| long_enough("NATTER_JWT_SECRET_PREVIOUS", secret)).transpose()?;
         let accepted = std::iter::once(secret).chain(previous);
         Ok(Self {
             key: EncodingKey::from_secret(secret),
             accepted: accepted.map(DecodingKey::from_secret).collect(),
-            validation: strict(&[Algorithm::HS256], &config.jwt_issuer, &config.jwt_audience),
-            issuer: config.jwt_issuer.clone(),
-            audience: config.jwt_audience.clone(),
-            ttl: Duration::from_secs(config.access_token_seconds),
+            validation: strict(&[Algorithm::HS256], issuer, audience),
+            issuer: issuer.to_owned(),
+            audience: audience.to_owned(),
+            ttl,
         })
     }
 

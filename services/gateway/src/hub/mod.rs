@@ -134,6 +134,8 @@ pub enum Command {
     Quiet(Vec<Ask>, oneshot::Sender<Vec<Option<bool>>>),
     /// How a user stands.
     Standing(UserId, oneshot::Sender<Standing>),
+    /// Tell the connections of a device to end and come back; answered with how many there were.
+    Close(UserId, DeviceId, oneshot::Sender<usize>),
     /// Tell all connections to go elsewhere within this time.
     Drain(Duration),
 }
@@ -301,6 +303,9 @@ impl FanOut {
             }
             Command::Standing(user, answer) => {
                 let _ = answer.send(self.standing(user));
+            }
+            Command::Close(user, device, answer) => {
+                let _ = answer.send(self.close_device(user, device));
             }
             Command::Drain(spread) => self.drain(spread),
         }
@@ -535,6 +540,17 @@ impl FanOut {
                 connection.outlet.send(frame.clone());
             }
         }
+    }
+
+    /// Each may come back at once: it is not the device that is unwanted.
+    fn close_device(&self, user: UserId, device: DeviceId) -> usize {
+        let registry = self.read();
+        let connections = registry.user(user).map(|user| &user.connections[..]);
+        let of_device = connections
+            .unwrap_or_default()
+            .iter()
+            .filter(|c| c.device == device && !c.outlet.closed() && !c.outlet.draining());
+        of_device.map(|connection| send_elsewhere(&connection.outlet, Duration::ZERO)).count()
     }
 
     fn drain(&mut self, spread: Duration) {

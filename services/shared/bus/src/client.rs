@@ -33,6 +33,8 @@ use crate::{
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a question that nobody has answered is asked again beside the first.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks whether the connection stands.
+const LOOK: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection whose server is silent for about three of these is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -98,6 +100,20 @@ impl Bus {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.inner.acks.waiting()
+    }
+
+    /// Waits until the connection stands, for this long at most.
+    ///
+    /// # Errors
+    /// [`BusError::Disconnected`] when it does not.
+    pub async fn connected_within(&self, limit: Duration) -> Result<(), BusError> {
+        let stands = async {
+            let mut look = interval(LOOK);
+            while !self.connected() {
+                look.tick().await;
+            }
+        };
+        timeout(limit, stands).await.map_err(|_| BusError::Disconnected)
     }
 
     /// A round trip to the server.

@@ -1,13 +1,18 @@
 //! Dead letters: what the log holds and Postgres cannot take, kept with the reason.
 
-use async_nats::HeaderMap;
-use natter_protocol::ids::Shard;
+use async_nats::{HeaderMap, jetstream::message::StreamMessage};
+use bytes::Bytes;
+use natter_protocol::ids::{Seq, Shard};
+use serde_json::json;
+use time::OffsetDateTime;
 
 use crate::{
-    client::Bus,
+    client::{Bus, insist},
+    error::BusError,
     publish::{PublishError, Published},
+    read::found_message,
     stored::Raw,
-    subjects::{self, MSG_ID},
+    subjects::{self, DEAD_STREAM, DEAD_SUBJECTS, MSG_ID},
 };
 
 /// Header of a dead letter: why it is one.
@@ -49,6 +54,110 @@ impl Bus {
             headers.insert(ORIGIN_BYTES, body.len().to_string());
         }
         self.publish_raw(subjects::dead(shard), headers, kept)?.await
+    }
+}
+
+/// A dead letter, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Names it among the dead letters; they are in its order.
+    pub id: u64,
+    /// When it became one.
+    pub died_at: OffsetDateTime,
+    /// Why, without a word of the entry.
+    pub reason: String,
+    /// The shard whose log held the entry.
+    pub shard: Shard,
+    /// The entry; without its message id and trace.
+    pub raw: Raw,
+    /// Bytes that the entry's body had. With more than `raw` has, the letter's was cut to fit.
+    pub bytes: usize,
+}
+
+impl DeadLetter {
+    /// Whether the letter holds only the beginning of the entry.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.raw.body.len() < self.bytes
+    }
+
+    fn read(message: StreamMessage) -> Result<Self, BusError> {
+        let unreadable = |what: &str| BusError::Unreadable(format!("a dead letter: {what}"));
+        let StreamMessage { subject, sequence, headers, payload, time } = message;
+        let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let shard = subjects::parse_dead(&subject).ok_or_else(|| unreadable("its subject"))?;
+        let seq: Seq = header(ORIGIN_SEQ)
+            .and_then(|seq| seq.parse().ok())
+            .ok_or_else(|| unreadable("its sequence"))?;
+        let moment = |nanos| {
+            OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| unreadable("a time"))
+        };
+        // The id under which it was stored ends with the time of the entry.
+        let nanos = header(MSG_ID)
+            .and_then(|id| id.rsplit('.').next()?.parse().ok())
+            .ok_or_else(|| unreadable("the entry's time"))?;
+        let body: Bytes = payload;
+        let bytes = header(ORIGIN_BYTES).and_then(|bytes| bytes.parse().ok());
+        Ok(Self {
+            id: sequence,
+            died_at: moment(time.unix_timestamp_nanos())?,
+            reason: header(REASON).unwrap_or_default(),
+            shard,
+            bytes: bytes.unwrap_or(body.len()),
+            raw: Raw::new(
+                header(ORIGIN_SUBJECT).unwrap_or_default(),
+                seq,
+                moment(nanos)?,
+                None,
+                body,
+            ),
+        })
+    }
+}
+
+impl Bus {
+    /// The first dead letter whose id is `from` or more.
+    ///
+    /// # Errors
+    /// When the stream's leader does not answer, in 5 s.
+    pub async fn next_dead_letter(&self, from: u64) -> Result<Option<DeadLetter>, BusError> {
+        let stream = self.stream(DEAD_STREAM).await?;
+        let mut from = from.max(1);
+        loop {
+            let ask = async || {
+                let first = stream.get_first_raw_message_by_subject(DEAD_SUBJECTS, from);
+                match found_message(first.await) {
+                    // No worker has been here yet.
+                    Err(BusError::NoStream) => Ok(None),
+                    other => other,
+                }
+            };
+            let Some(message) = insist(ask).await? else { return Ok(None) };
+            from = message.sequence + 1;
+            match DeadLetter::read(message) {
+                Ok(letter) => return Ok(Some(letter)),
+                // No worker wrote it: it must not hide those after it.
+                Err(error) => tracing::warn!(id = from - 1, %error, "passed over"),
+            }
+        }
+    }
+
+    /// How many dead letters there are.
+    ///
+    /// # Errors
+    /// When the stream's leader does not answer, in 5 s.
+    pub async fn dead_letters(&self) -> Result<u64, BusError> {
+        Ok(self.stream_info(DEAD_STREAM).await?.map_or(0, |info| info.state.messages))
+    }
+
+    /// Removes a dead letter.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses: there is none with this id, say.
+    pub async fn forget_dead_letter(&self, id: u64) -> Result<(), BusError> {
+        let operation = format!("STREAM.MSG.DELETE.{DEAD_STREAM}");
+        let deletion = json!({"seq": id, "no_erase": true});
+        self.api::<serde_json::Value>(operation, &deletion).await.map(drop)
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`nodes`] | what one node asks of another |
 //! | [`kept`] | what goes over from a log into the one that takes its place |
 //! | [`dead_letter`] | what the log holds and Postgres cannot take |
+//! | [`inspection`] | how the streams and the server are, for an operator |
 
 mod access;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod dead_letter;
 mod error;
 pub mod follow;
+pub mod inspection;
 pub mod kept;
 pub mod log_reader;
 mod measures;
@@ -35,7 +37,9 @@ pub mod subjects;
 
 pub use client::Bus;
 pub use config::{BusConfig, NatsArgs};
+pub use dead_letter::DeadLetter;
 pub use error::BusError;
+pub use inspection::LogReport;
 pub use kept::{Kept, KeptReader};
 pub use log_reader::LogReader;
 pub use publish::{PublishError, Published, Publishing};

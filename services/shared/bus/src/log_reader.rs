@@ -136,7 +136,7 @@ impl LogReader {
     }
 
     /// Takes the consumer away from the server, which would otherwise keep it for a while.
-    pub(crate) async fn close(mut self) {
+    pub async fn close(mut self) {
         if let Some(consumer) = self.consumer.take() {
             let operation = format!("CONSUMER.DELETE.{}.{}", self.stream, consumer.name);
             let _ = self.bus.api::<serde_json::Value>(operation, &json!({})).await;

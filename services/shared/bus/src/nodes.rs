@@ -34,6 +34,45 @@ impl Bus {
         Ok(Asked { questions, client })
     }
 
+    /// What is asked of every gateway from now on; as [`Bus::asked`].
+    ///
+    /// # Errors
+    /// When the connection is closed for good.
+    pub async fn asked_of_all(&self) -> Result<Asked, BusError> {
+        let client = self.inner.client.clone();
+        let questions = client.subscribe(subjects::NODES).await.map_err(|_| BusError::Closed)?;
+        Ok(Asked { questions, client })
+    }
+
+    /// Asks every gateway, and returns the answers that come within `limit`, or the first `most`
+    /// of them. One that does not know the question does not answer.
+    ///
+    /// # Errors
+    /// When there is no connection, or it is lost meanwhile.
+    pub async fn ask_all<T: DeserializeOwned>(
+        &self,
+        question: &impl Serialize,
+        limit: Duration,
+        most: usize,
+    ) -> Result<Vec<T>, BusError> {
+        let lost = self.inner.acks.lost();
+        let inbox = self.inner.client.new_inbox();
+        let replies = self.subscribe(inbox.clone()).await?;
+        let payload = serde_json::to_vec(question)?.into();
+        let asking = self.inner.client.publish_with_reply(subjects::NODES, inbox, payload);
+        asking.await.map_err(|_| BusError::Closed)?;
+        // With nobody to answer the server says so, by a message without a body.
+        let answers = replies
+            .take_while(|reply| std::future::ready(reply.status.is_none()))
+            .filter_map(async |reply| serde_json::from_slice(&reply.payload).ok())
+            .take(most)
+            .take_until(tokio::time::sleep(limit));
+        tokio::select! {
+            answers = answers.collect() => Ok(answers),
+            () = lost => Err(BusError::Disconnected),
+        }
+    }
+
     /// Asks another node, which has this long to answer.
     ///
     /// # Errors

@@ -167,7 +167,7 @@ impl Bus {
         self.stream(&subjects::log_stream(shard)).await
     }
 
-    async fn stream(&self, name: &str) -> Result<Stream<()>, BusError> {
+    pub(crate) async fn stream(&self, name: &str) -> Result<Stream<()>, BusError> {
         self.require_connection()?;
         let stream = self.inner.jetstream.get_stream_no_info(name).await;
         stream.map_err(|error| BusError::Unreadable(error.to_string()))
@@ -177,8 +177,15 @@ impl Bus {
 type RawMessageError = async_nats::error::Error<LastRawMessageErrorKind>;
 
 fn found(message: Result<StreamMessage, RawMessageError>) -> Result<Option<Raw>, BusError> {
+    found_message(message)?.map(Raw::from_leader).transpose()
+}
+
+/// What was asked for, with all of its headers.
+pub(crate) fn found_message(
+    message: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<StreamMessage>, BusError> {
     let error = match message {
-        Ok(message) => return Ok(Some(Raw::from_leader(message)?)),
+        Ok(message) => return Ok(Some(message)),
         Err(error) => error,
     };
     match error.kind() {

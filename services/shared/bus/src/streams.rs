@@ -414,11 +414,11 @@ fn dead_config(replicas: usize) -> Config {
     }
 }
 
-fn live_start(mirror: &Info) -> Seq {
+pub(crate) fn live_start(mirror: &Info) -> Seq {
     mirror.config.mirror.as_ref().and_then(|source| source.start_sequence).unwrap_or(1)
 }
 
-fn log_state(info: &Info) -> LogState {
+pub(crate) fn log_state(info: &Info) -> LogState {
     let state = &info.state;
     LogState {
         first_seq: state.first_sequence.max(1),

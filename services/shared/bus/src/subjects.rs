@@ -7,6 +7,7 @@
 //! | `sig.<shard>.chat.<id>`, `sig.<shard>.user.<id>` | signals, not stored |
 //! | `digest.<shard>` | where the shard's feeds stand |
 //! | `dead.<shard>` | dead letters, stored by `DEAD` |
+//! | `node.<id>`, `node.all` | what is asked of one node, and of every gateway |
 //! | `kept.<shard>.…` | entries between a log and the one that takes its place, in `KEPT_<shard>` |
 
 use std::str::FromStr;
@@ -111,6 +112,9 @@ pub fn node(node: Uuid) -> String {
     format!("node.{}", node.simple())
 }
 
+/// Where every gateway hears what an operator asks of all.
+pub const NODES: &str = "node.all";
+
 /// Where a shard's dead letters are stored.
 #[must_use]
 pub fn dead(shard: Shard) -> String {
@@ -133,6 +137,12 @@ pub fn parse_live(subject: &str) -> Option<Feed> {
 #[must_use]
 pub fn parse_signal(subject: &str) -> Option<Feed> {
     parse_feed("sig", subject)
+}
+
+/// The shard of a `dead.…` subject; `None` for any other.
+#[must_use]
+pub fn parse_dead(subject: &str) -> Option<Shard> {
+    parse_number(subject.strip_prefix("dead.")?)
 }
 
 /// The shard of a `digest.…` subject; `None` for any other.

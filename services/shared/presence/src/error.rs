@@ -16,8 +16,8 @@ pub enum PresenceError {
     /// No answer within the call limit. What was asked for may or may not have happened.
     #[error("Redis did not answer in time")]
     Timeout,
-    /// More users in one call than allowed.
-    #[error("at most {limit} users a call")]
+    /// More than one call may ask for, or look at.
+    #[error("more than the {limit} of one call")]
     TooMany {
         /// The most allowed.
         limit: usize,

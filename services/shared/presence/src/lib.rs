@@ -10,6 +10,7 @@
 //! | `online` | devices and users: online, last seen |
 //! | `kept` | what lets a device in while Postgres is away |
 //! | `typing` | who types in a chat |
+//! | `inspection` | what an operator looks up |
 //!
 //! | key | value | lives |
 //! |---|---|---|
@@ -36,6 +37,7 @@ pub mod config;
 
 mod circuit;
 mod error;
+mod inspection;
 mod kept;
 mod node;
 mod online;

@@ -119,7 +119,7 @@ impl PresenceClient {
     }
 }
 
-fn online(user: UserId) -> String {
+pub(crate) fn online(user: UserId) -> String {
     format!("online:{user}")
 }
 

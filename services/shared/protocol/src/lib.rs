@@ -9,6 +9,7 @@
 //! - [`cursor`]: how far a connection has come on all its feeds
 //! - [`error`]: reply codes and close codes
 //! - [`limits`]: the bounds on what clients send
+//! - [`node`]: what an operator asks of every gateway
 //! - [`socketio`]: the packets of Engine.IO and Socket.IO
 //! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
 
@@ -19,6 +20,7 @@ pub mod feed;
 pub mod ids;
 pub mod limits;
 pub mod media;
+pub mod node;
 pub mod rest;
 pub mod server;
 pub mod socketio;

@@ -13,8 +13,10 @@
 //! | [`media`] | what is known of files, who has fetched them, what is to be removed |
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
+//! | [`replay`] | a dead letter written after all |
 //! | [`outbox`] | changes committed here that feeds must hear of |
 //! | [`address`] | Postgres' URL, checked before anything connects |
+//! | [`inspection`] | what an operator looks up |
 //! | [`error`] | what can go wrong, in terms of what the caller can do |
 //!
 //! Rows stay in this crate (`rows`, `views`); what it gives back are `natter-protocol`'s types.
@@ -30,10 +32,12 @@ pub mod chats;
 pub mod devices;
 pub mod error;
 pub mod history;
+pub mod inspection;
 pub mod media;
 pub mod members;
 pub mod outbox;
 pub mod persist;
+pub mod replay;
 pub mod sessions;
 pub mod shards;
 
@@ -45,6 +49,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     PgPool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{sync::Semaphore, time::timeout};
@@ -56,6 +61,7 @@ pub use chats::Created;
 pub use devices::DeviceState;
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
+pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
     UnmadeThumbnail,
@@ -63,6 +69,7 @@ pub use media::{
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
 pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
+pub use replay::Replayed;
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
 
@@ -71,6 +78,9 @@ pub use shards::ShardRow;
 const STATEMENT_TIMEOUT: &str = "5s";
 /// A transaction whose process was stopped in the middle lets go of its locks after this time.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
+
+/// The schema, as this program knows it.
+static MIGRATIONS: Migrator = sqlx::migrate!("../../../migrations");
 
 /// How long closing waits for connections in use.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -157,7 +167,7 @@ impl Store {
         let mut connection = self.pool.acquire().await?.detach();
         // A migration may well take longer than a request, and waits for others to finish theirs.
         sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-        sqlx::migrate!("../../../migrations").run(&mut connection).await?;
+        MIGRATIONS.run(&mut connection).await?;
         Ok(())
     }
 

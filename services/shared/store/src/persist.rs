@@ -103,9 +103,9 @@ impl Store {
 
 /// A batch in the columns that SQL takes.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     /// The entries of chats' feeds.
-    entries: Entries,
+    pub(crate) entries: Entries,
     /// The last entry of each chat's feed.
     chat_heads: BTreeMap<Uuid, i64>,
     /// The last entry of each user's feed.
@@ -113,7 +113,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn of(rows: &[Row]) -> Self {
+    pub(crate) fn of(rows: &[Row]) -> Self {
         let mut batch = Self::default();
         for row in rows {
             let place = sql_seq(row.seq);
@@ -133,8 +133,8 @@ impl Batch {
 
 /// Rows of `messages`, by column.
 #[derive(Default)]
-struct Entries {
-    chats: Vec<Uuid>,
+pub(crate) struct Entries {
+    pub(crate) chats: Vec<Uuid>,
     seqs: Vec<i64>,
     kinds: Vec<&'static str>,
     ids: Vec<Option<Uuid>>,
@@ -150,7 +150,7 @@ struct Entries {
 
 /// A message that was inserted.
 #[derive(sqlx::FromRow)]
-struct Written {
+pub(crate) struct Written {
     chat_id: Uuid,
     seq: i64,
     is_message: bool,
@@ -210,7 +210,7 @@ impl Entries {
     }
 
     /// Inserts what is not there, by place and by triple, and returns what was.
-    async fn insert(&self, tx: &mut PgConnection) -> Result<Vec<Written>> {
+    pub(crate) async fn insert(&self, tx: &mut PgConnection) -> Result<Vec<Written>> {
         let written = sqlx::query_as(
             "INSERT INTO messages (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
                                    content, media, reply_to, detail, created_at)
@@ -238,7 +238,7 @@ impl Entries {
     }
 
     /// The files of these messages are theirs for good.
-    async fn send_media(&self, tx: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn send_media(&self, tx: &mut PgConnection) -> Result<()> {
         let messages: Vec<Uuid> = self
             .ids
             .iter()
@@ -257,7 +257,7 @@ impl Entries {
 
     /// A message whose triple is stored at an earlier place repeats it (its retry came after the
     /// broker's window). Its own place stays an entry of the feed, as connections saw it go by.
-    async fn fill_places(&self, tx: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn fill_places(&self, tx: &mut PgConnection) -> Result<()> {
         sqlx::query(
             "INSERT INTO messages (chat_id, seq, kind, detail, created_at)
              SELECT chat_id, seq, 'void', jsonb_build_object('reason', 'repeats a message'), at
@@ -276,7 +276,11 @@ impl Entries {
 /// Moves each chat's last entry, last message and activity forward. A chat that is not there is
 /// passed over. No deadlock: only one writer of a shard gets here at a time, and whoever else
 /// locks chats locks one.
-async fn move_chats(tx: &mut PgConnection, batch: &Batch, written: &[Written]) -> Result<()> {
+pub(crate) async fn move_chats(
+    tx: &mut PgConnection,
+    batch: &Batch,
+    written: &[Written],
+) -> Result<()> {
     let mut last_message: BTreeMap<Uuid, (i64, OffsetDateTime)> = BTreeMap::new();
     for message in written.iter().filter(|written| written.is_message) {
         let this = (message.seq, message.created_at);
@@ -306,7 +310,7 @@ async fn move_chats(tx: &mut PgConnection, batch: &Batch, written: &[Written]) -
     Ok(())
 }
 
-async fn move_users(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
+pub(crate) async fn move_users(tx: &mut PgConnection, batch: &Batch) -> Result<()> {
     if batch.user_heads.is_empty() {
         return Ok(());
     }

@@ -6,7 +6,7 @@
 //! single-flight**: of two uses at the same time one wins, the other is a replay.
 
 use natter_protocol::{
-    ids::{DeviceId, UserId},
+    ids::{DeviceId, Shard, UserId},
     rest::{Device, User},
 };
 use sqlx::PgConnection;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     Conflict, Result, Store, StoreError,
     devices::{self, Which},
-    rows::{DeviceRow, UserRow, shard},
+    rows::{DeviceRow, UserRow, fold, shard, sql_shard},
 };
 
 /// A device that logs in.
@@ -95,6 +95,63 @@ impl Store {
                 return Ok(None);
             }
             start(tx, user, device, refresh).await.map(Some)
+        })
+        .await
+    }
+
+    /// The login of a user's device, made without a password, for tests of a deployment: whatever is
+    /// missing of user, device and login is made, with `name` for both and without a refresh token.
+    /// A login that there is stays.
+    ///
+    /// # Errors
+    /// `Conflict(Device)` when the device is another user's; `Forbidden` when it is revoked, or an
+    /// outside issuer's.
+    pub async fn ensure_login(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        name: &str,
+        user_shard: Shard,
+    ) -> Result<Uuid> {
+        self.transaction(async |tx| {
+            sqlx::query(
+                "INSERT INTO users (id, name, name_lower, shard) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(user.0)
+            .bind(name)
+            .bind(fold(name))
+            .bind(sql_shard(user_shard))
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query(
+                "INSERT INTO devices (id, user_id, name) VALUES ($1, $2, $3)
+                 ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(device.0)
+            .bind(user.0)
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+            let login: Option<Uuid> = sqlx::query_scalar(
+                "UPDATE devices SET session = coalesce(session, $3)
+                 WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND external_id IS NULL
+                 RETURNING session",
+            )
+            .bind(device.0)
+            .bind(user.0)
+            .bind(Uuid::new_v4())
+            .fetch_optional(&mut *tx)
+            .await?;
+            if let Some(login) = login {
+                return Ok(login);
+            }
+            let owner: Uuid = sqlx::query_scalar("SELECT user_id FROM devices WHERE id = $1")
+                .bind(device.0)
+                .fetch_one(tx)
+                .await?;
+            let another = StoreError::Conflict(Conflict::Device);
+            Err(if owner == user.0 { StoreError::Forbidden } else { another })
         })
         .await
     }

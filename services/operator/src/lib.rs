@@ -1,0 +1,60 @@
+//! `natter`: what an operator asks of a deployment, and does to it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | the command line |
+//! | [`outcome`] | exit codes, and what keeps a command from its end |
+//! | [`status`] | how everything stands |
+//! | [`dead_letters`] | entries that could not be written: listed, shown, replayed |
+//! | [`message`] | the path of one message |
+//! | [`devices`] | a user's devices: listed, closed, revoked |
+//! | [`token`] | tokens for tests of a deployment |
+//! | `servers` | the way to Postgres, NATS and Redis, by the services' own settings |
+//! | `people` | whom an id, a phone number or an e-mail address names |
+//! | `text` | tables, ages, sizes, and strangers' words made harmless |
+//!
+//! It stands on the services' own code: `migrate` is the worker's, a dead letter is read as the
+//! worker reads the log, a token is signed as a gateway signs it.
+
+pub mod config;
+pub mod dead_letters;
+pub mod devices;
+pub mod message;
+pub mod outcome;
+mod people;
+mod servers;
+pub mod status;
+mod text;
+pub mod token;
+
+use config::{Cli, Command, DeadLetters, Devices, Token};
+use natter_persistence::config::MigrateArgs;
+use natter_runtime::telemetry;
+use outcome::{Failure, Outcome};
+
+/// Runs a command.
+///
+/// # Errors
+/// [`Failure`]: what kept it from its end, with its exit code.
+pub async fn run(cli: Cli) -> Result<Outcome, Failure> {
+    match cli.command {
+        Command::Migrate(args) => migrate(&args).await,
+        Command::Status(args) => status::run(&args).await,
+        Command::DeadLetters(DeadLetters::List(args)) => dead_letters::list(&args).await,
+        Command::DeadLetters(DeadLetters::Show(args)) => dead_letters::show(&args).await,
+        Command::DeadLetters(DeadLetters::Replay(args)) => dead_letters::replay(&args).await,
+        Command::Message(args) => message::run(&args).await,
+        Command::Devices(Devices::List(args)) => devices::list(&args).await,
+        Command::Devices(Devices::Close(args)) => devices::close(&args).await,
+        Command::Token(Token::Mint(args)) => token::mint(&args).await,
+    }
+}
+
+/// As `natter-persistence migrate`.
+async fn migrate(args: &MigrateArgs) -> Result<Outcome, Failure> {
+    let telemetry = telemetry::init(&args.telemetry, "natter", &args.node_id)
+        .map_err(|error| Failure::settings("NATTER_LOG", error))?;
+    let migrated = natter_persistence::migrate_by(args).await;
+    telemetry.shutdown().await;
+    migrated.map(|()| Outcome::Well).map_err(|error| Failure::Migration(error.into()))
+}

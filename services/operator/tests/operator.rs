@@ -1,0 +1,429 @@
+//! The built `natter` against a real cluster of two gateways.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use natter_cluster::Cluster;
+use natter_e2e::{Person, Socket, Stage, soon};
+use natter_protocol::{
+    error::close,
+    ids::{ChatId, DeviceId, UserId},
+    server::Message,
+};
+use serde_json::Value;
+use tokio::process::Command;
+
+static STAGE: Stage = Stage::new();
+
+/// What a command has said, and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn expect(self, code: i32) -> Result<Self> {
+        ensure!(self.code == Some(code), "not {code}: {self:?}");
+        Ok(self)
+    }
+
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("{self:?}"))
+    }
+
+    fn has(&self, part: &str) -> Result<()> {
+        let said = self.out.contains(part) || self.err.contains(part);
+        ensure!(said, "nothing of {part:?}: {self:?}");
+        Ok(())
+    }
+}
+
+/// The settings that a command may need.
+fn settings(cluster: &Cluster) -> Vec<(&'static str, String)> {
+    vec![
+        ("NATTER_DATABASE_URL", cluster.database_url()),
+        ("NATTER_NATS_URL", cluster.nats_url()),
+        ("NATTER_REDIS_URL", cluster.redis_url()),
+        ("NATTER_JWT_SECRET", cluster.jwt_secret().to_owned()),
+    ]
+}
+
+async fn run(settings: &[(&'static str, String)], args: &[&str]) -> Result<Said> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natter"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("NATTER_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).envs(settings.iter().cloned()).stdin(Stdio::null());
+    let output = command.output().await?;
+    Ok(Said {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout)?,
+        err: String::from_utf8(output.stderr)?,
+    })
+}
+
+async fn natter(cluster: &Cluster, args: &[&str]) -> Result<Said> {
+    run(&settings(cluster), args).await
+}
+
+/// Until all that has been sent is written, and every part of the status is well.
+async fn well(cluster: &Cluster) -> Result<Value> {
+    soon("a status that is well", async || {
+        let said = natter(cluster, &["status", "--json"]).await?;
+        let status = said.json()?;
+        let lag = status.pointer("/shards/0/lagEntries").and_then(Value::as_u64);
+        Ok((said.code == Some(0) && lag == Some(0)).then_some(status))
+    })
+    .await
+}
+
+async fn history(person: &Person, chat: ChatId) -> Result<Vec<Message>> {
+    let page = person.api(1).history(chat, "limit=50").await?;
+    Ok(page.messages.into_iter().filter(|message| message.system.is_none()).collect())
+}
+
+fn text(value: &Value, pointer: &str) -> Result<String> {
+    let found = value.pointer(pointer).with_context(|| format!("no {pointer} in {value}"))?;
+    Ok(found.as_str().map_or_else(|| found.to_string(), str::to_owned))
+}
+
+#[tokio::test]
+async fn the_status_tells_what_is_wrong_and_what_nobody_can_tell() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let (ada, ben) =
+        (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
+    let chat = ada.api(0).direct(&ben).await?.id;
+    let status = well(&cluster).await?;
+    assert_eq!(text(&status, "/verdict")?, "well");
+    assert_eq!(text(&status, "/versions/schema")?, text(&status, "/versions/schemaKnown")?);
+    for version in ["postgres", "nats", "redis", "natter"] {
+        let version = text(&status, &format!("/versions/{version}"))?;
+        ensure!(version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
+    }
+    let gateways = status["gateways"].as_array().context("gateways")?;
+    assert_eq!(gateways.len(), 2, "{status}");
+    assert_eq!(status.pointer("/shards/0/mirror"), Some(&Value::Bool(true)));
+    let plain = natter(&cluster, &["status"]).await?.expect(0)?;
+    plain.has("all is well")?;
+    plain.has(gateways[0].as_str().unwrap_or_default())?;
+    natter(&cluster, &["migrate"]).await?.expect(0)?;
+
+    // The worker ends: what is sent waits in the log.
+    cluster.worker(0).terminate().await?;
+    let sent = ada.api(0).say(chat, "before the worker is back").await?;
+    let status = natter(&cluster, &["status", "--json"]).await?.expect(1)?.json()?;
+    assert_eq!(text(&status, "/shards/0/lagEntries")?, "1");
+    natter(&cluster, &["status"]).await?.expect(1)?.has("wrong: shard 0 has no owner")?;
+    let path = natter(&cluster, &["message", &sent.id.to_string(), "--json"]).await?.expect(0)?;
+    let path = path.json()?;
+    assert_eq!(text(&path, "/postgres/state")?, "waiting");
+    assert_eq!(
+        (text(&path, "/log/seq")?, text(&path, "/log/held")?),
+        (sent.seq.to_string(), "true".into())
+    );
+    cluster.worker(0).start().await?;
+    well(&cluster).await?;
+
+    // What is away is named, and the rest is told.
+    cluster.redis().pause()?;
+    let said = natter(&cluster, &["status"]).await?.expect(2)?;
+    said.has("could not tell: Redis (NATTER_REDIS_URL)")?;
+    said.has("follows")?;
+    cluster.redis().resume()?;
+    let mut elsewhere = settings(&cluster);
+    elsewhere[0].1 = "postgres://natter:x@127.0.0.1:9/natter".to_owned();
+    let said = run(&elsewhere, &["status"]).await?.expect(2)?;
+    said.has("could not tell: Postgres (NATTER_DATABASE_URL)")?;
+    said.has("follows")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_written_after_all_once_its_cause_is_mended() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let (ada, ben) =
+        (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
+    let chat = ada.api(0).direct(&ben).await?.id;
+    let before = ada.api(0).say(chat, "before").await?;
+    // As a schema that is behind, or broken by hand, would.
+    cluster
+        .sql("ALTER TABLE messages ADD CONSTRAINT no_secrets CHECK (content NOT LIKE 'secret%')")?;
+    let sent = ada.api(0).say(chat, "secret plan").await?;
+    let after = ada.api(0).say(chat, "after").await?;
+    let total = soon("a dead letter", async || {
+        let said = natter(&cluster, &["dead-letters", "list", "--json"]).await?.expect(0)?;
+        let list = said.json()?;
+        Ok((list["total"] == 1 && history_of(&ada, chat).await? == ["before", "after"])
+            .then_some(list))
+    })
+    .await?;
+    let letter = text(&total, "/letters/0/id")?;
+    assert_eq!(text(&total, "/letters/0/seq")?, sent.seq.to_string());
+    ensure!(!total.to_string().contains("secret plan"), "{total}");
+
+    let plain = natter(&cluster, &["dead-letters", "list"]).await?.expect(0)?;
+    plain.has("no_secrets")?;
+    plain.has(&format!("chat {chat}"))?;
+    ensure!(!plain.out.contains("secret plan"), "{plain:?}");
+    let shown = natter(&cluster, &["dead-letters", "show", &letter]).await?.expect(0)?;
+    shown.has(&format!("seq     {}", sent.seq))?;
+    ensure!(!shown.out.contains("secret plan"), "{shown:?}");
+    natter(&cluster, &["dead-letters", "show", &letter, "--body"])
+        .await?
+        .expect(0)?
+        .has("secret plan")?;
+    natter(&cluster, &["status"]).await?.expect(1)?.has("wrong: 1 dead letters")?;
+
+    let id = sent.id.to_string();
+    let path = natter(&cluster, &["message", &id, "--json"]).await?.expect(1)?.json()?;
+    assert_eq!(text(&path, "/postgres/state")?, "void");
+    assert_eq!(text(&path, "/deadLetter/id")?, letter);
+
+    // Not yet mended: it stays.
+    let kept = natter(&cluster, &["dead-letters", "replay", &letter]).await?.expect(1)?;
+    kept.has("kept")?;
+    kept.has("no_secrets")?;
+    assert_eq!(history_of(&ada, chat).await?, ["before", "after"]);
+
+    cluster.sql("ALTER TABLE messages DROP CONSTRAINT no_secrets")?;
+    natter(&cluster, &["dead-letters", "replay", &letter]).await?.expect(0)?.has("written")?;
+    let messages = history(&ada, chat).await?;
+    let places: Vec<_> = messages.iter().map(|message| (message.id, message.seq)).collect();
+    let expected = [&before, &sent, &after].map(|sent| (sent.id, sent.seq));
+    assert_eq!(places, expected, "at its own place");
+    let chain: Vec<_> = messages[1..].iter().map(|message| message.prev_seq).collect();
+    assert_eq!(chain, [before.seq, sent.seq]);
+    let list = natter(&cluster, &["dead-letters", "list", "--json"]).await?.expect(0)?.json()?;
+    assert_eq!(list["total"], 0);
+    natter(&cluster, &["dead-letters", "replay", &letter])
+        .await?
+        .expect(1)?
+        .has("no dead letter")?;
+    natter(&cluster, &["dead-letters", "replay", "--all"]).await?.expect(0)?;
+    let path = natter(&cluster, &["message", &id, "--json"]).await?.expect(0)?.json()?;
+    assert_eq!(text(&path, "/postgres/state")?, "written");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_that_was_sent_again_or_replayed_before_is_one_message() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let (ada, ben) =
+        (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
+    let chat = ada.api(0).direct(&ben).await?.id;
+    let letter_of = async |content: &str| -> Result<String> {
+        let refuse = format!("CONSTRAINT nothing CHECK (content <> '{content}')");
+        cluster.sql(&format!("ALTER TABLE messages ADD {refuse}"))?;
+        let sent = ada.api(0).say(chat, content).await?;
+        let letter = soon("a dead letter", async || {
+            let said = natter(&cluster, &["dead-letters", "list", "--json"]).await?.expect(0)?;
+            let list = said.json()?;
+            let letters = list["letters"].as_array().cloned().unwrap_or_default();
+            let found = letters.into_iter().find(|letter| letter["seq"] == sent.seq);
+            Ok(found.and_then(|letter| letter["id"].as_u64()))
+        })
+        .await?;
+        soon("its void row", async || Ok(void_at(&cluster, sent.seq)?.then_some(()))).await?;
+        cluster.sql("ALTER TABLE messages DROP CONSTRAINT nothing")?;
+        Ok(letter.to_string())
+    };
+
+    // Whoever replayed it has died before removing the letter.
+    let letter = letter_of("again: once").await?;
+    let copy = natter(&cluster, &["dead-letters", "show", &letter, "--body", "--json"]).await?;
+    let copy = copy.expect(0)?.json()?;
+    natter(&cluster, &["dead-letters", "replay", &letter]).await?.expect(0)?.has("written")?;
+    let nats = async_nats::connect(cluster.nats_url()).await?;
+    let jetstream = async_nats::jetstream::new(nats);
+    bury_again(&jetstream, &copy).await?;
+    natter(&cluster, &["dead-letters", "replay", "--all"])
+        .await?
+        .expect(0)?
+        .has("already_there")?;
+    assert_eq!(history_of(&ada, chat).await?, ["again: once"]);
+
+    // Its sender has sent it again, after the log's window, so that it has another place.
+    let letter = letter_of("again: twice").await?;
+    let copy = natter(&cluster, &["dead-letters", "show", &letter, "--body", "--json"]).await?;
+    let copy = copy.expect(0)?.json()?;
+    let body = text(&copy, "/body")?;
+    jetstream.publish(format!("in.0.chat.{chat}"), body.into()).await?.await?;
+    soon("the second", async || Ok((history_of(&ada, chat).await?.len() == 2).then_some(())))
+        .await?;
+    natter(&cluster, &["dead-letters", "replay", &letter]).await?.expect(0)?.has("repeats")?;
+    soon("Postgres alone", async || {
+        let texts = history_of(&ada, chat).await?;
+        Ok((texts == ["again: once", "again: twice"]).then_some(()))
+    })
+    .await?;
+    Ok(())
+}
+
+fn void_at(cluster: &Cluster, seq: u64) -> Result<bool> {
+    let voids = format!("SELECT count(*) FROM messages WHERE kind = 'void' AND seq = {seq}");
+    Ok(cluster.sql(&voids)?.trim() == "1")
+}
+
+/// The letter of an entry, stored anew as a worker stores it.
+async fn bury_again(jetstream: &async_nats::jetstream::Context, letter: &Value) -> Result<()> {
+    let (seq, shard) = (text(letter, "/seq")?, text(letter, "/shard")?);
+    let feed = text(letter, "/feed")?.replace(' ', ".");
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", format!("dead.{shard}.{seq}.1700000000000000000"));
+    headers.insert("Natter-Reason", "as before");
+    headers.insert("Natter-Subject", format!("in.{shard}.{feed}"));
+    headers.insert("Natter-Seq", seq);
+    let body = text(letter, "/body")?;
+    jetstream.publish_with_headers(format!("dead.{shard}"), headers, body.into()).await?.await?;
+    Ok(())
+}
+
+async fn history_of(person: &Person, chat: ChatId) -> Result<Vec<String>> {
+    Ok(history(person, chat).await?.into_iter().map(|message| message.content).collect())
+}
+
+#[tokio::test]
+async fn the_path_of_a_message_leads_to_the_devices_that_are_connected() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let (ada, ben) =
+        (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
+    let chat = ada.api(0).direct(&ben).await?.id;
+    let _socket = ben.connect(1).await?;
+    let sent = ada.api(0).say(chat, "hello").await?;
+    let (id, chat) = (sent.id.to_string(), chat.to_string());
+    let path = soon("it is written, and Ben is there", async || {
+        let said = natter(&cluster, &["message", &id, "--chat", &chat, "--json"]).await?;
+        let path = said.expect(0)?.json()?;
+        let nodes = nodes_of(&path["participants"], ben.first.id);
+        Ok((path["postgres"]["state"] == "written" && !nodes.is_empty()).then_some((path, nodes)))
+    })
+    .await?;
+    let (path, nodes) = path;
+    assert_eq!(nodes, [cluster.gateway(1).name()]);
+    assert_eq!(text(&path, "/chatId")?, chat);
+    assert_eq!(text(&path, "/senderId")?, ada.id.to_string());
+    assert_eq!(text(&path, "/log/epoch")?, "1");
+    let plain = natter(&cluster, &["message", &id]).await?.expect(0)?;
+    plain.has("postgres     written")?;
+    plain.has(&format!("seq {}", sent.seq))?;
+    let nothing = UserId::generate().to_string();
+    natter(&cluster, &["message", &nothing]).await?.expect(1)?.has("there is no message")?;
+    Ok(())
+}
+
+/// Where a device is connected, among participants.
+fn nodes_of(participants: &Value, device: DeviceId) -> Vec<String> {
+    let device = device.to_string();
+    let participants = participants.as_array().into_iter().flatten();
+    let mut devices = participants.flat_map(|one| one["devices"].as_array().into_iter().flatten());
+    let found = devices.find(|one| one["id"] == device.as_str());
+    let nodes = found.and_then(|found| found["nodes"].as_array());
+    nodes.into_iter().flatten().filter_map(|node| Some(node.as_str()?.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_device_is_closed_on_every_node_and_comes_back_unless_it_is_revoked() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ada = Person::register(&cluster, "Ada").await?;
+    let tablet = ada.device("tablet").await?;
+    let (here, there) = (ada.connect(0).await?, ada.connect(1).await?);
+    let other = tablet.connect(1).await?;
+    let device = ada.first.id.to_string();
+    let listed = soon("Redis knows both", async || {
+        let said = natter(&cluster, &["devices", "list", "--user", &ada.phone, "--json"]).await?;
+        let list = said.expect(0)?.json()?;
+        let all = serde_json::json!([list]);
+        let known = nodes_of(&all, ada.first.id).len() == 2 && nodes_of(&all, tablet.id).len() == 1;
+        Ok(known.then_some(list))
+    })
+    .await?;
+    assert_eq!(text(&listed, "/userId")?, ada.id.to_string());
+    let plain = natter(&cluster, &["devices", "list", "--user", &ada.id.to_string()]).await?;
+    plain.expect(0)?.has("logged in")?;
+
+    let closed = natter(&cluster, &["devices", "close", &ada.phone, &device]).await?.expect(0)?;
+    closed.has("closed 2 connections")?;
+    for socket in [&here, &there] {
+        socket.expect("reconnect", |_| true).await?;
+        socket.expect_close(close::DRAINING).await?;
+    }
+    ensure!(other.is_open(), "another device");
+    let back = ada.connect(0).await?;
+    let id = ada.id.to_string();
+    natter(&cluster, &["devices", "close", &id, &device, "--revoke"])
+        .await?
+        .expect(0)?
+        .has("revoked")?;
+    back.expect_close(close::DEVICE_REVOKED).await?;
+    ensure!(ada.connect(1).await.is_err(), "a revoked device came back");
+    other.request("typing_start", serde_json::json!({"chatId": ChatId::generate()})).await.ok();
+    ensure!(other.is_open(), "another device");
+    let plain = natter(&cluster, &["devices", "list", "--user", &id]).await?.expect(0)?;
+    plain.has("revoked")?;
+    natter(&cluster, &["devices", "close", &id, &device, "--revoke"])
+        .await?
+        .expect(0)?
+        .has("already")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_minted_token_connects() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ada = Person::register(&cluster, "Ada").await?;
+    let (user, device) = (ada.id.to_string(), ada.first.id.to_string());
+    let mint = async |user: &str, device: &str, more: &[&str]| {
+        let args = ["token", "mint", "--user", user, "--device", device];
+        natter(&cluster, &[&args[..], more].concat()).await
+    };
+    let minted = mint(&user, &device, &["--seconds", "60"]).await?.expect(0)?;
+    assert_eq!(minted.out.trim().split('.').count(), 3, "only the token: {minted:?}");
+    let socket = Socket::connect(cluster.gateway(1).address(), minted.out.trim()).await?;
+    assert_eq!(socket.ready()?.device_id, ada.first.id);
+
+    let (new_user, new_device) = (UserId::generate(), DeviceId::generate());
+    let (user, device) = (new_user.to_string(), new_device.to_string());
+    mint(&user, &device, &[]).await?.expect(1)?.has("--create")?;
+    let minted = mint(&user, &device, &["--create"]).await?.expect(0)?;
+    let socket = Socket::connect(cluster.gateway(0).address(), minted.out.trim()).await?;
+    assert_eq!(socket.ready()?.user_id, new_user);
+    // The login stays: the first token is still good.
+    mint(&user, &device, &["--create"]).await?.expect(0)?;
+    Socket::connect(cluster.gateway(1).address(), minted.out.trim()).await?;
+    mint(&ada.id.to_string(), &device, &["--create"]).await?.expect(1)?.has("another user")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_missing_or_makes_no_sense_is_named() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let nothing = [];
+    let someone = UserId::generate().to_string();
+    for (args, named) in [
+        (&["status"][..], "NATTER_DATABASE_URL"),
+        (&["dead-letters", "list"], "NATTER_NATS_URL"),
+        (&["dead-letters", "replay", "x"], "[ID]"),
+        (&["message", &someone], "NATTER_DATABASE_URL"),
+        (&["message", "x"], "<ID>"),
+        (&["devices", "list", "--user", "x"], "NATTER_DATABASE_URL"),
+        (&["token", "mint", "--user", &someone, "--device", &someone], "NATTER_JWT_SECRET"),
+        (&["token", "mint", "--user", "x", "--device", &someone], "--user"),
+        (&["migrate"], "--database-url"),
+    ] {
+        run(&nothing, args).await?.expect(2)?.has(named).context(args.join(" "))?;
+    }
+    let short = [("NATTER_JWT_SECRET", "short".to_owned())];
+    let mint = ["token", "mint", "--user", &someone, "--device", &someone];
+    run(&short, &mint).await?.expect(2)?.has("fewer than 32 bytes")?;
+    let wrong = [("NATTER_NATS_URL", "nats://user:hunter2@:::".to_owned())];
+    let said = run(&wrong, &["dead-letters", "list"]).await?.expect(2)?;
+    said.has("NATTER_NATS_URL")?;
+    ensure!(!said.err.contains("hunter2"), "{said:?}");
+    let said = natter(&cluster, &["devices", "list", "--user", "+1 nobody"]).await?.expect(1)?;
+    said.has("+1 nobody")?;
+    Ok(())
+}
