@@ -19,6 +19,7 @@
 //! | [`socket`] | connections: handshake, session; the WebSocket transport |
 //! | [`socketio`] | the transport of Socket.IO's clients |
 //! | [`codec`] | how a transport spells what a connection is sent, and sends |
+//! | [`reference`] | the documents that describe all this, and the page to read them |
 //! | [`page`] | the page at `/` |
 //! | [`run`] | a gateway's life: connect, serve, drain |
 //! | [`serve`] | TCP connections, bounded in number and patience |
@@ -42,6 +43,7 @@ pub mod online;
 pub mod outlet;
 pub mod page;
 pub mod rate;
+pub mod reference;
 pub mod registry;
 pub mod relay;
 pub mod replay;

@@ -1,10 +1,5 @@
 //! The OpenAPI document: what the calls say of themselves, and what is true of all of them.
 
-use axum::{
-    body::Bytes,
-    http::header,
-    response::{IntoResponse, Response},
-};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -56,38 +51,33 @@ impl Modify for Bearer {
 }
 
 /// The document without calls.
-pub fn head() -> utoipa::openapi::OpenApi {
+pub(super) fn head() -> utoipa::openapi::OpenApi {
     Head::openapi()
 }
 
-/// The finished document, serialised once.
-#[derive(Clone)]
-pub struct Document(Bytes);
-
-impl Document {
-    /// Adds what is true of all calls.
-    pub fn new(mut document: utoipa::openapi::OpenApi) -> Self {
-        for item in document.paths.paths.values_mut() {
-            let operations = [
-                &mut item.get,
-                &mut item.head,
-                &mut item.post,
-                &mut item.patch,
-                &mut item.delete,
-                &mut item.put,
-            ];
-            for operation in operations.into_iter().flatten() {
-                add_errors(operation);
-            }
-        }
-        Self(document.to_json().map(Bytes::from).unwrap_or_default())
-    }
+/// The whole document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, document) = super::described().split_for_parts();
+    finished(document)
 }
 
-impl IntoResponse for Document {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+/// Adds what is true of all calls.
+fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.head,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+            &mut item.put,
+        ];
+        for operation in operations.into_iter().flatten() {
+            add_errors(operation);
+        }
     }
+    document
 }
 
 fn add_errors(operation: &mut Operation) {
@@ -117,8 +107,7 @@ mod tests {
 
     #[test]
     fn every_call_of_the_wire_is_described_with_its_errors() -> anyhow::Result<()> {
-        let (_, document) = super::super::described().split_for_parts();
-        let document: Value = serde_json::from_slice(&Document::new(document).0)?;
+        let document = serde_json::to_value(document())?;
         let mut calls = BTreeSet::new();
         for (path, item) in document["paths"].as_object().into_iter().flatten() {
             for (method, operation) in item.as_object().into_iter().flatten() {
@@ -177,8 +166,7 @@ mod tests {
                 _ => {}
             }
         }
-        let (_, document) = super::super::described().split_for_parts();
-        let document: Value = serde_json::from_slice(&Document::new(document).0)?;
+        let document = serde_json::to_value(document())?;
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         for reference in found {

@@ -38,7 +38,7 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// What a client asks for.
+/// What a client asks for. (How it is spelled is for the schema; [`Command::parse`] reads it.)
 #[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
 pub enum Command {
