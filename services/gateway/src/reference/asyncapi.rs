@@ -314,3 +314,76 @@ fn describe(what: &mut Value, about: &Value) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::ws::Utf8Bytes;
+
+    use super::*;
+    use crate::codec::Codec;
+
+    fn example(document: &Value, channel: &str, message: &str) -> Value {
+        document["channels"][channel]["messages"][message]["examples"][0]["payload"].clone()
+    }
+
+    /// A packet's arguments, after its type and number.
+    fn arguments(packet: &Utf8Bytes, prefix: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(packet.strip_prefix(prefix).unwrap_or_default())?)
+    }
+
+    #[test]
+    fn examples_are_what_the_transports_write() -> anyhow::Result<()> {
+        let (document, samples) = (document(&Schemas::new()), Samples::new());
+        for event in samples.events() {
+            let frame: Value = serde_json::from_str(&Codec::Native.event(&event))?;
+            let name = frame["event"].as_str().unwrap_or_default();
+            let mut told = example(&document, "websocket", name);
+            // Each connection's own.
+            told.as_object_mut().map(|fields| fields.remove("cursor"));
+            assert_eq!(told, frame);
+            let told = example(&document, "socketio", name);
+            let packet = if told.as_array().is_some_and(|told| told.len() > 2) {
+                Codec::SocketIo.event_at(&event, CURSOR)
+            } else {
+                Codec::SocketIo.event(&event)
+            };
+            assert_eq!(told, arguments(&packet, "42")?);
+        }
+        for request in catalogue::requests(&samples) {
+            let (name, data) = (format!("{}.reply", request.event), request.answer.data);
+            let text = data.to_string();
+            let reply = |codec: Codec| {
+                if request.answer.cursor {
+                    codec.reply_at(7, &text, &[CURSOR])
+                } else {
+                    codec.reply(7, &data)
+                }
+            };
+            let frame: Value = serde_json::from_str(&reply(Codec::Native))?;
+            assert_eq!(example(&document, "websocket", &name), frame);
+            let ack = arguments(&reply(Codec::SocketIo), "437")?;
+            assert_eq!(example(&document, "socketio", &name), ack);
+        }
+        let refused = |codec: Codec| codec.refusal(Some(7), &samples.error);
+        let frame: Value = serde_json::from_str(&refused(Codec::Native))?;
+        assert_eq!(example(&document, "websocket", "refusal"), frame);
+        let ack = arguments(&refused(Codec::SocketIo), "437")?;
+        assert_eq!(example(&document, "socketio", "refusal"), ack);
+        Ok(())
+    }
+
+    #[test]
+    fn what_only_socket_io_has_is_written_as_it_is_told() -> anyhow::Result<()> {
+        let document = document(&Schemas::new());
+        let codec = Codec::SocketIo;
+        let said = [
+            codec.place(&[CURSOR]).map(|packet| arguments(&packet, "42")),
+            codec.checkpoint(9, CURSOR).map(|packet| arguments(&packet, "429")),
+            codec.goodbye(close::SLOW_CONSUMER).first().map(|packet| arguments(packet, "42")),
+        ];
+        for (event, said) in catalogue::socketio_events().iter().zip(said) {
+            assert_eq!(said.transpose()?, Some(example(&document, "socketio", event.event)));
+        }
+        Ok(())
+    }
+}

@@ -71,7 +71,9 @@ fn declare(text: &mut String, name: &str, schema: &Value) {
         Some(fields) => {
             let _ = writeln!(text, "export interface {name} {{");
             for (field, of) in fields {
-                comment(text, "  ", of["description"].as_str());
+                // What may be null has it beside its type.
+                let about = of.get("description").or_else(|| of.pointer("/oneOf/0/description"));
+                comment(text, "  ", about.and_then(Value::as_str));
                 let _ = writeln!(text, "  {};", property(schema, field, of));
             }
             text.push_str("}\n");
@@ -207,7 +209,8 @@ fn calls(text: &mut String, openapi: &Value) {
     text.push_str("\n/** The calls of REST. They fail with `Problem`. */\n");
     text.push_str("export interface RestCalls {\n");
     for (path, methods) in openapi["paths"].as_object().into_iter().flatten() {
-        for (method, operation) in methods.as_object().into_iter().flatten() {
+        let methods = methods.as_object().into_iter().flatten();
+        for (method, operation) in methods.filter(|(method, _)| *method != "head") {
             comment(text, "  ", operation["summary"].as_str());
             let _ = writeln!(text, "  \"{} {path}\": {{", method.to_uppercase());
             for place in ["path", "query"] {

@@ -116,6 +116,13 @@ mod tests {
                 let public = operation.get("security").is_some();
                 assert_eq!(public, path.starts_with("/v1/auth/") && responses.get("204").is_none());
                 assert!(public || responses["401"].is_object(), "{method} {path}");
+                let silent = ["/v1/auth/logout", "/v1/chats/{id}/leave"].contains(&path.as_str());
+                let told = operation["requestBody"].is_object();
+                assert_eq!(
+                    told,
+                    matches!(&**method, "post" | "patch") && !silent,
+                    "{method} {path}"
+                );
                 for status in ["400", "429", "500", "503"] {
                     let schema = &responses[status]["content"][PROBLEM_JSON]["schema"]["$ref"];
                     assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");

@@ -37,7 +37,7 @@ pub struct Media {
     /// The media type, by its content.
     #[serde(rename = "type")]
     pub media_type: String,
-    /// The same, roughly.
+    /// What it is, roughly.
     pub kind: MediaKind,
     /// Bytes.
     pub size: u64,
@@ -49,7 +49,7 @@ pub struct Media {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub width: Option<u32>,
-    /// Likewise.
+    /// In pixels, where it was easily told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub height: Option<u32>,
@@ -120,7 +120,7 @@ pub struct Download {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub bytes: Option<u64>,
-    /// Whether that was the whole file; missing likewise.
+    /// Whether that was the whole file; missing where `bytes` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub complete: Option<bool>,

@@ -172,7 +172,7 @@ pub struct Message {
     pub prev_seq: Seq,
     /// Who sent it.
     pub sender_id: UserId,
-    /// The same, with the name.
+    /// Who sent it, with the name.
     pub sender: UserCard,
     /// From which device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -395,9 +395,9 @@ pub struct HistoryPage {
     pub messages: Vec<Message>,
     /// Whether there are more in the direction that was asked for.
     pub has_more: bool,
-    /// The page holds everything of the feed after this place …
+    /// The page holds everything of the feed after this place, up to `toSeq`.
     pub from_seq: Seq,
-    /// … up to this one.
+    /// Where the page ends; see `fromSeq`.
     pub to_seq: Seq,
     /// Not all of it could be reached: only the log's tail, or only what Postgres holds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
