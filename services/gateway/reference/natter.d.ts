@@ -761,7 +761,11 @@ export type ServerFrame = EventFrame | ReplyFrame;
 
 /** What Socket.IO's acks are called with. */
 export type Ack<T> = { ok: true; data: T; cursor?: string } | { ok: false; error: WireError };
-/** For `Socket<ServerToClientEvents, ClientToServerEvents>` of `socket.io-client`. */
+/**
+ * For `Socket<ServerToClientEvents, ClientToServerEvents>` of `socket.io-client`. To `emit` without
+ * an interest in the answer, give it `() => {}`: an ack that may be missing would have no type in
+ * `emitWithAck`.
+ */
 export type ClientToServerEvents = {
   [E in ClientEvent]: (
     data: ClientEvents[E]["data"],

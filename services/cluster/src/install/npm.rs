@@ -31,6 +31,8 @@ pub(super) const DOCUMENT_READERS: Packages = Packages {
     name: "document-readers",
     packages: &[
         ("@asyncapi/parser", "3.6.6"),
+        ("ajv", "8.20.0"),
+        ("ajv-formats", "3.0.1"),
         ("@seriousme/openapi-schema-validator", "2.11.0"),
         ("typescript", "5.9.3"),
     ],

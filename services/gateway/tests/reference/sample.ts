@@ -45,8 +45,9 @@ async function send(chatId: string) {
   if (answer.ok) console.log(answer.data.seq);
   else if (answer.error.code === 'unavailable') console.log(answer.error.outcome);
   socket.emit('typing_stop', { chatId }, () => {});
-  // Nobody waits for the answer.
-  socket.emit('typing_start', { chatId });
+  // @ts-expect-error: it is answered by another event's answer.
+  const other: Ack<Sent> = await socket.emitWithAck('history', { chatId });
+  console.log(other);
   // @ts-expect-error: `chatId` is missing.
   socket.emit('send_message', { content: 'Hello' }, () => {});
 }
