@@ -157,25 +157,25 @@ pub struct Told {
 /// Nothing for an event that is not known here, which a test sees.
 pub fn told(event: &str) -> Option<Told> {
     let (to, feed) = match event {
-        "ready" => ("Every connection, first of all.", false),
+        "ready" => ("To every connection, first of all.", false),
         "message" => (
-            "Every connection of every participant but the one that sent it, which has the reply; \
+            "To every connection of every participant but the one that sent it, which has the reply; \
              with `echo` also there.",
             true,
         ),
-        "system" => ("Every connection of every participant.", true),
-        "chat_history" => ("Who has joined by `join_chat`.", false),
+        "system" => ("To every connection of every participant.", true),
+        "chat_history" => ("To whoever has joined by `join_chat`, before the reply.", false),
         "user_typing" => (
-            "The participants' connections, but not the typist's own. `false` comes when they \
+            "To the participants' connections, but not the typist's own. `false` comes when they \
              stop, send or are gone, or 5 s after the last `typing_start`.",
             false,
         ),
-        "chat_added" | "chat_removed" => ("The user's own devices.", true),
-        "presence" => ("Who has subscribed by `presence_subscribe`.", false),
-        "device_revoked" => ("That device; the connection closes (4403).", false),
-        "reconnect" => ("Every connection of a node that drains; it closes (1012).", false),
-        "resume_done" => ("Who has resumed.", false),
-        "exception" => ("Who has sent it.", false),
+        "chat_added" | "chat_removed" => ("To the user's own devices.", true),
+        "presence" => ("To whoever has subscribed by `presence_subscribe`.", false),
+        "device_revoked" => ("To that device; the connection closes (4403).", false),
+        "reconnect" => ("To every connection of a node that drains; it closes (1012).", false),
+        "resume_done" => ("To whoever has resumed.", false),
+        "exception" => ("To whoever has sent it.", false),
         _ => return None,
     };
     Some(Told { to, feed })

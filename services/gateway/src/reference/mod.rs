@@ -4,17 +4,16 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`schemas`] | the types' schemas, and the events that the protocol's enums name |
+//! | `schemas` | the types' schemas, and the events that the protocol's enums name |
 //! | `catalogue` | what the types do not tell of events |
 //! | `samples` | examples |
 //! | `asyncapi`, `typescript` | the documents |
 //! | `served` | a document as it is served |
 
-pub mod schemas;
-
 mod asyncapi;
 mod catalogue;
 mod samples;
+mod schemas;
 mod served;
 mod typescript;
 

@@ -31,7 +31,7 @@ const WITH_TOKEN: (&str, &str) =
 #[openapi(
     info(
         title = "Natter",
-        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket at `/v1/ws`.",
+        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`.",
     ),
     components(schemas(ProblemBody)),
     security(("bearer" = [])),
@@ -99,11 +99,21 @@ fn problem(why: &str) -> Described {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, fs, path::Path};
 
     use serde_json::Value;
 
     use super::*;
+
+    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    /// The pages and the documents, and the sockets: by file.
+    const ROUTED_OTHERWISE: [&str; 5] = [
+        "page.rs path",
+        "reference/mod.rs path",
+        "socket/mod.rs \"/v1/ws\"",
+        "socketio/mod.rs PATH",
+        "socketio/mod.rs PATH.trim_end_matches('/'",
+    ];
 
     #[test]
     fn every_call_of_the_wire_is_described_with_its_errors() -> anyhow::Result<()> {
@@ -158,6 +168,38 @@ mod tests {
         ];
         assert_eq!(calls.iter().map(String::as_str).collect::<Vec<_>>(), expected);
         assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        Ok(())
+    }
+
+    /// What `routes!` adds is described, and nothing else is: so whatever is routed otherwise has to
+    /// be known here as no call.
+    #[test]
+    fn every_route_is_a_described_call_or_known_to_be_none() -> anyhow::Result<()> {
+        fn read(folder: &Path, found: &mut BTreeSet<(String, String)>) -> anyhow::Result<()> {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    read(&path, found)?;
+                    continue;
+                }
+                let name = path.strip_prefix(SOURCE)?.to_string_lossy().into_owned();
+                let text = fs::read_to_string(&path)?;
+                // Tests serve what they like.
+                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                for way in [".route(", ".route_service(", ".nest_service("] {
+                    for rest in text.split(way).skip(1) {
+                        let route = rest.split([',', ')']).next().unwrap_or_default();
+                        found.insert((name.clone(), route.trim().to_owned()));
+                    }
+                }
+            }
+            Ok(())
+        }
+        let mut found = BTreeSet::new();
+        read(Path::new(SOURCE), &mut found)?;
+        found.retain(|(name, _)| name != "rest/openapi.rs");
+        let found: Vec<_> = found.iter().map(|(file, route)| format!("{file} {route}")).collect();
+        assert_eq!(found, ROUTED_OTHERWISE);
         Ok(())
     }
 
