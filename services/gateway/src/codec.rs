@@ -9,6 +9,7 @@ use natter_protocol::{
     socketio::{self, EventPacket, Packet},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::hub::frames::frame;
 
@@ -112,8 +113,8 @@ impl Codec {
     #[must_use]
     pub fn checkpoint(self, number: u64, cursor: &str) -> Option<Utf8Bytes> {
         let number = number.to_string();
-        let packet =
-            || ["42", &number, "[\"checkpoint\",{\"cursor\":\"", cursor, "\"}]"].concat().into();
+        let asked = || frame(&Checkpoint { cursor });
+        let packet = || ["42", &number, "[\"checkpoint\",", &asked(), "]"].concat().into();
         (self == Self::SocketIo).then(packet)
     }
 
@@ -154,18 +155,30 @@ struct Failed<'a> {
     error: &'a WireError,
 }
 
-/// As `NestJS` tells it.
-#[derive(Serialize)]
-struct Exception<'a> {
+/// A request that asked for no ack has failed.
+// As `NestJS` tells it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Exception<'a> {
+    /// Always `error`.
     status: &'static str,
     #[serde(flatten)]
     error: &'a WireError,
 }
 
-#[derive(Serialize)]
-struct Closing {
+/// Why the connection is about to end: Socket.IO has no close codes.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Closing {
+    /// A close code.
     code: u16,
+    /// The same in words.
     reason: &'static str,
+}
+
+/// Asks whether everything up to the cursor has been dealt with.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Checkpoint<'a> {
+    /// Where a client that acknowledges may go on, even when it is started anew.
+    cursor: &'a str,
 }
 
 fn packet<T: Serialize>(event: &str, data: &T) -> Utf8Bytes {
@@ -257,19 +270,7 @@ impl Spelled {
 /// A close code in words.
 #[must_use]
 pub fn reason(code: u16) -> &'static str {
-    match code {
-        close::DRAINING => "draining",
-        close::MALFORMED => "malformed",
-        close::UNAUTHENTICATED => "unauthenticated",
-        close::DEVICE_REVOKED => "device revoked",
-        close::TIMEOUT => "timeout",
-        close::TOO_MANY_CONNECTIONS => "too many connections of this device",
-        close::FRAME_TOO_LARGE => "frame too large",
-        close::RATE_LIMITED => "rate limited",
-        close::SLOW_CONSUMER => "slow consumer",
-        close::TRY_AGAIN => "try again later",
-        _ => "",
-    }
+    close::ALL.iter().find(|close| close.code == code).map_or("", |close| close.reason)
 }
 
 #[cfg(test)]

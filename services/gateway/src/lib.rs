@@ -22,6 +22,7 @@
 //! | [`codec`] | how a transport spells what a connection is sent, and sends |
 //! | [`measures`] | what is counted and timed |
 //! | `queues` | how much waits, and where |
+//! | [`reference`] | the documents that describe all this, and the page to read them |
 //! | [`page`] | the page at `/` |
 //! | [`run`] | a gateway's life: connect, serve, drain |
 //! | [`serve`] | TCP connections, bounded in number and patience |
@@ -48,6 +49,7 @@ pub mod outlet;
 pub mod page;
 mod queues;
 pub mod rate;
+pub mod reference;
 pub mod registry;
 pub mod relay;
 pub mod replay;

@@ -14,9 +14,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data: blob:; media-src blob:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(crate) const STYLE: &str = "text/css; charset=utf-8";
 
 macro_rules! file {
     ($path:literal, $name:literal, $kind:expr) => {
@@ -49,7 +49,8 @@ pub fn router() -> Router {
     })
 }
 
-fn headers(kind: &'static str) -> [(HeaderName, HeaderValue); 5] {
+/// What a file of a page is served with.
+pub(crate) fn headers(kind: &'static str) -> [(HeaderName, HeaderValue); 5] {
     [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),

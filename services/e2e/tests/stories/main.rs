@@ -3,6 +3,7 @@
 mod accounts;
 mod chats;
 mod comebacks;
+mod described;
 mod history;
 mod leaving;
 mod life_of_a_message;

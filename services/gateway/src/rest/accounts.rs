@@ -36,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Make an account, and log its first device in.
 #[utoipa::path(
     post, path = "/auth/register", tag = "accounts", security(()),
+    request_body = Register,
     responses(
         (status = 201, description = "Logged in.", body = Session),
         (status = 409, description = "Phone, e-mail or device is somebody else's.",
@@ -80,6 +81,7 @@ async fn register(
 /// before are void.
 #[utoipa::path(
     post, path = "/auth/login", tag = "accounts", security(()),
+    request_body = Login,
     responses(
         (status = 200, description = "Logged in.", body = Session),
         (status = 401, description = "Phone, e-mail or password is wrong.",
@@ -126,6 +128,7 @@ async fn log_in(
 /// So a client refreshes once at a time and keeps the new token before it uses it.
 #[utoipa::path(
     post, path = "/auth/refresh", tag = "accounts", security(()),
+    request_body = Refresh,
     responses(
         (status = 200, description = "New tokens.", body = Session),
         (status = 401, description = "The token is unknown, expired or was used before.",
@@ -178,6 +181,7 @@ async fn log_out(
 /// Change the password. All other devices are signed out.
 #[utoipa::path(
     post, path = "/auth/password", tag = "accounts",
+    request_body = ChangePassword,
     responses(
         (status = 204, description = "Changed."),
         (status = 403, description = "The current password is wrong, or there is none here.",

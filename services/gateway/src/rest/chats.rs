@@ -42,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Make a group, or open the one-to-one with a user: the same two always get the same chat.
 #[utoipa::path(
     post, path = "/chats", tag = "chats", operation_id = "create_chat",
+    request_body = CreateChat,
     responses(
         (status = 201, description = "Made.", body = Chat),
         (status = 200, description = "The one-to-one that was there.", body = Chat),

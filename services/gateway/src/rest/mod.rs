@@ -24,22 +24,21 @@ mod messages;
 mod ranges;
 mod users;
 
-use axum::{Router, routing::get};
+use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use extract::CallLimit;
 pub use layers::cors;
 
-use crate::app::App;
+use crate::{app::App, reference};
 
 /// All of REST, and the answer to paths that nobody serves. To be served with the peers' addresses
 /// (`into_make_service_with_connect_info::<SocketAddr>()`).
 pub fn router(app: App) -> Router {
     let cors = layers::cors(&app.config.rest.cors_origins);
-    let (routes, document) = described().split_for_parts();
-    let document = openapi::Document::new(document);
+    let (routes, _) = described().split_for_parts();
     let router = routes
-        .route("/v1/openapi.json", get(async move || document))
+        .merge(reference::router())
         .method_not_allowed_fallback(problem::wrong_method)
         .fallback(problem::not_found)
         .with_state(app);

@@ -1,10 +1,5 @@
 //! The OpenAPI document: what the calls say of themselves, and what is true of all of them.
 
-use axum::{
-    body::Bytes,
-    http::header,
-    response::{IntoResponse, Response},
-};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -36,7 +31,7 @@ const WITH_TOKEN: (&str, &str) =
 #[openapi(
     info(
         title = "Natter",
-        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket at `/v1/ws`.",
+        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`.",
     ),
     components(schemas(ProblemBody)),
     security(("bearer" = [])),
@@ -56,38 +51,33 @@ impl Modify for Bearer {
 }
 
 /// The document without calls.
-pub fn head() -> utoipa::openapi::OpenApi {
+pub(super) fn head() -> utoipa::openapi::OpenApi {
     Head::openapi()
 }
 
-/// The finished document, serialised once.
-#[derive(Clone)]
-pub struct Document(Bytes);
-
-impl Document {
-    /// Adds what is true of all calls.
-    pub fn new(mut document: utoipa::openapi::OpenApi) -> Self {
-        for item in document.paths.paths.values_mut() {
-            let operations = [
-                &mut item.get,
-                &mut item.head,
-                &mut item.post,
-                &mut item.patch,
-                &mut item.delete,
-                &mut item.put,
-            ];
-            for operation in operations.into_iter().flatten() {
-                add_errors(operation);
-            }
-        }
-        Self(document.to_json().map(Bytes::from).unwrap_or_default())
-    }
+/// The whole document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, document) = super::described().split_for_parts();
+    finished(document)
 }
 
-impl IntoResponse for Document {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+/// Adds what is true of all calls.
+fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.head,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+            &mut item.put,
+        ];
+        for operation in operations.into_iter().flatten() {
+            add_errors(operation);
+        }
     }
+    document
 }
 
 fn add_errors(operation: &mut Operation) {
@@ -109,16 +99,25 @@ fn problem(why: &str) -> Described {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, fs, path::Path};
 
     use serde_json::Value;
 
     use super::*;
 
+    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    /// The pages and the documents, and the sockets: by file.
+    const ROUTED_OTHERWISE: [&str; 5] = [
+        "page.rs path",
+        "reference/mod.rs path",
+        "socket/mod.rs \"/v1/ws\"",
+        "socketio/mod.rs PATH",
+        "socketio/mod.rs PATH.trim_end_matches('/'",
+    ];
+
     #[test]
     fn every_call_of_the_wire_is_described_with_its_errors() -> anyhow::Result<()> {
-        let (_, document) = super::super::described().split_for_parts();
-        let document: Value = serde_json::from_slice(&Document::new(document).0)?;
+        let document = serde_json::to_value(document())?;
         let mut calls = BTreeSet::new();
         for (path, item) in document["paths"].as_object().into_iter().flatten() {
             for (method, operation) in item.as_object().into_iter().flatten() {
@@ -127,6 +126,13 @@ mod tests {
                 let public = operation.get("security").is_some();
                 assert_eq!(public, path.starts_with("/v1/auth/") && responses.get("204").is_none());
                 assert!(public || responses["401"].is_object(), "{method} {path}");
+                let silent = ["/v1/auth/logout", "/v1/chats/{id}/leave"].contains(&path.as_str());
+                let told = operation["requestBody"].is_object();
+                assert_eq!(
+                    told,
+                    matches!(&**method, "post" | "patch") && !silent,
+                    "{method} {path}"
+                );
                 for status in ["400", "429", "500", "503"] {
                     let schema = &responses[status]["content"][PROBLEM_JSON]["schema"]["$ref"];
                     assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");
@@ -165,6 +171,38 @@ mod tests {
         Ok(())
     }
 
+    /// What `routes!` adds is described, and nothing else is: so whatever is routed otherwise has to
+    /// be known here as no call.
+    #[test]
+    fn every_route_is_a_described_call_or_known_to_be_none() -> anyhow::Result<()> {
+        fn read(folder: &Path, found: &mut BTreeSet<(String, String)>) -> anyhow::Result<()> {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    read(&path, found)?;
+                    continue;
+                }
+                let name = path.strip_prefix(SOURCE)?.to_string_lossy().into_owned();
+                let text = fs::read_to_string(&path)?;
+                // Tests serve what they like.
+                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                for way in [".route(", ".route_service(", ".nest_service("] {
+                    for rest in text.split(way).skip(1) {
+                        let route = rest.split([',', ')']).next().unwrap_or_default();
+                        found.insert((name.clone(), route.trim().to_owned()));
+                    }
+                }
+            }
+            Ok(())
+        }
+        let mut found = BTreeSet::new();
+        read(Path::new(SOURCE), &mut found)?;
+        found.retain(|(name, _)| name != "rest/openapi.rs");
+        let found: Vec<_> = found.iter().map(|(file, route)| format!("{file} {route}")).collect();
+        assert_eq!(found, ROUTED_OTHERWISE);
+        Ok(())
+    }
+
     #[test]
     fn every_reference_leads_somewhere() -> anyhow::Result<()> {
         fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
@@ -177,8 +215,7 @@ mod tests {
                 _ => {}
             }
         }
-        let (_, document) = super::super::described().split_for_parts();
-        let document: Value = serde_json::from_slice(&Document::new(document).0)?;
+        let document = serde_json::to_value(document())?;
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         for reference in found {

@@ -38,9 +38,11 @@ pub struct ProblemBody {
     code: ErrorCode,
     /// Milliseconds after which a retry makes sense; also in `Retry-After`, in whole seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_after_ms: Option<u64>,
     /// Whether a send that was refused may have happened.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     outcome: Option<Outcome>,
 }
 

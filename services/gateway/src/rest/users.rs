@@ -44,6 +44,7 @@ async fn me(State(store): State<Store>, caller: Caller) -> Result<Json<User>, Pr
 /// Change one's name, phone or e-mail: what is missing stays, `null` takes phone or e-mail away.
 #[utoipa::path(
     patch, path = "/users/me", tag = "users", operation_id = "update_me",
+    request_body = UpdateUser,
     responses(
         (status = 200, description = "The caller, changed.", body = User),
         (status = 409, description = "Phone or e-mail is taken, or neither would be left.",

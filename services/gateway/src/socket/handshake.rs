@@ -5,7 +5,7 @@
 //!
 //! - `connect`: the beginning as Socket.IO's clients have it
 
-mod connect;
+pub(crate) mod connect;
 
 use std::{sync::Arc, time::Duration};
 

@@ -12,7 +12,7 @@
 
 mod checkpoints;
 mod commands;
-mod handshake;
+pub(crate) mod handshake;
 mod moving;
 mod playing;
 mod session;

@@ -3,6 +3,7 @@
 mod accounts;
 mod bad_input;
 mod chats;
+mod documents;
 mod limits;
 mod messages;
 mod outside;

@@ -5,6 +5,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -37,8 +38,9 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// What a client asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a client asks for. (How it is spelled is for the schema; [`Command::parse`] reads it.)
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
 pub enum Command {
     /// First frame, or renewal of an expiring token.
     Authenticate(Authenticate),
@@ -63,14 +65,14 @@ pub enum Command {
 }
 
 /// `{cursor}`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct Resume {
     /// The last one received.
     pub cursor: String,
 }
 
 /// `{token, cursor?}`
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct Authenticate {
     /// A JWT.
     pub token: String,
@@ -86,7 +88,7 @@ impl std::fmt::Debug for Authenticate {
 }
 
 /// `{chatId}`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChatTarget {
     /// The chat.
@@ -94,7 +96,7 @@ pub struct ChatTarget {
 }
 
 /// `{chatId, history?: {limit}}`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinChat {
     /// The chat.
@@ -105,7 +107,7 @@ pub struct JoinChat {
 }
 
 /// `{limit}`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct JoinHistory {
     /// Messages, at most [`crate::limits::PAGE`].
     #[serde(default)]
@@ -113,7 +115,7 @@ pub struct JoinHistory {
 }
 
 /// `{chatId, content?, mediaId?, replyTo?, clientMsgId?}`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SendMessage {
     /// The chat.
@@ -124,7 +126,7 @@ pub struct SendMessage {
 }
 
 /// What of a message its sender decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
     /// The text: 1 byte to [`crate::limits::CONTENT_BYTES`]; beside media it may be missing.
@@ -143,7 +145,7 @@ pub struct Draft {
 }
 
 /// `{chatId, before?, after?, limit}`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
     /// The chat.
@@ -160,7 +162,7 @@ pub struct History {
 }
 
 /// `{userIds}`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PresenceSubscribe {
     /// Replaces the connection's earlier list; at most [`crate::limits::PRESENCE_USERS`].

@@ -89,9 +89,11 @@ pub struct WireError {
     pub message: String,
     /// Milliseconds after which a retry makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub retry_after_ms: Option<u64>,
     /// For a send refused as `unavailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub outcome: Option<Outcome>,
 }
 
@@ -119,25 +121,51 @@ impl WireError {
 
 /// WebSocket close codes (RFC 6455 section 7.4; 4000–4999 are private use).
 pub mod close {
-    /// The node drains: reconnect, to another.
-    pub const DRAINING: u16 = 1012;
-    /// A dependency is down, so the handshake could not be finished: come back later (RFC 6455's
-    /// registry).
-    pub const TRY_AGAIN: u16 = 1013;
-    /// Malformed frames.
-    pub const MALFORMED: u16 = 4400;
-    /// Not authenticated, or the token has expired.
-    pub const UNAUTHENTICATED: u16 = 4401;
-    /// The device was revoked or signed out.
-    pub const DEVICE_REVOKED: u16 = 4403;
-    /// Handshake or heartbeat timeout.
-    pub const TIMEOUT: u16 = 4408;
-    /// Too many connections of this device: the oldest goes.
-    pub const TOO_MANY_CONNECTIONS: u16 = 4409;
-    /// A frame over the limit.
-    pub const FRAME_TOO_LARGE: u16 = 4413;
-    /// Far beyond the rate limit.
-    pub const RATE_LIMITED: u16 = 4429;
-    /// The client reads too slowly.
-    pub const SLOW_CONSUMER: u16 = 4430;
+    /// A close code, for those who describe them.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Close {
+        /// The code.
+        pub code: u16,
+        /// What is told beside it.
+        pub reason: &'static str,
+        /// What it means.
+        pub meaning: &'static str,
+    }
+
+    macro_rules! codes {
+        ($($(#[doc = $meaning:literal])+ $name:ident = $code:literal, $reason:literal;)+) => {
+            $($(#[doc = $meaning])+ pub const $name: u16 = $code;)+
+
+            /// All of them.
+            pub const ALL: &[Close] = &[$(Close {
+                code: $code,
+                reason: $reason,
+                meaning: concat!($($meaning),+),
+            }),+];
+        };
+    }
+
+    codes! {
+        /// The node drains: reconnect, to another.
+        DRAINING = 1012, "draining";
+        /// A dependency is down, so the handshake could not be finished: come back later (RFC 6455's
+        /// registry).
+        TRY_AGAIN = 1013, "try again later";
+        /// Malformed frames.
+        MALFORMED = 4400, "malformed";
+        /// Not authenticated, or the token has expired.
+        UNAUTHENTICATED = 4401, "unauthenticated";
+        /// The device was revoked or signed out.
+        DEVICE_REVOKED = 4403, "device revoked";
+        /// Handshake or heartbeat timeout.
+        TIMEOUT = 4408, "timeout";
+        /// Too many connections of this device: the oldest goes.
+        TOO_MANY_CONNECTIONS = 4409, "too many connections of this device";
+        /// A frame over the limit.
+        FRAME_TOO_LARGE = 4413, "frame too large";
+        /// Far beyond the rate limit.
+        RATE_LIMITED = 4429, "rate limited";
+        /// The client reads too slowly, or its node has fallen behind: resume from the cursor.
+        SLOW_CONSUMER = 4430, "slow consumer";
+    }
 }

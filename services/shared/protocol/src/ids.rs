@@ -67,7 +67,7 @@ id!(
     ChatId
 );
 id!(
-    /// One message of a chat; see [`MessageId::derive`].
+    /// One message of a chat; derived from its chat, its sender and its `clientMsgId`.
     MessageId
 );
 id!(

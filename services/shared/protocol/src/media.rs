@@ -37,18 +37,21 @@ pub struct Media {
     /// The media type, by its content.
     #[serde(rename = "type")]
     pub media_type: String,
-    /// The same, roughly.
+    /// What it is, roughly.
     pub kind: MediaKind,
     /// Bytes.
     pub size: u64,
     /// In hexadecimal; missing for what went to the store directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub sha256: Option<String>,
     /// In pixels, where it was easily told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub width: Option<u32>,
-    /// Likewise.
+    /// In pixels, where it was easily told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub height: Option<u32>,
     /// There is, or will shortly be, a thumbnail.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -69,6 +72,7 @@ pub struct Uploaded {
     pub media: Media,
     /// The message that it was sent with, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub message: Option<Sent>,
 }
 
@@ -114,9 +118,11 @@ pub struct Download {
     pub first_byte: u64,
     /// How many bytes were written; missing when the store was to send them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub bytes: Option<u64>,
-    /// Whether that was the whole file; missing likewise.
+    /// Whether that was the whole file; missing where `bytes` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub complete: Option<bool>,
 }
 
@@ -127,5 +133,6 @@ pub struct DownloadPage {
     /// The newest first.
     pub items: Vec<Download>,
     /// Where the next page begins.
+    #[schema(required = true)]
     pub next_cursor: Option<String>,
 }

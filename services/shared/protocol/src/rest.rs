@@ -177,8 +177,10 @@ pub struct User {
     /// Shown to others.
     pub name: String,
     /// Seen by oneself only.
+    #[schema(required = true)]
     pub phone: Option<String>,
     /// Seen by oneself only.
+    #[schema(required = true)]
     pub email: Option<String>,
 }
 
@@ -189,8 +191,10 @@ pub struct Device {
     /// The device.
     pub id: DeviceId,
     /// As it called itself.
+    #[schema(required = true)]
     pub name: Option<String>,
     /// As it called itself.
+    #[schema(required = true)]
     pub platform: Option<String>,
     /// When it first logged in.
     #[serde(with = "timestamp")]
@@ -198,7 +202,7 @@ pub struct Device {
     pub created_at: OffsetDateTime,
     /// When it was last connected or logged in.
     #[serde(default, with = "timestamp::option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     pub last_seen_at: Option<OffsetDateTime>,
     /// Whether it is connected now.
     pub online: bool,
@@ -245,6 +249,7 @@ pub struct ChatPage {
     /// Newest activity first.
     pub items: Vec<Chat>,
     /// Ask for the next page with it; null at the end.
+    #[schema(required = true)]
     pub next_cursor: Option<String>,
 }
 
@@ -255,5 +260,6 @@ pub struct ParticipantPage {
     /// Oldest first.
     pub items: Vec<Participant>,
     /// Ask for the next page with it; null at the end.
+    #[schema(required = true)]
     pub next_cursor: Option<String>,
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// An event of the wire, written as `{"event":"…","data":{…}}` on the WebSocket transport.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
 pub enum ServerEvent<'a> {
     /// The handshake is done.
@@ -73,7 +73,7 @@ pub struct ErrorReply<'a> {
 }
 
 /// The first event of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
     /// Whose connection it is.
@@ -90,13 +90,14 @@ pub struct Ready {
     pub resumed: bool,
     /// Why not, when it was asked for: fetch afresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub resume_reason: Option<ResumeRefusal>,
     /// What a client may send.
     pub limits: Limits,
 }
 
 /// Why a cursor cannot be resumed from: what was missed has to be fetched afresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResumeRefusal {
     /// It is no cursor.
@@ -112,12 +113,13 @@ pub enum ResumeRefusal {
 }
 
 /// The reply to `resume`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resumed {
     /// Everything missed follows, up to `resume_done`.
     pub resumed: bool,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reason: Option<ResumeRefusal>,
 }
 
@@ -170,10 +172,11 @@ pub struct Message {
     pub prev_seq: Seq,
     /// Who sent it.
     pub sender_id: UserId,
-    /// The same, with the name.
+    /// Who sent it, with the name.
     pub sender: UserCard,
     /// From which device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub device_id: Option<DeviceId>,
     /// What it carries.
     pub content_type: ContentType,
@@ -181,15 +184,19 @@ pub struct Message {
     pub content: String,
     /// For `contentType: "media"`: the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub media: Option<Box<Media>>,
     /// For clients of the old backend: where the file is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub media_url: Option<String>,
     /// For clients of the old backend: what it is, roughly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub media_type: Option<MediaKind>,
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reply_to: Option<MessageId>,
     /// The sender's own id for it; empty for a system entry.
     pub client_msg_id: String,
@@ -199,6 +206,7 @@ pub struct Message {
     pub created_at: OffsetDateTime,
     /// In history, for `contentType: "system"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub system: Option<SystemDetail>,
 }
 
@@ -225,11 +233,12 @@ pub struct SystemDetail {
     pub actor_id: UserId,
     /// Whom it happened to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user_id: Option<UserId>,
 }
 
 /// A live system entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct System {
     /// In English, for clients that do not know `kind`.
@@ -246,14 +255,16 @@ pub struct System {
     pub actor_id: UserId,
     /// Whom it happened to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user_id: Option<UserId>,
     /// When the broker stored it.
     #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
 }
 
 /// Somebody types, or has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserTyping {
     /// In which chat.
@@ -265,7 +276,7 @@ pub struct UserTyping {
 }
 
 /// A user's presence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Presence {
     /// Whose.
@@ -274,11 +285,12 @@ pub struct Presence {
     pub online: bool,
     /// When a device was last connected; none when it is not known.
     #[serde(default, with = "timestamp::option")]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     pub last_seen_at: Option<OffsetDateTime>,
 }
 
 /// Names a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChatRef {
     /// The chat.
@@ -350,6 +362,7 @@ pub struct Chat {
     /// A group, or a one-to-one.
     pub is_group: bool,
     /// A group's title; none for a one-to-one.
+    #[schema(required = true)]
     pub title: Option<String>,
     /// Whether anybody may join.
     pub open: bool,
@@ -364,11 +377,13 @@ pub struct Chat {
     /// The first 50 of them.
     pub participants: Vec<Participant>,
     /// The newest message.
+    #[schema(required = true)]
     pub last_message: Option<Message>,
     /// The last entry of its feed that Postgres knows.
     pub last_seq: Seq,
     /// What depends on the viewer; missing only inside the system, where one view serves many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub me: Option<Me>,
 }
 
@@ -380,9 +395,9 @@ pub struct HistoryPage {
     pub messages: Vec<Message>,
     /// Whether there are more in the direction that was asked for.
     pub has_more: bool,
-    /// The page holds everything of the feed after this place …
+    /// The page holds everything of the feed after this place, up to `toSeq`.
     pub from_seq: Seq,
-    /// … up to this one.
+    /// Where the page ends; see `fromSeq`.
     pub to_seq: Seq,
     /// Not all of it could be reached: only the log's tail, or only what Postgres holds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -430,16 +445,17 @@ pub struct Sent {
 pub struct Empty {}
 
 /// The answer to `authenticate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authenticated {
     /// When the token expires and the connection closes.
     #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
     pub expires_at: OffsetDateTime,
 }
 
 /// The answer to `presence_subscribe`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PresenceList {
     /// Of those asked for, the ones that the caller shares a chat with.
     pub items: Vec<Presence>,

@@ -10,6 +10,7 @@ use serde::{
     de::{IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// The version of Engine.IO, as clients name it in `EIO`.
 pub const ENGINE_VERSION: &str = "4";
@@ -237,7 +238,8 @@ impl<'de> Deserialize<'de> for Arguments<'de> {
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What a client shows in its `CONNECT`.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
+#[schema(as = SocketIoAuth)]
 pub struct Auth {
     /// A JWT; it may be in the handshake's `Authorization` instead.
     #[serde(default)]

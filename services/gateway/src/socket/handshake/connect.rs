@@ -9,6 +9,7 @@ use natter_protocol::{
 };
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::{Client, admitted};
 use crate::{
@@ -115,9 +116,13 @@ pub fn accepted(ready: &Ready, pid: Option<&str>) -> Utf8Bytes {
     ["40", frame(&accepted).as_str()].concat().into()
 }
 
-#[derive(Serialize)]
-struct Refused<'a> {
+/// A token that is refused: the `data` of `connect_error`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SocketIoRefused)]
+pub(crate) struct Refused<'a> {
+    /// For the developer who reads it.
     message: &'a str,
+    /// What went wrong.
     data: &'a WireError,
 }
 

@@ -1,0 +1,143 @@
+//! What a cluster says is what its documents describe, to the last field.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use natter_cluster::{
+    install::{self, Tool},
+    progress::Progress,
+};
+use natter_e2e::{Person, Socket, api::Api};
+use natter_protocol::ids::{ChatId, UserId};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::STAGE;
+
+const CHECK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/described.cjs");
+
+/// What was said, with where it is described.
+#[derive(Default)]
+struct Said(Vec<Value>);
+
+impl Said {
+    fn event(&mut self, message: &str, value: &Value) {
+        let schema = format!("/channels/websocket/messages/{message}/payload/properties/data");
+        self.0.push(json!({"document": "asyncapi", "schema": schema, "value": value}));
+    }
+
+    fn answer(&mut self, schema: &str, value: &Value) {
+        let schema = format!("/components/schemas/{schema}");
+        self.0.push(json!({"document": "openapi", "schema": schema, "value": value}));
+    }
+
+    /// Holds it against the documents.
+    async fn check(self, documents: Value) -> Result<()> {
+        let input = json!({"documents": documents, "said": self.0}).to_string();
+        spawn_blocking(move || {
+            install::ensure(&[Tool::NodeJs, Tool::DocumentReaders], Progress::Lines)?;
+            let node = install::node_js().context("Node.js is not installed")?.node;
+            let readers = install::document_readers().context("no readers")?;
+            let mut check = Command::new(node)
+                .arg(CHECK)
+                .env("NODE_PATH", readers.join("node_modules"))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            check.stdin.take().context("no input")?.write_all(input.as_bytes())?;
+            let output = check.wait_with_output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            Ok(())
+        })
+        .await?
+    }
+}
+
+/// A payload that goes well for each request.
+fn payload(event: &str, chat: ChatId, other: UserId, token: &str, cursor: &str) -> Result<Value> {
+    Ok(match event {
+        "authenticate" => json!({"token": token}),
+        "create_chat" => json!({"isGroup": true, "title": "New", "participantIds": [other]}),
+        "send_message" => json!({"chatId": chat, "content": "hello"}),
+        "presence_subscribe" => json!({"userIds": [other]}),
+        "resume" => json!({"cursor": cursor}),
+        "history" => json!({"chatId": chat, "limit": 10}),
+        "join_chat" | "leave_chat" | "typing_start" | "typing_ping" | "typing_stop" => {
+            json!({"chatId": chat})
+        }
+        _ => bail!("{event} is described, and this story does not know it"),
+    })
+}
+
+async fn hear(socket: &Socket, events: &[&str], said: &mut Said) -> Result<()> {
+    for event in events {
+        said.event(event, &socket.expect(event, |_| true).await?);
+    }
+    Ok(())
+}
+
+async fn rest(api: &Api, chat: ChatId, said: &mut Said) -> Result<()> {
+    for (schema, path) in [
+        ("User", "/users/me".to_owned()),
+        ("UserList", "/users?search=Ana".to_owned()),
+        ("DeviceList", "/devices".to_owned()),
+        ("ChatPage", "/chats".to_owned()),
+        ("Chat", format!("/chats/{chat}")),
+        ("ParticipantPage", format!("/chats/{chat}/participants")),
+        ("HistoryPage", format!("/chats/{chat}/messages")),
+    ] {
+        said.answer(schema, &api.get(&path).await?.expect(200)?);
+    }
+    let sent = api.post(&format!("/chats/{chat}/messages"), json!({"content": "by REST"})).await?;
+    said.answer("Sent", &sent.expect(201)?);
+    let nobody = format!("/chats/{}", ChatId::generate());
+    said.answer("Problem", &api.get(&nobody).await?.refused(403, "not_member")?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_said_is_what_is_described() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).open_group("Described", &[]).await?.id;
+    let anas = ana.connect(0).await?;
+    let socket = ben.connect(1).await?;
+    let cursor = socket.ready()?.cursor.clone();
+    let asyncapi = ana.api(0).get("/asyncapi.json").await?.expect(200)?;
+    let openapi = ana.api(1).get("/openapi.json").await?.expect(200)?;
+
+    let mut said = Said::default();
+    said.event("ready", &serde_json::to_value(socket.ready()?)?);
+    let operations = asyncapi["operations"].as_object().context("no operations")?;
+    let requests = operations.iter().filter_map(|(key, operation)| {
+        let name = key.strip_prefix("websocket.")?;
+        (operation["action"] == "receive").then_some(name)
+    });
+    // One is in the chat for the others, and leaves it last.
+    let mut ordered: Vec<&str> = requests.collect();
+    ordered.sort_by_key(|name| match *name {
+        "resume" => 0,
+        "join_chat" => 1,
+        "leave_chat" => 3,
+        _ => 2,
+    });
+    for name in ordered {
+        let data = payload(name, chat, ana.id, &ben.first.access_token, &cursor)?;
+        said.event(&format!("{name}.reply"), &socket.request(name, data).await?);
+    }
+    hear(
+        &socket,
+        &["resume_done", "chat_added", "chat_history", "system", "chat_removed"],
+        &mut said,
+    )
+    .await?;
+    hear(&anas, &["system", "user_typing", "message", "chat_added"], &mut said).await?;
+    let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
+    said.event("exception", &serde_json::to_value(refused)?);
+    rest(&ana.api(0), chat, &mut said).await?;
+    said.check(json!({"asyncapi": asyncapi, "openapi": openapi})).await
+}

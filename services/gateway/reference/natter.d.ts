@@ -1,0 +1,946 @@
+// What clients of Natter send and get. Generated from the server's own types; a gateway serves its
+// own at /v1/natter.d.ts.
+
+/** `{token, cursor?}` */
+export interface Authenticate {
+  /** In a first frame: resume from here. */
+  cursor?: string | null;
+  /** A JWT. */
+  token: string;
+}
+
+/** The answer to `authenticate`. */
+export interface Authenticated {
+  /** When the token expires and the connection closes. */
+  expiresAt: string;
+}
+
+/** `POST /v1/auth/password`. */
+export interface ChangePassword {
+  /** The password until now. */
+  current: string;
+  /** 8 to 256 bytes. */
+  new: string;
+}
+
+/** A chat as one participant sees it. */
+export interface Chat {
+  /** When. */
+  createdAt: string;
+  /** Who made it. */
+  createdBy: UserId;
+  /** The chat. */
+  id: ChatId;
+  /** A group, or a one-to-one. */
+  isGroup: boolean;
+  /** The newest message. */
+  lastMessage: Message | null;
+  /** The last entry of its feed that Postgres knows. */
+  lastSeq: Seq;
+  /** What depends on the viewer; missing only inside the system, where one view serves many. */
+  me?: Me;
+  /** Whether anybody may join. */
+  open: boolean;
+  /** How many take part. */
+  participantCount: number;
+  /** The first 50 of them. */
+  participants: Participant[];
+  /** A group's title; none for a one-to-one. */
+  title: string | null;
+}
+
+/** A conversation. */
+export type ChatId = string;
+
+/** A page of chats, newest activity first. */
+export interface ChatPage {
+  /** Newest activity first. */
+  items: Chat[];
+  /** Ask for the next page with it; null at the end. */
+  nextCursor: string | null;
+}
+
+/** Names a chat. */
+export interface ChatRef {
+  /** The chat. */
+  id: ChatId;
+}
+
+/** `{chatId}` */
+export interface ChatTarget {
+  /** The chat. */
+  chatId: ChatId;
+}
+
+/** Asks whether everything up to the cursor has been dealt with. */
+export interface Checkpoint {
+  /** Where a client that acknowledges may go on, even when it is started anew. */
+  cursor: string;
+}
+
+/** Why the connection is about to end: Socket.IO has no close codes. */
+export interface Closing {
+  /** A close code. */
+  code: number;
+  /** The same in words. */
+  reason: string;
+}
+
+/** What a completed upload may be sent with. */
+export interface CompleteRequest {
+  /** Send it at once, with this text. */
+  caption?: string | null;
+  /** As in `send_message`. */
+  clientMsgId?: string | null;
+  /** As in `send_message`. */
+  replyTo?: MessageId | null;
+  /** Send it at once. */
+  send?: boolean;
+}
+
+/** One socket of a device, unique over all nodes. */
+export type ConnectionId = string;
+
+/** What a message carries. */
+export type ContentType = "text" | "media" | "system";
+
+/** `POST /v1/chats` and `create_chat`. */
+export interface CreateChat {
+  /** A group, or a one-to-one with the one participant named. */
+  isGroup: boolean;
+  /** Whether anybody may join; groups only. */
+  open?: boolean;
+  /** Who takes part besides the caller. */
+  participantIds?: UserId[];
+  /** A group's title. */
+  title?: string | null;
+}
+
+/** One of the caller's devices. */
+export interface Device {
+  /** When it first logged in. */
+  createdAt: string;
+  /** Whether it is the caller's own. */
+  current: boolean;
+  /** The device. */
+  id: DeviceId;
+  /** When it was last connected or logged in. */
+  lastSeenAt: string | null;
+  /** As it called itself. */
+  name: string | null;
+  /** Whether it is connected now. */
+  online: boolean;
+  /** As it called itself. */
+  platform: string | null;
+}
+
+/** One installation of a user's app. */
+export type DeviceId = string;
+
+/** A list without pages. */
+export interface DeviceList {
+  /** The caller's devices, those not revoked. */
+  items: Device[];
+}
+
+/** The device that logs in. */
+export interface DeviceSpec {
+  /** Given by a device that has logged in before; made otherwise. */
+  id?: DeviceId | null;
+  /** Shown in the list of devices. */
+  name?: string | null;
+  /** `web`, `ios`, `android`, … */
+  platform?: string | null;
+}
+
+/** Somebody has fetched a file, or a part of it. */
+export interface Download {
+  /** When it began. */
+  at: string;
+  /** How many bytes were written; missing when the store was to send them. */
+  bytes?: number;
+  /** Whether that was the whole file; missing where `bytes` is. */
+  complete?: boolean;
+  /** On which device. */
+  deviceId: DeviceId;
+  /** Where in the file. */
+  firstByte: number;
+  /** Who. */
+  user: UserCard;
+}
+
+/** A page of downloads, the newest first. */
+export interface DownloadPage {
+  /** The newest first. */
+  items: Download[];
+  /** Where the next page begins. */
+  nextCursor: string | null;
+}
+
+/** What of a message its sender decides. */
+export interface Draft {
+  /**
+   * At most 64 characters, best a UUIDv7; the server makes one when it is missing, and then
+   * a retry is another message.
+   */
+  clientMsgId?: string | null;
+  /** The text: 1 byte to 16384; beside media it may be missing. */
+  content?: string;
+  /** A file that the sender has uploaded to the chat, and has not sent yet. */
+  mediaId?: MediaId | null;
+  /** The message that it answers. */
+  replyTo?: MessageId | null;
+}
+
+/** An answer with nothing to say: `{}`. */
+export type Empty = Record<string, never>;
+
+/** The stable code of an error, the same on every transport. */
+export type ErrorCode = "bad_request" | "unauthenticated" | "forbidden" | "not_member" | "not_found" | "conflict" | "too_large" | "unsupported_media" | "rate_limited" | "unavailable" | "internal";
+
+/** A request that asked for no ack has failed. */
+export type Exception = WireError & { status: string };
+
+/** `{chatId, before?, after?, limit}` */
+export interface History {
+  /** Messages after this `seq`, the oldest of them; not together with `before`. */
+  after?: Seq | null;
+  /** Messages before this `seq`, the newest of them. */
+  before?: Seq | null;
+  /** The chat. */
+  chatId: ChatId;
+  /** At most 200. */
+  limit?: number | null;
+}
+
+/** A page of a chat's history, oldest first. */
+export interface HistoryPage {
+  /** The page holds everything of the feed after this place, up to `toSeq`. */
+  fromSeq: Seq;
+  /** Whether there are more in the direction that was asked for. */
+  hasMore: boolean;
+  /** Oldest first. */
+  messages: Message[];
+  /** Not all of it could be reached: only the log's tail, or only what Postgres holds. */
+  partial?: boolean;
+  /** Where the page ends; see `fromSeq`. */
+  toSeq: Seq;
+}
+
+/** `{chatId, history?: {limit}}` */
+export interface JoinChat {
+  /** The chat. */
+  chatId: ChatId;
+  /** How much of its history to answer with. */
+  history?: JoinHistory | null;
+}
+
+/** `{limit}` */
+export interface JoinHistory {
+  /** Messages, at most 200. */
+  limit?: number | null;
+}
+
+/** How much of the history a join answers with. */
+export interface JoinRequest {
+  /** Of the history. */
+  history?: JoinWindow | null;
+}
+
+export interface JoinWindow {
+  /** 1 to 200; 50 by default. */
+  limit?: number | null;
+}
+
+/** The answer to `join_chat`. */
+export interface Joined {
+  /** The chat. */
+  chat: Chat;
+  /** Whether there are older ones. */
+  hasMore: boolean;
+  /** Its newest messages, oldest first. */
+  messages: Message[];
+  /** Who types just now. */
+  typing: UserId[];
+}
+
+/** What a client may send. */
+export interface Limits {
+  /** Bytes of a message's content. */
+  contentBytes: number;
+  /** Sustained events a second; more is answered by `rate_limited`. */
+  eventsPerSecond: number;
+  /** Bytes of a frame. */
+  frameBytes: number;
+  /** Messages in a page of history. */
+  page: number;
+}
+
+/** `POST /v1/auth/login`, with `phone` or `email`. */
+export interface Login {
+  /** The device that logs in. */
+  device?: DeviceSpec | null;
+  /** As registered. */
+  email?: string | null;
+  /** The password. */
+  password: string;
+  /** As registered. */
+  phone?: string | null;
+}
+
+/** What of a chat depends on the viewer. */
+export interface Me {
+  /** A group's title; the other one's name in a one-to-one. */
+  name: string;
+  /** The viewer's role. */
+  role: Role;
+}
+
+/** A media file. */
+export interface Media {
+  /** In pixels, where it was easily told. */
+  height?: number;
+  /** Names it in `send_message`. */
+  id: MediaId;
+  /** What it is, roughly. */
+  kind: MediaKind;
+  /** As it was called, made safe. */
+  name: string;
+  /** In hexadecimal; missing for what went to the store directly. */
+  sha256?: string;
+  /** Bytes. */
+  size: number;
+  /** There is, or will shortly be, a thumbnail. */
+  thumbnail?: boolean;
+  /** The media type, by its content. */
+  type: string;
+  /** In pixels, where it was easily told. */
+  width?: number;
+}
+
+/** One media file. */
+export type MediaId = string;
+
+/** What a file is, by its content: the old backend's clients know no more of it. */
+export type MediaKind = "image" | "video" | "audio" | "document";
+
+/** A message, live or in history. */
+export interface Message {
+  /** In which chat. */
+  chatId: ChatId;
+  /** The sender's own id for it; empty for a system entry. */
+  clientMsgId: string;
+  /** The text; may be empty beside media. */
+  content: string;
+  /** What it carries. */
+  contentType: ContentType;
+  /** When the broker stored it. */
+  createdAt: string;
+  /** From which device. */
+  deviceId?: DeviceId;
+  /** The same for ever. */
+  id: MessageId;
+  /** For `contentType: "media"`: the file. */
+  media?: Media;
+  /** For clients of the old backend: what it is, roughly. */
+  mediaType?: MediaKind;
+  /** For clients of the old backend: where the file is. */
+  mediaUrl?: string;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** The message that it answers. */
+  replyTo?: MessageId;
+  /** Who sent it, with the name. */
+  sender: UserCard;
+  /** Who sent it. */
+  senderId: UserId;
+  /** Its place in the chat's feed. */
+  seq: Seq;
+  /** In history, for `contentType: "system"`. */
+  system?: SystemDetail;
+}
+
+/** One message of a chat; derived from its chat, its sender and its `clientMsgId`. */
+export type MessageId = string;
+
+/** Whether a send that was refused as `unavailable` may have happened. */
+export type Outcome = "not_sent" | "unknown";
+
+/** A participant of a chat. */
+export interface Participant {
+  /** The user. */
+  id: UserId;
+  /** The name shown. */
+  name: string;
+  /** What they may do. */
+  role: Role;
+}
+
+/** A page of participants, by the time they joined. */
+export interface ParticipantPage {
+  /** Oldest first. */
+  items: Participant[];
+  /** Ask for the next page with it; null at the end. */
+  nextCursor: string | null;
+}
+
+/** A user's presence. */
+export interface Presence {
+  /** When a device was last connected; none when it is not known. */
+  lastSeenAt: string | null;
+  /** Whether any device is connected. */
+  online: boolean;
+  /** Whose. */
+  userId: UserId;
+}
+
+/** The answer to `presence_subscribe`. */
+export interface PresenceList {
+  /** Of those asked for, the ones that the caller shares a chat with. */
+  items: Presence[];
+}
+
+/** `{userIds}` */
+export interface PresenceSubscribe {
+  /** Replaces the connection's earlier list; at most 500. */
+  userIds: UserId[];
+}
+
+/** What every call answers when it fails. */
+export interface Problem {
+  /** Stable. */
+  code: ErrorCode;
+  /** For the developer who reads it. */
+  detail: string;
+  /** Whether a send that was refused may have happened. */
+  outcome?: Outcome;
+  /** Milliseconds after which a retry makes sense; also in `Retry-After`, in whole seconds. */
+  retryAfterMs?: number;
+  /** The HTTP status. */
+  status: number;
+  /** The status in words. */
+  title: string;
+  /** `about:blank`: `code` tells the kind. */
+  type: string;
+}
+
+/** The first event of a connection. */
+export interface Ready {
+  /** The connection's own id. */
+  connectionId: ConnectionId;
+  /** Where the connection begins, or resumes from; opaque. */
+  cursor: string;
+  /** Which device's. */
+  deviceId: DeviceId;
+  /** The server pings this often; silence for twice as long means that it is gone. */
+  heartbeatMs: number;
+  /** What a client may send. */
+  limits: Limits;
+  /** Why not, when it was asked for: fetch afresh. */
+  resumeReason?: ResumeRefusal;
+  /** Everything missed follows, up to `resume_done`. */
+  resumed: boolean;
+  /** Whose connection it is. */
+  userId: UserId;
+}
+
+/** `POST /v1/auth/refresh`. */
+export interface Refresh {
+  /** The newest one; it is good for one use. */
+  refreshToken: string;
+}
+
+/** `POST /v1/auth/register`. At least one of `phone` and `email`. */
+export interface Register {
+  /** The device that registers; it is logged in at once. */
+  device?: DeviceSpec | null;
+  /** An e-mail address. */
+  email?: string | null;
+  /** Shown to others. */
+  name: string;
+  /** 8 to 256 bytes. */
+  password: string;
+  /** E.164: `+` and 6 to 15 digits. */
+  phone?: string | null;
+}
+
+/** `{cursor}` */
+export interface Resume {
+  /** The last one received. */
+  cursor: string;
+}
+
+/** Why a cursor cannot be resumed from: what was missed has to be fetched afresh. */
+export type ResumeRefusal = "malformed" | "foreign" | "too_much" | "too_old" | "ahead";
+
+/** The reply to `resume`. */
+export interface Resumed {
+  /** Why not. */
+  reason?: ResumeRefusal;
+  /** Everything missed follows, up to `resume_done`. */
+  resumed: boolean;
+}
+
+/** A participant's role. */
+export type Role = "owner" | "admin" | "member";
+
+/** `{chatId, content?, mediaId?, replyTo?, clientMsgId?}` */
+export type SendMessage = Draft & { chatId: ChatId };
+
+/** The answer to `send_message`. */
+export interface Sent {
+  /** In which chat. */
+  chatId: ChatId;
+  /** The sender's own id, or the one that the server made. */
+  clientMsgId: string;
+  /** When the broker stored it. */
+  createdAt: string;
+  /** The message was there already: this is a retry. */
+  duplicate: boolean;
+  /** The message's id. */
+  id: MessageId;
+  /** The entry before it on the feed; 0 when it is not known. */
+  prevSeq: Seq;
+  /** Its place in the chat's feed. */
+  seq: Seq;
+}
+
+/** A place in a feed's order; it grows, not by one. Starts at 1. */
+export type Seq = number;
+
+/** The answer to register, login and refresh. */
+export interface Session {
+  /** A JWT. */
+  accessToken: string;
+  /** On which device. */
+  device: Device;
+  /** When the access token expires. */
+  expiresAt: string;
+  /** For one use, at `/auth/refresh`. */
+  refreshToken: string;
+  /** Who is logged in. */
+  user: User;
+}
+
+/** What a client shows in its `CONNECT`. */
+export interface SocketIoAuth {
+  /** It is asked now and then whether it has dealt with what it was sent. */
+  checkpoints?: boolean;
+  /**
+   * Where it stood when it ran before: what it kept. Of no account when it comes back, with the
+   * two below.
+   */
+  cursor?: string | null;
+  /** Its own messages come as events too. */
+  echo?: boolean;
+  /** The cursor of the last event that it has. */
+  offset?: string | null;
+  /** Of the connection that it had before: as it was told at its beginning. */
+  pid?: string | null;
+  /** A JWT; it may be in the handshake's `Authorization` instead. */
+  token?: string | null;
+}
+
+/** A token that is refused: the `data` of `connect_error`. */
+export interface SocketIoRefused {
+  /** What went wrong. */
+  data: WireError;
+  /** For the developer who reads it. */
+  message: string;
+}
+
+/** A live system entry. */
+export interface System {
+  /** Who did it. */
+  actorId: UserId;
+  /** In which chat. */
+  chatId: ChatId;
+  /** When the broker stored it. */
+  createdAt: string;
+  /** What happened. */
+  kind: SystemKind;
+  /** In English, for clients that do not know `kind`. */
+  msg: string;
+  /** The entry before it on the feed. */
+  prevSeq: Seq;
+  /** Its place in the chat's feed. */
+  seq: Seq;
+  /** Whom it happened to. */
+  userId?: UserId;
+}
+
+/** What a system entry says, for clients that render it themselves. */
+export interface SystemDetail {
+  /** Who did it. */
+  actorId: UserId;
+  /** What happened. */
+  kind: SystemKind;
+  /** Whom it happened to. */
+  userId?: UserId;
+}
+
+/** What kind of thing happened to a chat. */
+export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role";
+
+/** `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away. */
+export interface UpdateUser {
+  /** An e-mail address. */
+  email?: string | null;
+  /** Shown to others. */
+  name?: string | null;
+  /** E.164. */
+  phone?: string | null;
+}
+
+/** What is to be uploaded to the store directly. */
+export interface UploadDraft {
+  /** What the file is called. */
+  name: string;
+  /** Its bytes. */
+  size: number;
+}
+
+/** What a form may say beside its file. */
+export interface UploadForm {
+  /** Send it at once, with this text. */
+  caption?: string | null;
+  /** As in `send_message`. */
+  clientMsgId?: string | null;
+  /** The file. */
+  file: Blob;
+  /** As in `send_message`. */
+  replyTo?: MessageId | null;
+  /** `true`: send it at once, without a text. */
+  send?: boolean | null;
+}
+
+/** Where a file is to be uploaded. */
+export interface UploadTicket {
+  /** For so long. */
+  expiresAt: string;
+  /** What the request has to say besides, by name. */
+  headers: Record<string, string>;
+  /** Names it when it is complete. */
+  mediaId: MediaId;
+  /** Takes the file by `PUT`, without a token. */
+  url: string;
+}
+
+/** The answer to an upload. */
+export interface Uploaded {
+  /** The file. */
+  media: Media;
+  /** The message that it was sent with, if that was asked for. */
+  message?: Sent;
+}
+
+/** Oneself. */
+export interface User {
+  /** Seen by oneself only. */
+  email: string | null;
+  /** The user. */
+  id: UserId;
+  /** Shown to others. */
+  name: string;
+  /** Seen by oneself only. */
+  phone: string | null;
+}
+
+/** What others see of a user. */
+export interface UserCard {
+  /** The user. */
+  id: UserId;
+  /** The name shown. */
+  name: string;
+}
+
+/** A person with an account. */
+export type UserId = string;
+
+/** The answer to `GET /v1/users`. */
+export interface UserList {
+  /** Those found. */
+  items: UserCard[];
+}
+
+/** Somebody types, or has stopped. */
+export interface UserTyping {
+  /** In which chat. */
+  chatId: ChatId;
+  /** Whether it goes on. */
+  typing: boolean;
+  /** Who. */
+  userId: UserId;
+}
+
+/** An error as a client sees it. */
+export interface WireError {
+  /** What kind of error. */
+  code: ErrorCode;
+  /** For the developer who reads it; never a secret, never a message body. */
+  message: string;
+  /** For a send refused as `unavailable`. */
+  outcome?: Outcome;
+  /** Milliseconds after which a retry makes sense. */
+  retryAfterMs?: number;
+}
+
+/** What clients send, and what it is answered with. */
+export interface ClientEvents {
+  /** First frame, or renewal of an expiring token. */
+  authenticate: { data: Authenticate; reply: Authenticated };
+  /** Send a message. */
+  send_message: { data: SendMessage; reply: Sent };
+  /** As `POST /v1/chats`. */
+  create_chat: { data: CreateChat; reply: Chat };
+  /** Become a participant, where the chat allows it, and get its newest messages. */
+  join_chat: { data: JoinChat; reply: Joined };
+  /** Stop being a participant. */
+  leave_chat: { data: ChatTarget; reply: Empty };
+  /** Read a page of messages. */
+  history: { data: History; reply: HistoryPage };
+  /** The user types; ends by itself 5 s after the last one. `typing_ping` is the same. */
+  typing_start: { data: ChatTarget; reply: Empty };
+  /** The user types; ends by itself 5 s after the last one. `typing_ping` is the same. */
+  typing_ping: { data: ChatTarget; reply: Empty };
+  /** The user has stopped. */
+  typing_stop: { data: ChatTarget; reply: Empty };
+  /** Hear of the presence of these users. */
+  presence_subscribe: { data: PresenceSubscribe; reply: PresenceList };
+  /** Replay everything missed since a cursor. */
+  resume: { data: Resume; reply: Resumed };
+}
+
+/** What the server sends, over `/v1/ws`. */
+export interface ServerEvents {
+  /** The handshake is done. */
+  ready: Ready;
+  /** A message. */
+  message: Message;
+  /** Something about a chat. */
+  system: System;
+  /** For the one who joined, oldest first. */
+  chat_history: Message[];
+  /** Somebody types, or has stopped. */
+  user_typing: UserTyping;
+  /** The user is a participant of another chat. */
+  chat_added: Chat;
+  /** The user is no participant any more. */
+  chat_removed: ChatRef;
+  /** A subscribed user's presence. */
+  presence: Presence;
+  /** This device was revoked; the connection closes. */
+  device_revoked: { deviceId: DeviceId };
+  /** The node drains: come back elsewhere after this time. */
+  reconnect: { afterMs: number };
+  /** Everything missed has been replayed. */
+  resume_done: { cursor: string };
+  /** An event without an id has failed, or a frame could not be read. */
+  exception: WireError;
+}
+
+/** An event of the server, by its name. */
+export type ServerEvent = keyof ServerEvents;
+/** A request of a client, by its name. */
+export type ClientEvent = keyof ClientEvents;
+
+/** A frame to send over `/v1/ws`. */
+export type ClientFrame<E extends ClientEvent = ClientEvent> = {
+  [K in E]: { event: K; id?: number; data: ClientEvents[K]["data"] };
+}[E];
+/** An event that comes over `/v1/ws`; `cursor` with what is on feeds. */
+export type EventFrame<E extends ServerEvent = ServerEvent> = {
+  [K in E]: { event: K; data: ServerEvents[K]; cursor?: string };
+}[E];
+/** The answer to the request with this `id`; `cursor` with that of `send_message`. */
+export type ReplyFrame<E extends ClientEvent = ClientEvent> =
+  | { reply: number; data: ClientEvents[E]["reply"]; cursor?: string; error?: undefined }
+  | { reply: number; error: WireError; data?: undefined };
+/** Whatever comes over `/v1/ws`. */
+export type ServerFrame = EventFrame | ReplyFrame;
+
+/** What Socket.IO's acks are called with. */
+export type Ack<T> = { ok: true; data: T; cursor?: string } | { ok: false; error: WireError };
+/**
+ * For `Socket<ServerToClientEvents, ClientToServerEvents>` of `socket.io-client`. To `emit` without
+ * an interest in the answer, give it `() => {}`: an ack that may be missing would have no type in
+ * `emitWithAck`.
+ */
+export type ClientToServerEvents = {
+  [E in ClientEvent]: (
+    data: ClientEvents[E]["data"],
+    ack: (answer: Ack<ClientEvents[E]["reply"]>) => void,
+  ) => void;
+};
+/** The other half. What is on feeds ends with a cursor. */
+export interface ServerToClientEvents {
+  /** The handshake is done. */
+  ready: (data: Ready, cursor: string) => void;
+  /** A message. */
+  message: (data: Message, cursor: string) => void;
+  /** Something about a chat. */
+  system: (data: System, cursor: string) => void;
+  /** For the one who joined, oldest first. */
+  chat_history: (data: Message[]) => void;
+  /** Somebody types, or has stopped. */
+  user_typing: (data: UserTyping) => void;
+  /** The user is a participant of another chat. */
+  chat_added: (data: Chat, cursor: string) => void;
+  /** The user is no participant any more. */
+  chat_removed: (data: ChatRef, cursor: string) => void;
+  /** A subscribed user's presence. */
+  presence: (data: Presence) => void;
+  /** This device was revoked; the connection closes. */
+  device_revoked: (data: { deviceId: DeviceId }) => void;
+  /** The node drains: come back elsewhere after this time. */
+  reconnect: (data: { afterMs: number }) => void;
+  /** Everything missed has been replayed. */
+  resume_done: (data: { cursor: string }, cursor: string) => void;
+  /** An event without an id has failed, or a frame could not be read. */
+  exception: (data: Exception) => void;
+  /** Where the connection stands after one's own message, which is replied to and is no event. A stock client keeps it by itself. */
+  cursor: (data: string) => void;
+  /** With `checkpoints` when connecting: acknowledge it once everything up to here has been dealt with. Four may be open; then what is on feeds waits. */
+  checkpoint: (data: Checkpoint, ack: () => void) => void;
+  /** The close code, before the server disconnects. */
+  closing: (data: Closing) => void;
+}
+
+/** The calls of REST. They fail with `Problem`. */
+export interface RestCalls {
+  /** Log a device in with phone or e-mail and password. */
+  "POST /v1/auth/login": {
+    body: Login;
+    answer: Session;
+  };
+  /** End this device's login. Its sockets close. */
+  "POST /v1/auth/logout": {
+    answer: undefined;
+  };
+  /** Change the password. All other devices are signed out. */
+  "POST /v1/auth/password": {
+    body: ChangePassword;
+    answer: undefined;
+  };
+  /** Exchange a refresh token for a new access token and a new refresh token. */
+  "POST /v1/auth/refresh": {
+    body: Refresh;
+    answer: Session;
+  };
+  /** Make an account, and log its first device in. */
+  "POST /v1/auth/register": {
+    body: Register;
+    answer: Session;
+  };
+  /** The caller's chats, newest activity first over the whole list. */
+  "GET /v1/chats": {
+    query?: { cursor?: string; limit?: number; search?: string };
+    answer: ChatPage;
+  };
+  /** Make a group, or open the one-to-one with a user: the same two always get the same chat. */
+  "POST /v1/chats": {
+    body: CreateChat;
+    answer: Chat;
+  };
+  /** One chat. */
+  "GET /v1/chats/{id}": {
+    path: { id: ChatId };
+    answer: Chat;
+  };
+  /** Become a participant of an open chat, and get its newest messages. */
+  "POST /v1/chats/{id}/join": {
+    path: { id: ChatId };
+    body?: JoinRequest | null;
+    answer: Joined;
+  };
+  /** Stop being a participant of a group. */
+  "POST /v1/chats/{id}/leave": {
+    path: { id: ChatId };
+    answer: Empty;
+  };
+  /**
+   * Upload a file to a chat, to be sent by `send_message {mediaId}`; or send it in one step. Within a
+   * day it has to be sent.
+   */
+  "POST /v1/chats/{id}/media": {
+    path: { id: ChatId };
+    body: UploadForm;
+    answer: Uploaded;
+  };
+  /**
+   * Where a large file can be put directly, past the gateways: only with a store that has URLs for
+   * that, where it is switched on.
+   */
+  "POST /v1/chats/{id}/media/uploads": {
+    path: { id: ChatId };
+    body: UploadDraft;
+    answer: UploadTicket;
+  };
+  /** The file has been put where it was to be. */
+  "POST /v1/chats/{id}/media/{mediaId}/complete": {
+    path: { id: ChatId; mediaId: MediaId };
+    body?: CompleteRequest | null;
+    answer: Uploaded;
+  };
+  /** A page of a chat's messages, oldest first; without bounds the newest ones. */
+  "GET /v1/chats/{id}/messages": {
+    path: { id: ChatId };
+    query?: { before?: Seq; after?: Seq; limit?: number };
+    answer: HistoryPage;
+  };
+  /** Send a message. A repeated `clientMsgId` is the same message, told as a duplicate. */
+  "POST /v1/chats/{id}/messages": {
+    path: { id: ChatId };
+    body: Draft;
+    answer: Sent;
+  };
+  /**
+   * Who has fetched the file of a message, the newest first: for its sender, and for those who
+   * manage the chat.
+   */
+  "GET /v1/chats/{id}/messages/{messageId}/downloads": {
+    path: { id: ChatId; messageId: MessageId };
+    query?: { cursor?: string; limit?: number };
+    answer: DownloadPage;
+  };
+  /** The file of a message, or a part of it (`Range`). Who fetches it is recorded. */
+  "GET /v1/chats/{id}/messages/{messageId}/media": {
+    path: { id: ChatId; messageId: MessageId };
+    query?: { download?: boolean };
+    answer: Blob;
+  };
+  /** A small picture of an image, once it has been made: shortly after it was uploaded. */
+  "GET /v1/chats/{id}/messages/{messageId}/media/thumbnail": {
+    path: { id: ChatId; messageId: MessageId };
+    answer: Blob;
+  };
+  /** The participants of a chat, by the time they joined. */
+  "GET /v1/chats/{id}/participants": {
+    path: { id: ChatId };
+    query?: { cursor?: string; limit?: number };
+    answer: ParticipantPage;
+  };
+  /** The caller's devices, but those revoked, last seen first. */
+  "GET /v1/devices": {
+    answer: DeviceList;
+  };
+  /** Revoke a device: its tokens are void and its sockets close, on every node. */
+  "DELETE /v1/devices/{id}": {
+    path: { id: DeviceId };
+    answer: undefined;
+  };
+  /** Look users up. A deployment may switch each of the three ways off. */
+  "GET /v1/users": {
+    query: { search: string; limit?: number };
+    answer: UserList;
+  };
+  /** Oneself. */
+  "GET /v1/users/me": {
+    answer: User;
+  };
+  /** Change one's name, phone or e-mail: what is missing stays, `null` takes phone or e-mail away. */
+  "PATCH /v1/users/me": {
+    body: UpdateUser;
+    answer: User;
+  };
+}

@@ -1,0 +1,203 @@
+//! Examples: values of the wire's own types, so that they are what is sent.
+
+use natter_protocol::{
+    error::{ErrorCode, WireError},
+    feed::SystemKind,
+    ids::{ChatId, ConnectionId, DeviceId, MediaId, MessageId, UserId},
+    limits,
+    media::{Media, MediaKind},
+    server::{
+        Authenticated, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me, Message,
+        Participant, Presence, PresenceList, Ready, Resumed, Role, Sent, ServerEvent, System,
+        UserCard, UserTyping,
+    },
+};
+use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
+
+pub const ADA: UserId = UserId(Uuid::from_u128(0x0198_c0de_0001_7a00_8000_0000_0000_00a1));
+pub const BEN: UserId = UserId(Uuid::from_u128(0x0198_c0de_0001_7a00_8000_0000_0000_00b2));
+pub const CHAT: ChatId = ChatId(Uuid::from_u128(0x0198_c0de_0002_7a00_8000_0000_0000_00c3));
+pub const FILE: MediaId = MediaId(Uuid::from_u128(0x0198_c0de_0006_7a00_8000_0000_0000_00f6));
+/// Best a UUIDv7.
+pub const CLIENT_MSG_ID: &str = "0198c0de-0003-7a00-8000-0000000000d4";
+pub const CURSOR: &str = "AXk3…Qw";
+/// Not one that anybody accepts.
+pub const TOKEN: &str = "eyJhbGciOi…";
+
+const DEVICE: DeviceId = DeviceId(Uuid::from_u128(0x0198_c0de_0004_7a00_8000_0000_0000_00e5));
+const CONNECTION: ConnectionId =
+    ConnectionId(Uuid::from_u128(0x0198_c0de_0005_7a00_8000_0000_0000_00f7));
+const AT: OffsetDateTime = datetime!(2026-01-02 03:04:05.678 UTC);
+
+/// What the examples tell of: Ada writes to Ben.
+pub struct Samples {
+    pub ready: Ready,
+    pub message: Message,
+    pub system: System,
+    pub chat: Chat,
+    pub page: HistoryPage,
+    pub joined: Joined,
+    pub sent: Sent,
+    pub authenticated: Authenticated,
+    pub presence: PresenceList,
+    pub resumed: Resumed,
+    pub error: WireError,
+    here: Presence,
+    pictured: Vec<Message>,
+}
+
+impl Samples {
+    pub fn new() -> Self {
+        let message = message();
+        let chat = chat(&message);
+        let pictured = vec![with_picture(), message.clone()];
+        Self {
+            page: HistoryPage {
+                messages: pictured.clone(),
+                has_more: true,
+                from_seq: 3_980,
+                to_seq: 4_021,
+                partial: false,
+            },
+            joined: Joined {
+                chat: chat.clone(),
+                messages: vec![message.clone()],
+                has_more: false,
+                typing: vec![BEN],
+            },
+            sent: Sent {
+                id: message.id,
+                chat_id: CHAT,
+                seq: 4_021,
+                prev_seq: 4_007,
+                created_at: AT,
+                client_msg_id: CLIENT_MSG_ID.to_owned(),
+                duplicate: false,
+            },
+            authenticated: Authenticated { expires_at: AT },
+            presence: PresenceList { items: vec![here()] },
+            resumed: Resumed { resumed: true, reason: None },
+            error: WireError::new(ErrorCode::RateLimited, "too many events").retry_after_ms(250),
+            ready: ready(),
+            system: joined(),
+            here: here(),
+            pictured,
+            message,
+            chat,
+        }
+    }
+
+    /// An event of each kind.
+    pub fn events(&self) -> Vec<ServerEvent<'_>> {
+        vec![
+            ServerEvent::Ready(&self.ready),
+            ServerEvent::Message(&self.message),
+            ServerEvent::System(&self.system),
+            ServerEvent::ChatHistory(&self.pictured),
+            ServerEvent::UserTyping(UserTyping { chat_id: CHAT, user_id: BEN, typing: true }),
+            ServerEvent::ChatAdded(&self.chat),
+            ServerEvent::ChatRemoved(ChatRef { id: CHAT }),
+            ServerEvent::Presence(&self.here),
+            ServerEvent::DeviceRevoked { device_id: DEVICE },
+            ServerEvent::Reconnect { after_ms: 1_200 },
+            ServerEvent::ResumeDone { cursor: CURSOR.to_owned() },
+            ServerEvent::Exception(&self.error),
+        ]
+    }
+}
+
+fn ready() -> Ready {
+    Ready {
+        user_id: ADA,
+        device_id: DEVICE,
+        connection_id: CONNECTION,
+        heartbeat_ms: 25_000,
+        cursor: CURSOR.to_owned(),
+        resumed: false,
+        resume_reason: None,
+        limits: Limits {
+            frame_bytes: limits::FRAME_BYTES,
+            content_bytes: limits::CONTENT_BYTES,
+            page: limits::PAGE,
+            events_per_second: 20,
+        },
+    }
+}
+
+fn message() -> Message {
+    Message {
+        id: MessageId::derive(CHAT, ADA, CLIENT_MSG_ID),
+        chat_id: CHAT,
+        seq: 4_021,
+        prev_seq: 4_007,
+        sender_id: ADA,
+        sender: UserCard { id: ADA, name: "Ada".to_owned() },
+        device_id: Some(DEVICE),
+        content_type: ContentType::Text,
+        content: "Hello Ben".to_owned(),
+        media: None,
+        media_url: None,
+        media_type: None,
+        reply_to: None,
+        client_msg_id: CLIENT_MSG_ID.to_owned(),
+        created_at: AT,
+        system: None,
+    }
+}
+
+fn with_picture() -> Message {
+    let client_msg_id = "picture-1".to_owned();
+    let id = MessageId::derive(CHAT, ADA, &client_msg_id);
+    let file = Media {
+        id: FILE,
+        name: "harbour.jpg".to_owned(),
+        media_type: "image/jpeg".to_owned(),
+        kind: MediaKind::Image,
+        size: 184_320,
+        sha256: None,
+        width: Some(1_600),
+        height: Some(1_200),
+        thumbnail: true,
+    };
+    let earlier = Message { id, seq: 4_007, prev_seq: 3_991, client_msg_id, ..message() };
+    let earlier = Message { content: "The harbour".to_owned(), ..earlier };
+    earlier.with_media(Some(Box::new(file)))
+}
+
+fn joined() -> System {
+    System {
+        msg: "Ben joined".to_owned(),
+        chat_id: CHAT,
+        seq: 3_991,
+        prev_seq: 3_980,
+        kind: SystemKind::Joined,
+        actor_id: BEN,
+        user_id: Some(BEN),
+        created_at: AT,
+    }
+}
+
+fn chat(newest: &Message) -> Chat {
+    let participant = |id, name: &str, role| Participant { id, name: name.to_owned(), role };
+    Chat {
+        id: CHAT,
+        is_group: true,
+        title: Some("Sailing".to_owned()),
+        open: true,
+        created_by: ADA,
+        created_at: AT,
+        participant_count: 2,
+        participants: vec![
+            participant(ADA, "Ada", Role::Owner),
+            participant(BEN, "Ben", Role::Member),
+        ],
+        last_message: Some(newest.clone()),
+        last_seq: newest.seq,
+        me: Some(Me { name: "Sailing".to_owned(), role: Role::Owner }),
+    }
+}
+
+fn here() -> Presence {
+    Presence { user_id: BEN, online: true, last_seen_at: Some(AT) }
+}

@@ -1,0 +1,147 @@
+//! The schemas of all that is said, as the protocol's types give them.
+
+use natter_protocol::{client::Command, error::WireError, limits, server, socketio};
+use serde_json::{Map, Value};
+use utoipa::OpenApi;
+
+use crate::{codec, rest, socket::handshake::connect};
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    Command,
+    server::ServerEvent<'static>,
+    server::Authenticated,
+    server::Chat,
+    server::Empty,
+    server::HistoryPage,
+    server::Joined,
+    server::PresenceList,
+    server::Resumed,
+    server::Sent,
+    WireError,
+    socketio::Auth,
+    codec::Checkpoint<'static>,
+    codec::Closing,
+    codec::Exception<'static>,
+    connect::Refused<'static>,
+)))]
+struct Socket;
+
+/// The two enums of events, which are described one event at a time.
+const EVENTS: [&str; 2] = ["Command", "ServerEvent"];
+
+/// An event, as its enum tells it.
+pub struct Event {
+    /// As the wire spells it.
+    pub name: String,
+    /// What it is.
+    pub summary: String,
+    /// The schema of its payload.
+    pub data: Value,
+}
+
+/// Schemas by their names.
+pub struct Schemas {
+    socket: Map<String, Value>,
+    openapi: Value,
+}
+
+impl Schemas {
+    /// Those of the socket's events, and of REST's document.
+    pub fn new() -> Self {
+        let socket = tidy(&Socket::openapi());
+        let openapi = tidy(&rest::openapi::document());
+        Self { socket: named(&socket), openapi }
+    }
+
+    /// What clients send.
+    pub fn requests(&self) -> Vec<Event> {
+        events(self.socket.get("Command"))
+    }
+
+    /// What the server sends.
+    pub fn events(&self) -> Vec<Event> {
+        events(self.socket.get("ServerEvent"))
+    }
+
+    /// REST's whole document.
+    pub fn openapi(&self) -> &Value {
+        &self.openapi
+    }
+
+    /// What the socket's events refer to.
+    pub fn socket(&self) -> Map<String, Value> {
+        let own = self.socket.iter().filter(|(name, _)| !EVENTS.contains(&name.as_str()));
+        own.map(|(name, schema)| (name.clone(), schema.clone())).collect()
+    }
+
+    /// What either refers to.
+    pub fn all(&self) -> Map<String, Value> {
+        let mut all = self.socket();
+        all.extend(named(&self.openapi));
+        all
+    }
+}
+
+fn named(document: &Value) -> Map<String, Value> {
+    document.pointer("/components/schemas").and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+fn events(schema: Option<&Value>) -> Vec<Event> {
+    let variants = schema.and_then(|schema| schema["oneOf"].as_array()).into_iter().flatten();
+    let told = variants.filter_map(|variant| {
+        let name = variant.pointer("/properties/event/enum/0")?.as_str()?.to_owned();
+        let summary = variant["description"].as_str().unwrap_or_default().to_owned();
+        let mut data = variant.pointer("/properties/data")?.clone();
+        // The event's own, said once.
+        data.as_object_mut()?.remove("description");
+        Some(Event { name, summary, data })
+    });
+    told.collect()
+}
+
+/// As readers who have no source code want it: bounds by their values, and a name for the one
+/// integer that has a meaning of its own.
+fn tidy(document: &utoipa::openapi::OpenApi) -> Value {
+    let mut text = document.to_json().unwrap_or_default();
+    for (name, value) in [
+        ("CONTENT_BYTES", limits::CONTENT_BYTES.to_string()),
+        ("PAGE", limits::PAGE.to_string()),
+        ("PRESENCE_USERS", limits::PRESENCE_USERS.to_string()),
+    ] {
+        text = text.replace(&format!("[`crate::limits::{name}`]"), &value);
+    }
+    text = text.replace("\"#/components/schemas/u64\"", "\"#/components/schemas/Seq\"");
+    let mut document: Value = serde_json::from_str(&text).unwrap_or_default();
+    let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
+    if let Some(schemas) = schemas
+        && let Some(mut seq) = schemas.remove("u64")
+    {
+        seq["description"] = "A place in a feed's order; it grows, not by one. Starts at 1.".into();
+        schemas.insert("Seq".to_owned(), seq);
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_speaks_of_source_code() {
+        let schemas = Schemas::new();
+        let text = format!("{}{}", schemas.openapi(), Value::from(schemas.all()));
+        for word in ["[`", "crate::", "schemas/u64"] {
+            assert!(!text.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn one_name_is_one_schema() {
+        let schemas = Schemas::new();
+        let rest = named(schemas.openapi());
+        for (name, schema) in schemas.socket() {
+            assert!(rest.get(&name).is_none_or(|other| *other == schema), "{name}");
+        }
+    }
+}
