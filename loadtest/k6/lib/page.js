@@ -1,6 +1,6 @@
 /** The report as one HTML page with its plots drawn in it. */
 
-import { ours, short } from './report.js';
+import { ours, short } from './figures.js';
 
 const WIDTH = 860;
 const HEIGHT = 220;
@@ -29,13 +29,13 @@ path { fill: none; stroke-width: 2; } .k0 { fill: var(--a) !important; }
 
 /** @param {import('./report.js').Report} report */
 export function html(report) {
-  const { ok, seconds, objectives, counts, times, overTime } = report;
+  const { name, ok, seconds, objectives, counts, times, overTime } = report;
   const plots = Object.entries(overTime).map(([metric, slices]) => overTimeOf(metric, slices));
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Natter under load</title><style>${STYLE}</style></head><body>
 <h1>${ok ? 'All objectives were met' : 'Not all objectives were met'}</h1>
-<p>${short(seconds)} s. Times are in ms, from when a thing was due.</p>
+<p>${escape(name)}, ${short(seconds)} s. Times are in ms, from when a thing was due.</p>
 <h2>Objectives</h2>
 ${table(['metric', 'objective', 'measured', ''], objectives.map((o) => [
     o.metric, o.objective, short(o.value), o.ok ? ['ok', 'met'] : ['no', 'missed'],

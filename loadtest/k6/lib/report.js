@@ -3,13 +3,14 @@
  * and `prefix.html` for people, who need nothing but a browser.
  */
 
+import { ours, short } from './figures.js';
 import { html } from './page.js';
 import { KEEP } from './objectives.js';
 
 /** k6 calls it, with everything that was measured. */
 export function handleSummary(data) {
-  const report = digest(data);
   const prefix = __ENV.NATTER_REPORT;
+  const report = { name: prefix?.split('/').pop(), ...digest(data) };
   const files = { stdout: text(report) };
   if (prefix) {
     files[`${prefix}.json`] = `${JSON.stringify(report, null, 2)}\n`;
@@ -20,6 +21,7 @@ export function handleSummary(data) {
 
 /**
  * @typedef {object} Report
+ * @property {string} [name] as its files are called
  * @property {boolean} ok whether all objectives were met
  * @property {number} seconds the run took, with setup's end and the last deliveries
  * @property {{metric: string, objective: string, value: number, ok: boolean}[]} objectives
@@ -57,11 +59,6 @@ function digest({ metrics, state }) {
   return report;
 }
 
-/** At most three digits behind the point. */
-export function short(value) {
-  return value === undefined ? '-' : String(Number(value.toFixed(value >= 100 ? 0 : 3)));
-}
-
 function text({ ok, seconds, objectives, counts, times }) {
   const lines = [`\n${ok ? 'All objectives were met' : 'NOT ALL OBJECTIVES WERE MET'} in ${short(seconds)} s\n`];
   for (const { metric, objective, value, ok: met } of objectives) {
@@ -75,10 +72,4 @@ function text({ ok, seconds, objectives, counts, times }) {
   lines.push('');
   for (const [name, count] of ours(counts)) lines.push(`  ${name.padEnd(30)}${short(count).padStart(9)}`);
   return `${lines.join('\n')}\n\n`;
-}
-
-/** Ours, and what k6 says of REST, that were measured at all. */
-export function ours(metrics) {
-  const wanted = (name) => name.startsWith('natter_') || name === 'http_req_duration' || name === 'iterations';
-  return Object.entries(metrics).filter(([name, values]) => wanted(name) && values.count !== 0);
 }

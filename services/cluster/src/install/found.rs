@@ -176,7 +176,10 @@ mod tests {
         assert_eq!(version_in("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
         assert_eq!(version_in("v20.20.2\n"), Some((20, 20)));
         assert_eq!(version_in("promtool, version 2.42.0+ds (branch: debian/sid)"), Some((2, 42)));
-        assert_eq!(version_in("k6 v1.1.0 (commit/0e3fb953be, go1.24.4, linux/amd64)"), Some((1, 1)));
+        assert_eq!(
+            version_in("k6 v1.1.0 (commit/0e3fb953be, go1.24.4, linux/amd64)"),
+            Some((1, 1))
+        );
         assert_eq!(version_in("none"), None);
     }
 }
