@@ -43,16 +43,16 @@ export class Ledger {
   /** Messages of senders or numbers that nobody has sent. */
   strange = 0;
 
-  /** @param {number} members of the chat */
-  constructor(members) {
-    const each = (make) => Array.from({ length: members }, make);
-    this.due = each(() => 0);
-    this.stored = each(() => new Numbers());
-    this.heard = each(() => each(() => new Numbers()));
+  /** @param {number} members of the chat @param {number} senders of them, the first ones */
+  constructor(members, senders) {
+    const each = (length, make) => Array.from({ length }, make);
+    this.due = each(senders, () => 0);
+    this.stored = each(senders, () => new Numbers());
+    this.retried = each(senders, () => new Set());
+    this.heard = each(members, () => each(senders, () => new Numbers()));
     /** By member: the last place in the feed, and the last number of each sender. */
-    this.seq = each(() => 0);
-    this.last = each(() => each(() => -1));
-    this.retried = each(() => new Set());
+    this.seq = each(members, () => 0);
+    this.last = each(members, () => each(senders, () => -1));
   }
 
   /** The number of a sender's next message. */
@@ -74,7 +74,7 @@ export class Ledger {
 
   /** A member heard a message. @returns {boolean} whether it counts as a delivery */
   hear(member, sender, n, seq) {
-    if (sender === undefined || !(n >= 0 && n < this.due[sender])) {
+    if (!(sender < this.due.length && n >= 0 && n < this.due[sender])) {
       this.strange += 1;
       return false;
     }

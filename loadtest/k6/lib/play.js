@@ -25,6 +25,7 @@ const LINGER_MS = 500;
  * @typedef {object} Plan
  * @property {number} rate messages a second, in each chat
  * @property {number} seconds
+ * @property {number} senders who take turns, in each chat
  * @property {number} bytes of a message
  * @property {number} graceMs in which the last deliveries have to come
  * @property {number} connectSeconds in which everybody has to be connected
@@ -102,7 +103,9 @@ class Chat {
     this.id = id;
     this.plan = plan;
     this.tags = { transport: plan.transport, kind };
-    this.ledger = new Ledger(members.length);
+    // Sending ends typing, so who types does not send.
+    const senders = Math.min(plan.senders, plan.typing ? members.length >> 1 : members.length);
+    this.ledger = new Ledger(members.length, senders);
     this.index = new Map(members.map((member, index) => [member.id, index]));
     const spoil = spoiler(plan.fault, n);
     this.members = members.map((account, index) => {
@@ -119,16 +122,14 @@ class Chat {
         },
       });
     });
-    // Sending ends typing, so who types does not send.
-    const senders = plan.typing ? Math.max(1, members.length >> 1) : members.length;
-    this.senders = this.members.slice(0, senders);
+    this.senders = senders;
     if (plan.typing) this.typing = new Typing(this, this.members, senders);
   }
 
   /** What goes on in it, each up to its end. @returns {Promise<void>[]} */
   parts() {
     const { rate, seconds, typing } = this.plan;
-    const sending = paced(this.began, seconds, rate, (n, due) => this.#send(n % this.senders.length, due));
+    const sending = paced(this.began, seconds, rate, (n, due) => this.#send(n % this.senders, due));
     if (!typing) return [sending];
     const types = paced(this.began, seconds, typing.rate, (n, due) => this.typing.start(n, due, typing.holdMs));
     return [sending, types];
@@ -173,7 +174,7 @@ class Chat {
     const n = parseInt(text, 10);
     if (!this.ledger.hear(member, sender, n, seq)) return;
     // They take turns.
-    const due = this.began + ((n * this.senders.length + sender) * 1_000) / this.plan.rate;
+    const due = this.began + ((n * this.senders + sender) * 1_000) / this.plan.rate;
     metrics.delivery.add(now() - due, this.sliced(due));
   }
 
@@ -193,7 +194,7 @@ class Chat {
 
   /** The history has every acknowledged message, once. */
   async #readBack() {
-    const kept = new Ledger(this.members.length);
+    const kept = new Ledger(this.members.length, this.senders);
     kept.due = this.ledger.due;
     let before = '';
     for (;;) {

@@ -52,6 +52,7 @@ export function common(defaults) {
     size: whole('NATTER_GROUP_SIZE', d.size, 2, 1_000),
     rate: number('NATTER_RATE', d.rate, 0.01, 10_000),
     seconds: number('NATTER_SECONDS', d.seconds, 1, 7 * 86_400),
+    senders: whole('NATTER_SENDERS', 16, 1, 100),
     bytes: whole('NATTER_BYTES', d.bytes, 16, 16_384),
     graceMs: 1_000 * number('NATTER_GRACE_SECONDS', 30, 1, 600),
     connectSeconds: number('NATTER_CONNECT_SECONDS', 120, 1, 3_600),

@@ -1,7 +1,7 @@
 //! The load tests of `loadtest/k6` against a cluster, briefly, with the stock k6: they run, they
 //! are green, and what they count can turn them red.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{fmt, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::{
@@ -40,7 +40,7 @@ async fn the_smoke_test_is_green() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let run = Run::of(&cluster, "smoke", &[]).await?;
     run.is_green()?;
-    ensure!(run.count("natter_resumed") > 0, "nobody was cut: {run:?}");
+    ensure!(run.count("natter_resumed") > 0, "nobody was cut: {run}");
     ensure!(run.page.contains("<svg") && !run.page.contains("://"), "{}", run.page);
     Ok(())
 }
@@ -52,9 +52,9 @@ async fn what_is_spoilt_turns_it_red() -> Result<()> {
     for (fault, spoilt) in ["drop", "duplicate", "swap"].into_iter().zip(counts) {
         let faults = [("NATTER_SEED_FAULT", fault), ("NATTER_GRACE_SECONDS", "2")];
         let run = Run::of(&cluster, "smoke", &faults).await?;
-        ensure!(run.code == Some(MISSED), "{fault} was not seen: {run:?}");
+        ensure!(run.code == Some(MISSED), "{fault} was not seen: {run}");
         for count in counts {
-            ensure!(run.count(count) == u64::from(count == spoilt), "{fault}: {run:?}");
+            ensure!(run.count(count) == u64::from(count == spoilt), "{fault}: {run}");
         }
     }
     Ok(())
@@ -75,12 +75,11 @@ async fn reading_is_green() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let few = [("NATTER_MESSAGES", "25"), ("NATTER_PAGE", "10"), ("NATTER_CHATS", "2")];
     let run = Run::of(&cluster, "history", &few).await?;
-    ensure!(run.code == Some(0) && run.count("natter_checked") > 0, "{run:?}");
+    ensure!(run.code == Some(0) && run.count("natter_checked") > 0, "{run}");
     Ok(())
 }
 
 /// What a script has ended with.
-#[derive(Debug)]
 struct Run {
     code: Option<i32>,
     report: Value,
@@ -119,12 +118,18 @@ impl Run {
     }
 
     fn is_green(&self) -> Result<()> {
-        ensure!(self.code == Some(0), "{self:?}");
-        ensure!(self.report["ok"] == true, "{self:?}");
+        ensure!(self.code == Some(0), "{self}");
+        ensure!(self.report["ok"] == true, "{self}");
         for none in ["natter_lost", "natter_duplicates", "natter_reordered"] {
-            ensure!(self.report["counts"][none] == 0, "{none}: {self:?}");
+            ensure!(self.report["counts"][none] == 0, "{none}: {self}");
         }
-        ensure!(self.count("natter_deliveries") > 0, "nothing was delivered: {self:?}");
+        ensure!(self.count("natter_deliveries") > 0, "nothing was delivered: {self}");
         Ok(())
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}\n{}\n{}", self.code, self.said, self.report["counts"])
     }
 }
