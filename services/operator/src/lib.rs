@@ -29,7 +29,7 @@ pub mod token;
 
 use config::{Cli, Command, DeadLetters, Devices, Token};
 use natter_persistence::config::MigrateArgs;
-use natter_runtime::telemetry;
+use natter_runtime::{strangers, telemetry};
 use outcome::{Failure, Outcome};
 
 /// Runs a command.
@@ -52,8 +52,9 @@ pub async fn run(cli: Cli) -> Result<Outcome, Failure> {
 
 /// As `natter-persistence migrate`.
 async fn migrate(args: &MigrateArgs) -> Result<Outcome, Failure> {
-    let telemetry = telemetry::init(&args.telemetry, "natter", &args.node_id)
-        .map_err(|error| Failure::settings("NATTER_LOG", error))?;
+    let telemetry =
+        telemetry::init(&args.telemetry, "natter", &args.node_id).map_err(Failure::telemetry)?;
+    strangers::warn();
     let migrated = natter_persistence::migrate_by(args).await;
     telemetry.shutdown().await;
     migrated.map(|()| Outcome::Well).map_err(|error| Failure::Migration(error.into()))

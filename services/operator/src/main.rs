@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use natter_operator::config::Cli;
-use natter_runtime::causes;
+use natter_runtime::{causes, config};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = config::parse();
     // One TLS provider in the process. An error means that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match natter_operator::run(cli).await {

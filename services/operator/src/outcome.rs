@@ -4,6 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use natter_bus::BusError;
 use natter_presence::PresenceError;
+use natter_runtime::telemetry::TelemetryError;
 use natter_store::StoreError;
 
 /// How a command ended, for scripts.
@@ -49,6 +50,9 @@ pub enum Failure {
         #[source]
         cause: Cause,
     },
+    /// A setting that cannot work, told with its name.
+    #[error("{0}")]
+    Wrong(Cause),
     /// A server did not answer as it should.
     #[error("{server}")]
     Server {
@@ -71,6 +75,13 @@ impl Failure {
         Self::Settings { variable, cause: cause.into() }
     }
 
+    pub(crate) fn telemetry(error: TelemetryError) -> Self {
+        match error {
+            TelemetryError::Filter(error) => Self::settings("NATTER_LOG", error),
+            error => Self::settings("OTEL_*", error),
+        }
+    }
+
     pub(crate) fn refused(why: impl Into<String>) -> Self {
         Self::Refused(why.into())
     }
@@ -80,7 +91,9 @@ impl Failure {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Refused(_) | Self::Migration(_) => Outcome::Wrong,
-            Self::NotSet { .. } | Self::Settings { .. } | Self::Server { .. } => Outcome::Unknown,
+            Self::NotSet { .. } | Self::Settings { .. } | Self::Wrong(_) | Self::Server { .. } => {
+                Outcome::Unknown
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ const SECRET: &str = "NATTER_JWT_SECRET";
 /// # Errors
 /// When there is no such user, device or login, and none may be made.
 pub async fn mint(args: &MintArgs) -> Result<Outcome, Failure> {
-    let secret = given(args.jwt_secret.as_ref(), SECRET, "--jwt-secret")?.into();
+    let secret = given(args.jwt_secret.as_ref(), (SECRET, "--jwt-secret"))?.into();
     let names = (args.jwt_issuer.as_str(), args.jwt_audience.as_str());
     let signer = Signer::new(&secret, None, names, Duration::from_secs(args.seconds))
         .map_err(|error| Failure::settings(SECRET, error))?;

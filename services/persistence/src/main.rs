@@ -28,6 +28,7 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
 
 async fn new_epoch(args: MigrateArgs) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&args.telemetry, "natter-persistence", &args.node_id)?;
+    strangers::warn();
     let outcome = natter_persistence::begin_epochs_by(&args).await;
     telemetry.shutdown().await;
     outcome

@@ -12,7 +12,11 @@ const HOW: &str = "NATTER_WRITE_SETTINGS=1 cargo test -p natter-e2e --test confi
 
 /// Every program with settings, in the page's order.
 fn programs() -> Vec<Command> {
-    vec![natter_gateway::config::Cli::command(), natter_persistence::config::Cli::command()]
+    vec![
+        natter_gateway::config::Cli::command(),
+        natter_persistence::config::Cli::command(),
+        natter_operator::config::Cli::command(),
+    ]
 }
 
 #[test]
