@@ -238,11 +238,11 @@ pub struct MintArgs {
     #[arg(long, env = "NATTER_JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<SecretString>,
 
-    /// `iss` of the gateways' own tokens.
+    /// `iss` of the gateway's own tokens.
     #[arg(long, env = "NATTER_JWT_ISSUER", default_value = "natter")]
     pub jwt_issuer: String,
 
-    /// `aud` of the gateways' own tokens.
+    /// `aud` of the gateway's own tokens.
     #[arg(long, env = "NATTER_JWT_AUDIENCE", default_value = "natter")]
     pub jwt_audience: String,
 

@@ -63,12 +63,22 @@ fn table() -> String {
     }
     let mut text = HEAD.to_owned();
     for Row { variable, cells: [default, meaning], flag, programs } in rows {
-        let programs = programs.join("<br>");
+        let programs = named_once(programs).join("<br>");
         // Writing to a string does not fail.
         let _ =
             writeln!(text, "| `{variable}`<br>`--{flag}` | {default} | {meaning} | {programs} |");
     }
     text
+}
+
+/// What more than two of the operators' commands read is a matter of the whole program.
+fn named_once(mut programs: Vec<String>) -> Vec<String> {
+    let is_operators = |name: &String| name.starts_with("natter ") && name != "natter migrate";
+    if programs.iter().filter(|name| is_operators(name)).count() > 2 {
+        programs.retain(|name| !is_operators(name));
+        programs.push("natter".to_owned());
+    }
+    programs
 }
 
 fn collect(command: &Command, name: &str, rows: &mut Vec<Row>) {
