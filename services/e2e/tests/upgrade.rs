@@ -101,7 +101,8 @@ async fn entries_of_a_newer_version_are_passed_over_and_hold_nobody_up() -> Resu
         Ok((ana.api(1).chat(chat).await?.last_seq > last).then_some(()))
     })
     .await?;
-    ensure!(sum(cluster.workers(), "natter_persistence_poison_total").await? == 1, "dead letters");
+    let dead = sum(cluster.workers(), "natter_dead_letters_total").await?;
+    ensure!(dead == 1, "{dead} dead letters");
     ensure!(sum(cluster.gateways(), "natter_unreadable_entries_total").await? >= 2, "not counted");
     let page = ben.api(0).history(chat, "limit=10").await?;
     let told: Vec<_> = page.messages.iter().map(|message| message.content.as_str()).collect();

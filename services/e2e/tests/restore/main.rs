@@ -147,7 +147,7 @@ async fn postgres_comes_from_an_older_dump_and_the_log_tells_what_was_said_since
     ask(&cluster, "UPDATE devices SET session = NULL; DELETE FROM refresh_tokens")?;
     ensure!(stolen.connect(1).await.is_err(), "it is still let in");
     talk.ben.device("with the password").await?.connect(1).await?;
-    ensure!(counter(cluster.worker(0), "natter_persistence_poison_total").await? == 0, "poison");
+    ensure!(counter(cluster.worker(0), "natter_dead_letters_total").await? == 0, "dead letters");
     nothing_panicked(&cluster)
 }
 
