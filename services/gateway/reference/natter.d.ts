@@ -755,7 +755,7 @@ export type EventFrame<E extends ServerEvent = ServerEvent> = {
 /** The answer to the request with this `id`; `cursor` with that of `send_message`. */
 export type ReplyFrame<E extends ClientEvent = ClientEvent> =
   | { reply: number; data: ClientEvents[E]["reply"]; cursor?: string; error?: undefined }
-  | { reply: number; error: WireError; data?: undefined };
+  | { reply: number; error: WireError; data?: undefined; cursor?: undefined };
 /** Whatever comes over `/v1/ws`. */
 export type ServerFrame = EventFrame | ReplyFrame;
 

@@ -4,6 +4,8 @@ import { io, type Socket } from 'socket.io-client';
 
 import type {
   Ack,
+  ClientEvent,
+  ClientEvents,
   ClientFrame,
   ClientToServerEvents,
   EventFrame,
@@ -11,6 +13,8 @@ import type {
   ReplyFrame,
   RestCalls,
   Sent,
+  ServerEvent,
+  ServerEvents,
   ServerFrame,
   ServerToClientEvents,
   SocketIoAuth,
@@ -52,12 +56,19 @@ async function send(chatId: string) {
   socket.emit('send_message', { content: 'Hello' }, () => {});
 }
 
+let kept: string | undefined;
+
 function hear(frame: ServerFrame) {
+  kept = frame.cursor ?? kept;
   if ('reply' in frame) {
     if (frame.error) console.log(frame.reply, frame.error.message);
     return;
   }
   switch (frame.event) {
+    case 'ready':
+    case 'resume_done':
+      kept = frame.data.cursor;
+      break;
     case 'user_typing':
       console.log(frame.data.userId, frame.data.typing);
       break;
@@ -70,6 +81,24 @@ function hear(frame: ServerFrame) {
       break;
     }
   }
+}
+
+// A client of one's own: handlers by the names of events, and requests with their answers.
+type Handlers = { [E in ServerEvent]?: (data: ServerEvents[E], cursor: string | undefined) => void };
+const handlers: Handlers = {
+  system: ({ kind }) => console.log(kind === 'joined'),
+  // @ts-expect-error: the payload of another event.
+  presence: ({ chatId }) => console.log(chatId),
+};
+declare function request<E extends ClientEvent>(
+  event: E,
+  data: ClientEvents[E]['data'],
+): Promise<ClientEvents[E]['reply']>;
+
+async function read(chatId: string) {
+  const { messages, toSeq } = await request('history', { chatId, limit: 50 });
+  const newest: number = messages.at(-1)?.seq ?? toSeq;
+  console.log(newest);
 }
 
 const frame: ClientFrame<'history'> = { event: 'history', id: 7, data: { chatId: 'a chat', limit: 50 } };
@@ -89,4 +118,4 @@ const nobody: Call<'POST /v1/auth/logout'>['answer'] = undefined;
 // @ts-expect-error: a form has a file.
 const form: Call<'POST /v1/chats/{id}/media'>['body'] = { caption: 'See this' };
 
-console.log(send, hear, frame, answer, event, other, body, draft, query, nobody, form);
+console.log(send, hear, handlers, read, frame, answer, event, other, body, draft, query, nobody, form);
