@@ -1,8 +1,16 @@
 //! The schemas of all that is said, as the protocol's types give them.
 
-use natter_protocol::{client::Command, error::WireError, limits, server, socketio};
-use serde_json::{Map, Value};
-use utoipa::OpenApi;
+use natter_protocol::{
+    client::Command,
+    error::{ErrorCode, Outcome, WireError},
+    feed::SystemKind,
+    limits,
+    media::MediaKind,
+    server, socketio,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::{OpenApi, ToSchema};
 
 use crate::{codec, rest, socket::handshake::connect};
 
@@ -107,6 +115,8 @@ fn tidy(document: &utoipa::openapi::OpenApi) -> Value {
     for (name, value) in [
         ("CONTENT_BYTES", limits::CONTENT_BYTES.to_string()),
         ("PAGE", limits::PAGE.to_string()),
+        ("NAME_CHARS", limits::NAME_CHARS.to_string()),
+        ("PARTICIPANTS", limits::PARTICIPANTS.to_string()),
         ("PRESENCE_USERS", limits::PRESENCE_USERS.to_string()),
     ] {
         text = text.replace(&format!("[`crate::limits::{name}`]"), &value);
@@ -114,13 +124,53 @@ fn tidy(document: &utoipa::openapi::OpenApi) -> Value {
     text = text.replace("\"#/components/schemas/u64\"", "\"#/components/schemas/Seq\"");
     let mut document: Value = serde_json::from_str(&text).unwrap_or_default();
     let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
-    if let Some(schemas) = schemas
-        && let Some(mut seq) = schemas.remove("u64")
-    {
-        seq["description"] = "A place in a feed's order; it grows, not by one. Starts at 1.".into();
-        schemas.insert("Seq".to_owned(), seq);
+    if let Some(schemas) = schemas {
+        if let Some(mut seq) = schemas.remove("u64") {
+            seq["description"] =
+                "A place in a feed's order; it grows, not by one. Starts at 1.".into();
+            schemas.insert("Seq".to_owned(), seq);
+        }
+        explain(schemas);
     }
     document
+}
+
+/// Says what each word of an enum means: schemas have no place for that but their description.
+fn explain(schemas: &mut Map<String, Value>) {
+    let codes = ErrorCode::MEANINGS.iter().map(|(code, meaning)| {
+        let told = format!("{} HTTP {}.", meaning.trim(), code.status());
+        (*code, told)
+    });
+    let enums = [
+        meanings(codes),
+        words(Outcome::MEANINGS),
+        words(SystemKind::MEANINGS),
+        words(MediaKind::MEANINGS),
+        words(server::ContentType::MEANINGS),
+        words(server::ResumeRefusal::MEANINGS),
+        words(server::Role::MEANINGS),
+    ];
+    for (name, told) in enums {
+        if let Some(about) = schemas.get_mut(&name).and_then(|schema| schema.get_mut("description"))
+        {
+            *about = json!(format!("{}\n{told}", about.as_str().unwrap_or_default()));
+        }
+    }
+}
+
+fn words<T: Copy + Serialize + ToSchema>(all: &[(T, &str)]) -> (String, String) {
+    meanings(all.iter().map(|(word, meaning)| (*word, meaning.trim().to_owned())))
+}
+
+/// The name of the enum, and its words as a list of Markdown's.
+fn meanings<T: Serialize + ToSchema>(all: impl Iterator<Item = (T, String)>) -> (String, String) {
+    let lines = all.map(|(word, meaning)| format!("\n- `{}`: {meaning}", spelled(&word)));
+    (T::name().into_owned(), lines.collect())
+}
+
+fn spelled<T: Serialize>(word: &T) -> String {
+    let word = serde_json::to_value(word).unwrap_or_default();
+    word.as_str().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -134,6 +184,20 @@ mod tests {
         for word in ["[`", "crate::", "schemas/u64"] {
             assert!(!text.contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn every_word_of_an_enum_is_explained() {
+        let mut explained = 0;
+        for (name, schema) in Schemas::new().all() {
+            let about = schema["description"].as_str().unwrap_or_default();
+            for word in schema["enum"].as_array().into_iter().flatten() {
+                let word = word.as_str().unwrap_or_default();
+                assert!(about.contains(&format!("\n- `{word}`: ")), "{name}: {word}");
+                explained += 1;
+            }
+        }
+        assert!(explained > 20, "{explained}");
     }
 
     #[test]

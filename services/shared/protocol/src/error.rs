@@ -3,32 +3,36 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The stable code of an error, the same on every transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// The request does not have the documented form.
-    BadRequest,
-    /// No valid token, or its device is revoked.
-    Unauthenticated,
-    /// The caller may not do this.
-    Forbidden,
-    /// The caller is no participant of the chat (or the chat does not exist: the two look alike).
-    NotMember,
-    /// What was asked for does not exist, for this caller.
-    NotFound,
-    /// It clashes with what is there already.
-    Conflict,
-    /// Over a limit of size.
-    TooLarge,
-    /// The media type is not taken.
-    UnsupportedMedia,
-    /// Too many requests: see `retryAfterMs`.
-    RateLimited,
-    /// A dependency is down; retry with the same `clientMsgId`. See `outcome`.
-    Unavailable,
-    /// A fault of the server.
-    Internal,
+use crate::words::words;
+
+words! {
+    /// The stable code of an error, the same on every transport.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum ErrorCode {
+        /// The request does not have the documented form.
+        BadRequest,
+        /// No valid token, or its device is revoked.
+        Unauthenticated,
+        /// The caller may not do this.
+        Forbidden,
+        /// The caller is no participant of the chat (or the chat does not exist: the two look alike).
+        NotMember,
+        /// What was asked for does not exist, for this caller.
+        NotFound,
+        /// It clashes with what is there already.
+        Conflict,
+        /// Over a limit of size.
+        TooLarge,
+        /// The media type is not taken.
+        UnsupportedMedia,
+        /// Too many requests: see `retryAfterMs`.
+        RateLimited,
+        /// A dependency is down; retry with the same `clientMsgId`. See `outcome`.
+        Unavailable,
+        /// A fault of the server.
+        Internal,
+    }
 }
 
 impl ErrorCode {
@@ -68,14 +72,16 @@ impl ErrorCode {
     }
 }
 
-/// Whether a send that was refused as `unavailable` may have happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It did not happen.
-    NotSent,
-    /// It may have happened: only a retry with the same `clientMsgId` tells.
-    Unknown,
+words! {
+    /// Whether a send that was refused as `unavailable` may have happened.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Outcome {
+        /// It did not happen.
+        NotSent,
+        /// It may have happened: only a retry with the same `clientMsgId` tells.
+        Unknown,
+    }
 }
 
 /// An error as a client sees it.
@@ -146,26 +152,25 @@ pub mod close {
     }
 
     codes! {
-        /// The node drains: reconnect, to another.
+        /// The node drains: come back, to another.
         DRAINING = 1012, "draining";
-        /// A dependency is down, so the handshake could not be finished: come back later (RFC 6455's
-        /// registry).
+        /// A dependency is down, so the handshake could not be finished: come back later.
         TRY_AGAIN = 1013, "try again later";
-        /// Malformed frames.
+        /// A frame that is no JSON object with an `event`, or is binary: a fault of the client.
         MALFORMED = 4400, "malformed";
-        /// Not authenticated, or the token has expired.
+        /// Not authenticated, or the token has expired: come back with a fresh one.
         UNAUTHENTICATED = 4401, "unauthenticated";
-        /// The device was revoked or signed out.
+        /// The device was revoked or signed out: log in again.
         DEVICE_REVOKED = 4403, "device revoked";
-        /// Handshake or heartbeat timeout.
+        /// Handshake or heartbeat timeout: come back.
         TIMEOUT = 4408, "timeout";
-        /// Too many connections of this device: the oldest goes.
+        /// Too many connections of this device: the oldest goes, and stays away.
         TOO_MANY_CONNECTIONS = 4409, "too many connections of this device";
-        /// A frame over the limit.
+        /// A frame over `limits.frameBytes` of `ready`: come back, and do not send it again.
         FRAME_TOO_LARGE = 4413, "frame too large";
-        /// Far beyond the rate limit.
+        /// Far beyond the rate limit: come back later, and send less.
         RATE_LIMITED = 4429, "rate limited";
-        /// The client reads too slowly, or its node has fallen behind: resume from the cursor.
+        /// The client reads too slowly, or its node has fallen behind: come back with the cursor.
         SLOW_CONSUMER = 4430, "slow consumer";
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     media::Media,
     server::{Chat, Me, UserCard},
     timestamp,
+    words::words,
 };
 
 /// Whose log a feed is.
@@ -133,24 +134,26 @@ pub struct MessageSent {
     pub reply_to: Option<MessageId>,
 }
 
-/// What kind of thing happened to a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SystemKind {
-    /// The chat was made.
-    Created,
-    /// A user joined.
-    Joined,
-    /// A user left.
-    Left,
-    /// A user was added by another.
-    Added,
-    /// A user was removed by another.
-    Removed,
-    /// The title changed.
-    Renamed,
-    /// A role changed.
-    Role,
+words! {
+    /// What kind of thing happened to a chat.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum SystemKind {
+        /// The chat was made.
+        Created,
+        /// A user joined.
+        Joined,
+        /// A user left.
+        Left,
+        /// A user was added by another.
+        Added,
+        /// A user was removed by another.
+        Removed,
+        /// The title changed.
+        Renamed,
+        /// A role changed.
+        Role,
+    }
 }
 
 impl SystemKind {

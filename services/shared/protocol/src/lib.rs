@@ -25,3 +25,4 @@ pub mod rest;
 pub mod server;
 pub mod socketio;
 pub mod timestamp;
+mod words;

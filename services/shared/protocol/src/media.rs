@@ -10,20 +10,23 @@ use crate::{
     ids::{ChatId, DeviceId, MediaId, MessageId},
     server::{Sent, UserCard},
     timestamp,
+    words::words,
 };
 
-/// What a file is, by its content: the old backend's clients know no more of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MediaKind {
-    /// A picture.
-    Image,
-    /// Moving pictures.
-    Video,
-    /// Sound.
-    Audio,
-    /// Anything else.
-    Document,
+words! {
+    /// What a file is, by its content: the old backend's clients know no more of it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum MediaKind {
+        /// A picture.
+        Image,
+        /// Moving pictures.
+        Video,
+        /// Sound.
+        Audio,
+        /// Anything else.
+        Document,
+    }
 }
 
 /// A media file.

@@ -20,11 +20,11 @@ pub struct CreateChat {
     /// A group, or a one-to-one with the one participant named.
     #[garde(skip)]
     pub is_group: bool,
-    /// A group's title.
+    /// A group's title: 1 to [`crate::limits::NAME_CHARS`] characters.
     #[serde(default)]
     #[garde(inner(length(chars, min = 1, max = limits::NAME_CHARS)))]
     pub title: Option<String>,
-    /// Who takes part besides the caller.
+    /// Who takes part besides the caller; at most [`crate::limits::PARTICIPANTS`].
     #[serde(default)]
     #[garde(length(max = limits::PARTICIPANTS))]
     pub participant_ids: Vec<UserId>,
@@ -55,7 +55,7 @@ pub struct DeviceSpec {
 /// `POST /v1/auth/register`. At least one of `phone` and `email`.
 #[derive(Clone, Deserialize, ToSchema, Validate)]
 pub struct Register {
-    /// Shown to others.
+    /// Shown to others: 1 to [`crate::limits::NAME_CHARS`] characters.
     #[garde(length(chars, min = 1, max = limits::NAME_CHARS))]
     pub name: String,
     /// E.164: `+` and 6 to 15 digits.
@@ -118,11 +118,11 @@ pub struct ChangePassword {
 /// `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away.
 #[derive(Clone, Debug, Deserialize, ToSchema, Validate)]
 pub struct UpdateUser {
-    /// Shown to others.
+    /// Shown to others: 1 to [`crate::limits::NAME_CHARS`] characters.
     #[serde(default)]
     #[garde(inner(length(chars, min = 1, max = limits::NAME_CHARS)))]
     pub name: Option<String>,
-    /// E.164.
+    /// E.164: `+` and 6 to 15 digits.
     #[serde(default, deserialize_with = "present")]
     #[garde(inner(inner(custom(phone_number))))]
     #[schema(value_type = Option<String>)]

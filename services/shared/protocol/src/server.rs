@@ -11,6 +11,7 @@ use crate::{
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, UserId},
     media::{self, Media, MediaKind},
     timestamp,
+    words::words,
 };
 
 /// An event of the wire, written as `{"event":"…","data":{…}}` on the WebSocket transport.
@@ -96,20 +97,22 @@ pub struct Ready {
     pub limits: Limits,
 }
 
-/// Why a cursor cannot be resumed from: what was missed has to be fetched afresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ResumeRefusal {
-    /// It is no cursor.
-    Malformed,
-    /// It is another user's.
-    Foreign,
-    /// More was missed than is replayed.
-    TooMuch,
-    /// What was missed is no longer kept as it happened.
-    TooOld,
-    /// It lies beyond what the log holds: the log has lost its end since.
-    Ahead,
+words! {
+    /// Why a cursor cannot be resumed from: what was missed has to be fetched afresh.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum ResumeRefusal {
+        /// It is no cursor.
+        Malformed,
+        /// It is another user's.
+        Foreign,
+        /// More was missed than is replayed.
+        TooMuch,
+        /// What was missed is no longer kept as it happened.
+        TooOld,
+        /// It lies beyond what the log holds: the log has lost its end since.
+        Ahead,
+    }
 }
 
 /// The reply to `resume`.
@@ -146,16 +149,18 @@ pub struct UserCard {
     pub name: String,
 }
 
-/// What a message carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ContentType {
-    /// Text.
-    Text,
-    /// A media file.
-    Media,
-    /// No message: a `system` entry, as history shows it.
-    System,
+words! {
+    /// What a message carries.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum ContentType {
+        /// Text.
+        Text,
+        /// A media file.
+        Media,
+        /// No message: a `system` entry, as history shows it.
+        System,
+    }
 }
 
 /// A message, live or in history.
@@ -186,11 +191,11 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub media: Option<Box<Media>>,
-    /// For clients of the old backend: where the file is.
+    /// Where the file is fetched: a path of REST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub media_url: Option<String>,
-    /// For clients of the old backend: what it is, roughly.
+    /// As `media.kind`, for clients of the old backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub media_type: Option<MediaKind>,
@@ -297,16 +302,18 @@ pub struct ChatRef {
     pub id: ChatId,
 }
 
-/// A participant's role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Made the chat.
-    Owner,
-    /// Manages it.
-    Admin,
-    /// Takes part.
-    Member,
+words! {
+    /// A participant's role.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Role {
+        /// Made the chat.
+        Owner,
+        /// Manages it.
+        Admin,
+        /// Takes part.
+        Member,
+    }
 }
 
 impl Role {
