@@ -11,7 +11,8 @@ use super::{
 
 const ABOUT: &str = "The events of Natter's socket, as a server of them: `receive` is what clients \
     send, `send` is what they get. Both transports carry the same events. Times are RFC 3339 UTC \
-    with milliseconds, ids are UUIDs.";
+    with milliseconds, ids are UUIDs. The token says who asks: a payload that names somebody else in \
+    `user`, `userId` or `senderId` is refused (`forbidden`).";
 const WEBSOCKET: &str = "One JSON object a text frame. A request with an `id` gets a reply with the \
     same number; one without, when it fails, the event `exception`. What is on feeds ends with a \
     `cursor`: keep the last one, and show it as `?cursor=` when connecting again. Tokens travel in \
@@ -22,7 +23,8 @@ const SOCKET_IO: &str = "Stock Socket.IO v4 clients, over polling or WebSocket, 
     (`42` an event, `42<id>` one that wants an ack, `43<id>` an ack). Cursors are an event's last \
     argument, which stock clients keep and show by themselves when they come back. `auth` of the \
     handshake is `SocketIoAuth`; a token that is refused is told by `connect_error`, whose error is \
-    `SocketIoRefused`.";
+    `SocketIoRefused`. There are no close codes here: the event `closing` tells them. Binary data are \
+    refused.";
 
 /// The keys of the channels.
 const CHANNELS: [&str; 2] = ["websocket", "socketio"];

@@ -7,10 +7,12 @@
 //! | `schemas` | the types' schemas, and the events that the protocol's enums name |
 //! | `catalogue` | what the types do not tell of events |
 //! | `samples` | examples |
+//! | `calls` | examples for the calls of REST, as its document has them |
 //! | `asyncapi`, `typescript` | the documents |
 //! | `served` | a document as it is served |
 
 mod asyncapi;
+mod calls;
 mod catalogue;
 mod samples;
 mod schemas;
@@ -48,7 +50,7 @@ impl Documents {
         Self {
             asyncapi: asyncapi::document(&schemas),
             typescript: typescript::file(&schemas),
-            openapi: schemas.openapi().clone(),
+            openapi: calls::with_examples(schemas.openapi().clone()),
         }
     }
 }

@@ -25,10 +25,10 @@ pub const CURSOR: &str = "AXk3…Qw";
 /// Not one that anybody accepts.
 pub const TOKEN: &str = "eyJhbGciOi…";
 
-const DEVICE: DeviceId = DeviceId(Uuid::from_u128(0x0198_c0de_0004_7a00_8000_0000_0000_00e5));
+pub const DEVICE: DeviceId = DeviceId(Uuid::from_u128(0x0198_c0de_0004_7a00_8000_0000_0000_00e5));
 const CONNECTION: ConnectionId =
     ConnectionId(Uuid::from_u128(0x0198_c0de_0005_7a00_8000_0000_0000_00f7));
-const AT: OffsetDateTime = datetime!(2026-01-02 03:04:05.678 UTC);
+pub const AT: OffsetDateTime = datetime!(2026-01-02 03:04:05.678 UTC);
 
 /// What the examples tell of: Ada writes to Ben.
 pub struct Samples {
@@ -149,7 +149,13 @@ fn message() -> Message {
 fn with_picture() -> Message {
     let client_msg_id = "picture-1".to_owned();
     let id = MessageId::derive(CHAT, ADA, &client_msg_id);
-    let file = Media {
+    let earlier = Message { id, seq: 4_007, prev_seq: 3_991, client_msg_id, ..message() };
+    let earlier = Message { content: "The harbour".to_owned(), ..earlier };
+    earlier.with_media(Some(Box::new(picture())))
+}
+
+pub fn picture() -> Media {
+    Media {
         id: FILE,
         name: "harbour.jpg".to_owned(),
         media_type: "image/jpeg".to_owned(),
@@ -159,10 +165,7 @@ fn with_picture() -> Message {
         width: Some(1_600),
         height: Some(1_200),
         thumbnail: true,
-    };
-    let earlier = Message { id, seq: 4_007, prev_seq: 3_991, client_msg_id, ..message() };
-    let earlier = Message { content: "The harbour".to_owned(), ..earlier };
-    earlier.with_media(Some(Box::new(file)))
+    }
 }
 
 fn joined() -> System {

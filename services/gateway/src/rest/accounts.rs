@@ -39,7 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     request_body = Register,
     responses(
         (status = 201, description = "Logged in.", body = Session),
-        (status = 409, description = "Phone, e-mail or device is somebody else's.",
+        (status = 409, description = "Phone, e-mail or device is somebody else's (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -84,9 +84,9 @@ async fn register(
     request_body = Login,
     responses(
         (status = 200, description = "Logged in.", body = Session),
-        (status = 401, description = "Phone, e-mail or password is wrong.",
+        (status = 401, description = "Phone, e-mail or password is wrong (`unauthenticated`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 409, description = "The device is somebody else's.",
+        (status = 409, description = "The device is somebody else's (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -131,7 +131,7 @@ async fn log_in(
     request_body = Refresh,
     responses(
         (status = 200, description = "New tokens.", body = Session),
-        (status = 401, description = "The token is unknown, expired or was used before.",
+        (status = 401, description = "The token is unknown, expired or was used before (`unauthenticated`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -184,7 +184,7 @@ async fn log_out(
     request_body = ChangePassword,
     responses(
         (status = 204, description = "Changed."),
-        (status = 403, description = "The current password is wrong, or there is none here.",
+        (status = 403, description = "The current password is wrong, or there is none here (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

@@ -46,7 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses(
         (status = 201, description = "Made.", body = Chat),
         (status = 200, description = "The one-to-one that was there.", body = Chat),
-        (status = 404, description = "A participant does not exist.",
+        (status = 404, description = "A participant does not exist (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -98,7 +98,7 @@ async fn list(
     params(("id" = ChatId, Path, description = "The chat.")),
     responses(
         (status = 200, description = "The chat.", body = Chat),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -131,9 +131,9 @@ struct JoinWindow {
     request_body(content = Option<JoinRequest>, content_type = "application/json"),
     responses(
         (status = 200, description = "A participant now, or as before.", body = Joined),
-        (status = 403, description = "The chat is not open.",
+        (status = 403, description = "The chat is not open (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 404, description = "There is no such chat.",
+        (status = 404, description = "There is no such chat (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -154,7 +154,7 @@ async fn join(
     params(("id" = ChatId, Path, description = "The chat.")),
     responses(
         (status = 200, description = "No participant any more.", body = Empty),
-        (status = 403, description = "A one-to-one, or not a participant.",
+        (status = 403, description = "A one-to-one (`forbidden`), or not a participant (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -183,7 +183,7 @@ struct ParticipantsQuery {
     params(("id" = ChatId, Path, description = "The chat."), ParticipantsQuery),
     responses(
         (status = 200, description = "A page of participants.", body = ParticipantPage),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

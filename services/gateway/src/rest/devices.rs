@@ -47,7 +47,7 @@ async fn list(
     params(("id" = DeviceId, Path, description = "The device.")),
     responses(
         (status = 204, description = "Revoked."),
-        (status = 404, description = "The caller has no such device.",
+        (status = 404, description = "The caller has no such device (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

@@ -39,7 +39,7 @@ struct PageQuery {
     params(("id" = ChatId, Path, description = "The chat."), PageQuery),
     responses(
         (status = 200, description = "A page of messages.", body = HistoryPage),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -64,11 +64,13 @@ async fn page(
     responses(
         (status = 201, description = "Stored durably.", body = Sent),
         (status = 200, description = "It was stored before.", body = Sent),
-        (status = 404, description = "`mediaId`: no file that the sender has uploaded to this chat.",
+        (status = 404, description = "`mediaId`: no file that the sender has uploaded to this chat (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 409, description = "`mediaId`: it was sent with another message.",
+        (status = 409, description = "`mediaId`: it was sent with another message (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 413, description = "`content`, or the body, is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

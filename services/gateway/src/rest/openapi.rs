@@ -31,7 +31,7 @@ const WITH_TOKEN: (&str, &str) =
 #[openapi(
     info(
         title = "Natter",
-        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`.",
+        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`. The token says who calls: a body that names somebody else in `user`, `userId` or `senderId` is refused (403, `forbidden`).",
     ),
     components(schemas(ProblemBody)),
     security(("bearer" = [])),
@@ -76,6 +76,10 @@ fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
         for operation in operations.into_iter().flatten() {
             add_errors(operation);
         }
+        // Both methods of one handler have its name, and a document has a name once.
+        if let Some(head) = &mut item.head {
+            head.operation_id = head.operation_id.as_ref().map(|name| format!("{name}_head"));
+        }
     }
     document
 }
@@ -101,6 +105,8 @@ fn problem(why: &str) -> Described {
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
+    use anyhow::Context;
+    use natter_protocol::error::ErrorCode;
     use serde_json::Value;
 
     use super::*;
@@ -200,6 +206,34 @@ mod tests {
         found.retain(|(name, _)| name != "rest/openapi.rs");
         let found: Vec<_> = found.iter().map(|(file, route)| format!("{file} {route}")).collect();
         assert_eq!(found, ROUTED_OTHERWISE);
+        Ok(())
+    }
+
+    #[test]
+    fn every_refusal_names_its_codes() -> anyhow::Result<()> {
+        let document = serde_json::to_value(document())?;
+        let mut names = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().into_iter().flatten() {
+            for (method, operation) in item.as_object().into_iter().flatten() {
+                let name = operation["operationId"].as_str().context("no name")?;
+                assert!(names.insert(name), "{method} {path}: {name} is another one's too");
+                for (status, response) in operation["responses"].as_object().into_iter().flatten() {
+                    let about = response["description"].as_str().unwrap_or_default();
+                    let mut named =
+                        ErrorCode::MEANINGS.iter().map(|(code, _)| code).filter(|code| {
+                            // 416 is the one status that is no code's own.
+                            let its_own = status == "416" || *status == code.status().to_string();
+                            its_own && about.contains(&format!("`{}`", code.as_str()))
+                        });
+                    let refusal = response["content"].get(PROBLEM_JSON).is_some();
+                    assert_eq!(
+                        named.next().is_some(),
+                        refusal,
+                        "{method} {path} {status}: {about}"
+                    );
+                }
+            }
+        }
         Ok(())
     }
 

@@ -23,7 +23,14 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// What every call answers when it fails.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Problem)]
+#[schema(as = Problem, example = json!({
+    "type": "about:blank",
+    "title": "Too Many Requests",
+    "status": 429,
+    "detail": "too many requests",
+    "code": "rate_limited",
+    "retryAfterMs": 250,
+}))]
 pub struct ProblemBody {
     /// `about:blank`: `code` tells the kind.
     #[serde(rename = "type")]
@@ -34,7 +41,7 @@ pub struct ProblemBody {
     status: u16,
     /// For the developer who reads it.
     detail: String,
-    /// Stable.
+    /// Stable: what to act on.
     code: ErrorCode,
     /// Milliseconds after which a retry makes sense; also in `Retry-After`, in whole seconds.
     #[serde(skip_serializing_if = "Option::is_none")]

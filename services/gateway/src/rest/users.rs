@@ -47,7 +47,7 @@ async fn me(State(store): State<Store>, caller: Caller) -> Result<Json<User>, Pr
     request_body = UpdateUser,
     responses(
         (status = 200, description = "The caller, changed.", body = User),
-        (status = 409, description = "Phone or e-mail is taken, or neither would be left.",
+        (status = 409, description = "Phone or e-mail is taken, or neither would be left (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -81,7 +81,7 @@ struct SearchQuery {
     params(SearchQuery),
     responses(
         (status = 200, description = "Those found, by name.", body = UserList),
-        (status = 403, description = "This way of looking up is switched off.",
+        (status = 403, description = "This way of looking up is switched off (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

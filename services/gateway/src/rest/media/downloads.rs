@@ -51,9 +51,9 @@ struct DownloadsQuery {
     ),
     responses(
         (status = 200, description = "A page of downloads.", body = DownloadPage),
-        (status = 403, description = "Neither its sender nor one who manages the chat.",
+        (status = 403, description = "Neither its sender nor one who manages the chat (`forbidden`), or not a participant (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 404, description = "The message has had no file.",
+        (status = 404, description = "The message has had no file (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

@@ -62,11 +62,11 @@ struct FetchQuery {
         (status = 206, description = "The part that was asked for.", content_type = "*/*"),
         (status = 304, description = "It is what the client has (`If-None-Match`)."),
         (status = 307, description = "The store gives it out, for a short while, at `Location`."),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 404, description = "The message has no file.",
+        (status = 404, description = "The message has no file (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 416, description = "The file has no such part.",
+        (status = 416, description = "The file has no such part (`bad_request`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -145,9 +145,9 @@ async fn fetch(
     responses(
         (status = 200, description = "At most 320 by 320 pixels.", content_type = "image/*"),
         (status = 304, description = "It is what the client has (`If-None-Match`)."),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 404, description = "There is none, or not yet.",
+        (status = 404, description = "There is none, or not yet (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

@@ -62,11 +62,11 @@ struct UploadForm {
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 201, description = "The file is stored, and sent if that was asked for.", body = Uploaded),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 413, description = "The file, or the caption, is larger than may be.",
+        (status = 413, description = "The file, or the caption, is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 415, description = "The body is no form, or the file of a type that is not taken.",
+        (status = 415, description = "The body is no form, or the file of a type that is not taken (`unsupported_media`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -132,11 +132,11 @@ async fn sent(
     request_body = UploadDraft,
     responses(
         (status = 201, description = "Put the file there, then complete the upload.", body = UploadTicket),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 404, description = "Files are uploaded by multipart/form-data here.",
+        (status = 404, description = "Files are uploaded by multipart/form-data here (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 413, description = "The file is larger than may be.",
+        (status = 413, description = "The file is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -184,15 +184,15 @@ struct CompleteRequest {
     request_body(content = Option<CompleteRequest>, content_type = "application/json"),
     responses(
         (status = 201, description = "The file can be sent, or has been.", body = Uploaded),
-        (status = 403, description = "Not a participant, or no such chat.",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 404, description = "There is no such upload of yours, or nothing has come yet.",
+        (status = 404, description = "There is no such upload of yours, or nothing has come yet (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 409, description = "Another call is about it, or it has just changed.",
+        (status = 409, description = "Another call is about it, or it has just changed (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 413, description = "The file is larger than may be.",
+        (status = 413, description = "The file is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 415, description = "The file is of a type that is not taken.",
+        (status = 415, description = "The file is of a type that is not taken (`unsupported_media`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

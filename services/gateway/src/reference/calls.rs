@@ -1,0 +1,223 @@
+//! Examples for the calls of REST: of what they take, and of what they answer when they go well.
+
+use std::collections::BTreeMap;
+
+use natter_protocol::{
+    client::Draft,
+    ids::UserId,
+    media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
+    rest::{ChatPage, CreateChat, Device, DeviceList, ParticipantPage, Session, User, UserList},
+    server::{Chat, Empty, Me, Role, Sent, UserCard},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::samples::{ADA, AT, BEN, CLIENT_MSG_ID, DEVICE, FILE, Samples, TOKEN, picture};
+
+const PHONE: &str = "+15550101";
+const REFRESH_TOKEN: &str = "b3Bhc…hcXVl";
+const PASSWORD: &str = "correct horse battery";
+
+/// REST's document, with an example beside each schema of a body or an answer.
+pub fn with_examples(mut document: Value) -> Value {
+    let examples = examples();
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (_, operation) in paths.filter_map(|(_, item)| item.as_object_mut()).flatten() {
+        let name = operation["operationId"].as_str().unwrap_or_default().to_owned();
+        if let Some(body) = operation.get_mut("requestBody") {
+            add(body, None, &examples);
+        }
+        for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+            add(response, examples.get(&format!("{name} {status}")), &examples);
+        }
+    }
+    document
+}
+
+/// Adds this example to the contents, or that of the type that they are of.
+fn add(of: &mut Value, own: Option<&Value>, examples: &BTreeMap<String, Value>) {
+    let contents = of.get_mut("content").and_then(Value::as_object_mut);
+    for (_, content) in contents.into_iter().flatten() {
+        // A body that may be missing may be `null` too.
+        let schema = &content["schema"];
+        let mut either = schema["oneOf"].as_array().into_iter().flatten();
+        let reference = schema.get("$ref").or_else(|| either.find_map(|one| one.get("$ref")));
+        let name = reference.and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+        if let Some(example) = own.or_else(|| examples.get(name?)) {
+            content["example"] = example.clone();
+        }
+    }
+}
+
+/// By the name of a schema; or by an operation and a status, where that answers otherwise.
+fn examples() -> BTreeMap<String, Value> {
+    let samples = Samples::new();
+    let (ada, ben) = (card("Ada", ADA), card("Ben", BEN));
+    let direct = direct(&samples.chat, &ben);
+    let again = Sent { duplicate: true, ..samples.sent.clone() };
+    let mut known = BTreeMap::from(
+        [
+            // What only clients write is no value of its type here.
+            (
+                "Register",
+                json!({
+                    "name": "Ada", "phone": PHONE, "password": PASSWORD,
+                    "device": {"name": "Ada's phone", "platform": "ios"},
+                }),
+            ),
+            ("Login", json!({"phone": PHONE, "password": PASSWORD, "device": {"id": DEVICE}})),
+            ("Refresh", json!({"refreshToken": REFRESH_TOKEN})),
+            ("ChangePassword", json!({"current": PASSWORD, "new": "staple and a zebra"})),
+            ("UpdateUser", json!({"name": "Ada Lovelace", "email": null})),
+            ("JoinRequest", json!({"history": {"limit": 50}})),
+            ("CompleteRequest", json!({"caption": "The harbour", "clientMsgId": CLIENT_MSG_ID})),
+            (
+                "UploadForm",
+                json!({"file": "(its bytes)", "caption": "The harbour", "clientMsgId": CLIENT_MSG_ID}),
+            ),
+            ("create_chat 200", json!(direct)),
+            ("send_message 200", json!(again)),
+        ]
+        .map(|(name, example)| (name.to_owned(), example)),
+    );
+    known.extend([
+        example(&CreateChat {
+            is_group: true,
+            title: Some("Sailing".to_owned()),
+            participant_ids: vec![BEN],
+            open: true,
+        }),
+        example(&Draft {
+            content: "Hello Ben".to_owned(),
+            media_id: None,
+            reply_to: None,
+            client_msg_id: Some(CLIENT_MSG_ID.to_owned()),
+        }),
+        example(&UploadDraft { name: "harbour.mp4".to_owned(), size: 734_003_200 }),
+        example(&Session {
+            user: user(&ada),
+            device: device(),
+            access_token: TOKEN.to_owned(),
+            refresh_token: REFRESH_TOKEN.to_owned(),
+            expires_at: AT,
+        }),
+        example(&user(&ada)),
+        example(&UserList { items: vec![ben.clone()] }),
+        example(&DeviceList { items: vec![device()] }),
+        example(&ChatPage { items: vec![samples.chat.clone()], next_cursor: None }),
+        example(&ParticipantPage { items: samples.chat.participants.clone(), next_cursor: None }),
+        example(&samples.chat),
+        example(&samples.joined),
+        example(&samples.page),
+        example(&samples.sent),
+        example(&Empty {}),
+        example(&Uploaded { media: picture(), message: Some(samples.sent.clone()) }),
+        example(&UploadTicket {
+            media_id: FILE,
+            url: "https://files.example/…".to_owned(),
+            headers: BTreeMap::from([("x-example".to_owned(), "as it is given".to_owned())]),
+            expires_at: AT,
+        }),
+        example(&DownloadPage {
+            items: vec![Download {
+                user: ben,
+                device_id: DEVICE,
+                at: AT,
+                first_byte: 0,
+                bytes: Some(picture().size),
+                complete: Some(true),
+            }],
+            next_cursor: None,
+        }),
+    ]);
+    known
+}
+
+fn example<T: Serialize + ToSchema>(value: &T) -> (String, Value) {
+    (T::name().into_owned(), json!(value))
+}
+
+fn card(name: &str, id: UserId) -> UserCard {
+    UserCard { id, name: name.to_owned() }
+}
+
+/// The same two, with nobody who owns it.
+fn direct(group: &Chat, other: &UserCard) -> Chat {
+    let mut participants = group.participants.clone();
+    for participant in &mut participants {
+        participant.role = Role::Member;
+    }
+    Chat {
+        is_group: false,
+        title: None,
+        open: false,
+        participants,
+        me: Some(Me { name: other.name.clone(), role: Role::Member }),
+        ..group.clone()
+    }
+}
+
+fn user(card: &UserCard) -> User {
+    User { id: card.id, name: card.name.clone(), phone: Some(PHONE.to_owned()), email: None }
+}
+
+fn device() -> Device {
+    Device {
+        id: DEVICE,
+        name: Some("Ada's phone".to_owned()),
+        platform: Some("ios".to_owned()),
+        created_at: AT,
+        last_seen_at: Some(AT),
+        online: true,
+        current: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use garde::Validate;
+    use natter_protocol::rest::{ChangePassword, Login, Refresh, Register, UpdateUser};
+    use serde::de::DeserializeOwned;
+
+    use super::{super::schemas::Schemas, *};
+
+    #[test]
+    fn every_body_and_every_answer_has_an_example() {
+        let document = with_examples(Schemas::new().openapi().clone());
+        let mut shown = 0;
+        for (path, item) in document["paths"].as_object().into_iter().flatten() {
+            for (method, operation) in item.as_object().into_iter().flatten() {
+                let answers = operation["responses"].as_object().into_iter().flatten();
+                let good = answers.filter(|(status, _)| status.starts_with('2'));
+                for part in good.map(|(_, answer)| answer).chain(operation.get("requestBody")) {
+                    for (kind, content) in part["content"].as_object().into_iter().flatten() {
+                        // Files are no JSON.
+                        let told = !kind.contains('*');
+                        assert_eq!(
+                            content.get("example").is_some(),
+                            told,
+                            "{method} {path} {kind}"
+                        );
+                        shown += usize::from(told);
+                    }
+                }
+            }
+        }
+        assert!(shown > 30, "{shown}");
+    }
+
+    #[test]
+    fn what_clients_write_is_taken() -> anyhow::Result<()> {
+        fn take<T: DeserializeOwned + ToSchema + Validate<Context = ()>>() -> anyhow::Result<()> {
+            let body = examples().remove(&*T::name()).unwrap_or_default();
+            Ok(serde_json::from_value::<T>(body)?.validate()?)
+        }
+        take::<Register>()?;
+        take::<Login>()?;
+        take::<Refresh>()?;
+        take::<ChangePassword>()?;
+        take::<UpdateUser>()?;
+        take::<CreateChat>()
+    }
+}
