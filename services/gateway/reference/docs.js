@@ -60,7 +60,7 @@ function typed(schema) {
 function rows(entries) {
   return el('dl', { class: 'fields' }, entries.map(({ name, required, schema, about }) => el('div', {},
     el('dt', {}, el('code', {}, name), required ? '' : el('span', { class: 'optional' }, 'optional')),
-    el('dd', {}, el('span', { class: 'of' }, typed(schema)), about ? el('span', {}, prose(about)) : ''),
+    el('dd', {}, schema ? el('span', { class: 'of' }, typed(schema)) : '', about ? el('span', {}, prose(about)) : ''),
   )));
 }
 
@@ -88,6 +88,13 @@ function payload(title, schema, schemas) {
   if (!schema) return '';
   const inside = fields(schema, schemas);
   return part(title, el('p', { class: 'of' }, typed(schema)), inside.length ? rows(inside) : '');
+}
+
+/** What a description says, and what it lists after that: the words of an enum. */
+function told(description = '') {
+  const [about, list = ''] = description.split('\n\n- ');
+  const words = [...`\n- ${list}`.matchAll(/^- `(.*?)`: (.*)$/gm)];
+  return { about, words: words.map(([, name, meaning]) => ({ name, required: true, about: meaning })) };
 }
 
 function code(text, transport) {
@@ -129,13 +136,36 @@ function call(path, method, operation, schemas) {
     el('dd', {}, el('span', { class: 'of' }, typed(Object.values(content ?? {})[0]?.schema)),
       el('span', {}, prose(description))),
   ));
+  // Where it may go well in two ways, the later one is the first time.
+  const [good, { content }] = Object.entries(operation.responses).filter(([status]) => status < 300).pop();
+  const shown = (example) => (example === undefined ? '' : `\n${spelled(example)}`);
+  const answered = Object.values(content ?? {})[0];
+  const sent = kind?.startsWith('multipart/')
+    ? Object.entries(body.example).map(([name, value]) => `\n${name}: ${value}`).join('')
+    : shown(body?.example);
+  const example = [
+    `→ ${method.toUpperCase()} ${path}${sent}`,
+    `← ${good}${shown(answered?.example)}`,
+  ];
   const title = path.replace('/v1', '');
   return entry(`call-${method}-${slug(path)}`,
     { title, tag: method.toUpperCase(), summary: operation.summary, about: operation.description },
     operation.security ? el('p', { class: 'note' }, 'Needs no token.') : '',
     places,
     payload(kind === 'application/json' ? 'Body' : `Body (${kind})`, body?.schema, schemas),
-    part('Answers', el('dl', { class: 'fields' }, answers)));
+    part('Answers', el('dl', { class: 'fields' }, answers)),
+    part('Example', code(example.join('\n'))));
+}
+
+/** A frame as one reads it: what it is before what it holds. */
+function framed(frame) {
+  if (Array.isArray(frame)) return spelled(frame.map((part) => (part?.data ? ordered(part) : part)));
+  return spelled(ordered(frame));
+}
+
+function ordered(frame) {
+  const first = ['event', 'reply', 'ok', 'id', 'data', 'error'].filter((key) => key in frame);
+  return Object.fromEntries([...first, ...Object.keys(frame)].map((key) => [key, frame[key]]));
 }
 
 /** An event, by what both channels say of it. */
@@ -146,27 +176,35 @@ function event(name, operations, channels, schemas) {
   const data = channel === 'websocket' ? message.payload.properties.data : message.payload.items[1];
   const replied = operations[0][1].reply && channel === 'websocket'
     ? channels[channel].messages[`${name}.reply`].payload.properties.data : undefined;
-  const only = operations.length === 1 ? 'Socket.IO only.' : '';
+  const notes = [
+    operations.length === 1 ? 'Socket.IO only.' : '',
+    channel === 'websocket' && message.payload.properties.cursor ? 'On a feed: it comes with a `cursor`.' : '',
+  ];
   const examples = operations.flatMap(([on, { reply }]) => {
     const shown = (key) => channels[on].messages[key]?.examples?.[0]?.payload;
-    const lines = [`${request ? '→' : '←'} ${spelled(shown(name))}`];
-    if (reply) lines.push(`${request ? '←' : '→'} ${spelled(shown(`${name}.reply`))}`);
+    const lines = [`${request ? '→' : '←'} ${framed(shown(name))}`];
+    if (reply) lines.push(`${request ? '←' : '→'} ${framed(shown(`${name}.reply`))}`);
     return code(lines.join('\n'), operations.length === 1 ? undefined : on);
   });
   const errors = operation['x-errors'];
   return entry(`event-${name}`,
     { title: name, summary: operation.summary, about: operation.description },
-    only ? el('p', { class: 'note' }, only) : '',
+    notes.map((note) => (note ? el('p', { class: 'note' }, prose(note)) : '')),
     payload('Data', data, schemas),
     payload('Reply', replied, schemas),
-    errors ? part('Errors', el('p', { class: 'codes' }, errors.flatMap((error) => [el('code', {}, error), ' ']))) : '',
+    errors ? part('Errors', el('p', { class: 'codes' }, errors.flatMap((error) => [
+      el('code', {}, el('a', { href: '#type-ErrorCode' }, error)), ' ',
+    ]))) : '',
     part('Example', examples));
 }
 
 function type(name, schema, schemas) {
   const inside = fields(schema, schemas);
-  return entry(`type-${name}`, { title: name, summary: schema.description },
-    inside.length ? rows(inside) : el('p', { class: 'of' }, typed(schema)));
+  const { about, words } = told(schema.description);
+  const listed = inside.length ? inside : words;
+  return entry(`type-${name}`, { title: name, summary: about },
+    listed.length ? rows(listed) : el('p', { class: 'of' }, typed(schema)),
+    schema.example ? part('Example', code(spelled(schema.example))) : '');
 }
 
 function section(id, title, about, entries) {
@@ -211,7 +249,7 @@ function draw(openapi, asyncapi) {
     .map(([name, operations]) => event(name, operations, asyncapi.channels, schemas));
   const types = Object.keys(schemas).sort((a, b) => a.localeCompare(b));
   return [
-    section('calls', 'REST calls', 'Under `/v1`, JSON both ways, with `Authorization: Bearer`. Errors are a `Problem` of `application/problem+json`.', calls),
+    section('calls', 'REST calls', `Under \`/v1\`, JSON both ways, with \`Authorization: Bearer\`. Errors are a \`Problem\` of \`application/problem+json\`. ${openapi.info.description}`, calls),
     section('transports', 'The socket', 'The same events over either of two transports.', transports(asyncapi.channels)),
     section('requests', 'Events you send', 'Arrows show the direction: → to the server, ← from it.', drawn('receive')),
     section('events', 'Events you get', '', drawn('send')),
@@ -283,6 +321,7 @@ addEventListener('keydown', (pressed) => {
   }
 });
 
+reference.append(el('p', { role: 'status' }, 'Loading …'));
 try {
   const documents = await Promise.all(['/v1/openapi.json', '/v1/asyncapi.json'].map(async (path) => {
     const response = await fetch(path);
