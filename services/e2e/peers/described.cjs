@@ -14,6 +14,11 @@ for (const [name, { components, channels }] of Object.entries(documents)) {
   for (const [key, schema] of Object.entries(components.schemas)) {
     if (schema.properties && !parts.has(key)) schema.additionalProperties ??= false;
   }
+  for (const { messages } of Object.values(channels ?? {})) {
+    for (const { payload } of Object.values(messages)) {
+      if (payload.properties) payload.additionalProperties ??= false;
+    }
+  }
   ajv.addSchema({ components, channels }, name);
 }
 for (const { document, schema, value } of said) {

@@ -64,6 +64,19 @@ impl Heard {
         self.take(limit, &what, pick).await
     }
 
+    /// As [`Socket::expect`], with the cursor that came beside the payload.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn expect_placed(&self, event: &str) -> Result<(Value, Option<String>)> {
+        let what = format!("{event:?}");
+        let pick = |content: &Content| {
+            let data = content.event(event)?.clone();
+            Some((data, content.cursor().map(str::to_owned)))
+        };
+        self.take(SOON, &what, pick).await
+    }
+
     /// As [`Socket::expect`], read as a `T`.
     ///
     /// # Errors

@@ -266,7 +266,8 @@ impl Content {
         }
     }
 
-    fn cursor(&self) -> Option<&str> {
+    /// The cursor beside what it carries.
+    pub fn cursor(&self) -> Option<&str> {
         match self {
             Self::Event { cursor, .. } | Self::Reply { cursor, .. } => cursor.as_deref(),
         }

@@ -101,7 +101,13 @@ export interface CompleteRequest {
 /** One socket of a device, unique over all nodes. */
 export type ConnectionId = string;
 
-/** What a message carries. */
+/**
+ * What a message carries.
+ *
+ * - `text`: Text.
+ * - `media`: A media file.
+ * - `system`: No message: a `system` entry, as history shows it.
+ */
 export type ContentType = "text" | "media" | "system";
 
 /** `POST /v1/chats` and `create_chat`. */
@@ -110,9 +116,9 @@ export interface CreateChat {
   isGroup: boolean;
   /** Whether anybody may join; groups only. */
   open?: boolean;
-  /** Who takes part besides the caller. */
+  /** Who takes part besides the caller; at most 1000. */
   participantIds?: UserId[];
-  /** A group's title. */
+  /** A group's title: 1 to 100 characters. */
   title?: string | null;
 }
 
@@ -195,7 +201,21 @@ export interface Draft {
 /** An answer with nothing to say: `{}`. */
 export type Empty = Record<string, never>;
 
-/** The stable code of an error, the same on every transport. */
+/**
+ * The stable code of an error, the same on every transport.
+ *
+ * - `bad_request`: The request does not have the documented form. HTTP 400.
+ * - `unauthenticated`: No valid token, or its device is revoked. HTTP 401.
+ * - `forbidden`: The caller may not do this. HTTP 403.
+ * - `not_member`: The caller is no participant of the chat (or the chat does not exist: the two look alike). HTTP 403.
+ * - `not_found`: What was asked for does not exist, for this caller. HTTP 404.
+ * - `conflict`: It clashes with what is there already. HTTP 409.
+ * - `too_large`: Over a limit of size. HTTP 413.
+ * - `unsupported_media`: The media type is not taken. HTTP 415.
+ * - `rate_limited`: Too many requests: see `retryAfterMs`. HTTP 429.
+ * - `unavailable`: A dependency is down; retry with the same `clientMsgId`. See `outcome`. HTTP 503.
+ * - `internal`: A fault of the server. HTTP 500.
+ */
 export type ErrorCode = "bad_request" | "unauthenticated" | "forbidden" | "not_member" | "not_found" | "conflict" | "too_large" | "unsupported_media" | "rate_limited" | "unavailable" | "internal";
 
 /** A request that asked for no ack has failed. */
@@ -321,7 +341,14 @@ export interface Media {
 /** One media file. */
 export type MediaId = string;
 
-/** What a file is, by its content: the old backend's clients know no more of it. */
+/**
+ * What a file is, by its content: the old backend's clients know no more of it.
+ *
+ * - `image`: A picture.
+ * - `video`: Moving pictures.
+ * - `audio`: Sound.
+ * - `document`: Anything else.
+ */
 export type MediaKind = "image" | "video" | "audio" | "document";
 
 /** A message, live or in history. */
@@ -342,9 +369,9 @@ export interface Message {
   id: MessageId;
   /** For `contentType: "media"`: the file. */
   media?: Media;
-  /** For clients of the old backend: what it is, roughly. */
+  /** As `media.kind`, for clients of the old backend. */
   mediaType?: MediaKind;
-  /** For clients of the old backend: where the file is. */
+  /** Where the file is fetched: a path of REST. */
   mediaUrl?: string;
   /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
   prevSeq: Seq;
@@ -363,7 +390,12 @@ export interface Message {
 /** One message of a chat; derived from its chat, its sender and its `clientMsgId`. */
 export type MessageId = string;
 
-/** Whether a send that was refused as `unavailable` may have happened. */
+/**
+ * Whether a send that was refused as `unavailable` may have happened.
+ *
+ * - `not_sent`: It did not happen.
+ * - `unknown`: It may have happened: only a retry with the same `clientMsgId` tells.
+ */
 export type Outcome = "not_sent" | "unknown";
 
 /** A participant of a chat. */
@@ -408,7 +440,7 @@ export interface PresenceSubscribe {
 
 /** What every call answers when it fails. */
 export interface Problem {
-  /** Stable. */
+  /** Stable: what to act on. */
   code: ErrorCode;
   /** For the developer who reads it. */
   detail: string;
@@ -456,7 +488,7 @@ export interface Register {
   device?: DeviceSpec | null;
   /** An e-mail address. */
   email?: string | null;
-  /** Shown to others. */
+  /** Shown to others: 1 to 100 characters. */
   name: string;
   /** 8 to 256 bytes. */
   password: string;
@@ -470,7 +502,15 @@ export interface Resume {
   cursor: string;
 }
 
-/** Why a cursor cannot be resumed from: what was missed has to be fetched afresh. */
+/**
+ * Why a cursor cannot be resumed from: what was missed has to be fetched afresh.
+ *
+ * - `malformed`: It is no cursor.
+ * - `foreign`: It is another user's.
+ * - `too_much`: More was missed than is replayed.
+ * - `too_old`: What was missed is no longer kept as it happened.
+ * - `ahead`: It lies beyond what the log holds: the log has lost its end since.
+ */
 export type ResumeRefusal = "malformed" | "foreign" | "too_much" | "too_old" | "ahead";
 
 /** The reply to `resume`. */
@@ -481,7 +521,13 @@ export interface Resumed {
   resumed: boolean;
 }
 
-/** A participant's role. */
+/**
+ * A participant's role.
+ *
+ * - `owner`: Made the chat.
+ * - `admin`: Manages it.
+ * - `member`: Takes part.
+ */
 export type Role = "owner" | "admin" | "member";
 
 /** `{chatId, content?, mediaId?, replyTo?, clientMsgId?}` */
@@ -549,6 +595,14 @@ export interface SocketIoRefused {
   message: string;
 }
 
+/** What a client asks for at connect, in the query; never a token. */
+export interface SocketQuery {
+  /** Where it stood before: what it has missed is replayed. */
+  cursor?: string;
+  /** Its own messages come as events too. */
+  echo?: boolean;
+}
+
 /** A live system entry. */
 export interface System {
   /** Who did it. */
@@ -579,16 +633,26 @@ export interface SystemDetail {
   userId?: UserId;
 }
 
-/** What kind of thing happened to a chat. */
+/**
+ * What kind of thing happened to a chat.
+ *
+ * - `created`: The chat was made.
+ * - `joined`: A user joined.
+ * - `left`: A user left.
+ * - `added`: A user was added by another.
+ * - `removed`: A user was removed by another.
+ * - `renamed`: The title changed.
+ * - `role`: A role changed.
+ */
 export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role";
 
 /** `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away. */
 export interface UpdateUser {
   /** An e-mail address. */
   email?: string | null;
-  /** Shown to others. */
+  /** Shown to others: 1 to 100 characters. */
   name?: string | null;
-  /** E.164. */
+  /** E.164: `+` and 6 to 15 digits. */
   phone?: string | null;
 }
 

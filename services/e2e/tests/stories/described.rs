@@ -24,7 +24,18 @@ const CHECK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/described.cjs");
 struct Said(Vec<Value>);
 
 impl Said {
-    fn event(&mut self, message: &str, value: &Value) {
+    /// A whole frame: whether it has a cursor is described too.
+    fn frame(&mut self, event: &str, data: &Value, cursor: Option<&str>) {
+        let schema = format!("/channels/websocket/messages/{event}/payload");
+        let mut value = json!({"event": event, "data": data});
+        if let Some(cursor) = cursor {
+            value["cursor"] = json!(cursor);
+        }
+        self.0.push(json!({"document": "asyncapi", "schema": schema, "value": value}));
+    }
+
+    /// What a frame carries.
+    fn data(&mut self, message: &str, value: &Value) {
         let schema = format!("/channels/websocket/messages/{message}/payload/properties/data");
         self.0.push(json!({"document": "asyncapi", "schema": schema, "value": value}));
     }
@@ -74,7 +85,8 @@ fn payload(event: &str, chat: ChatId, other: UserId, token: &str, cursor: &str) 
 
 async fn hear(socket: &Socket, events: &[&str], said: &mut Said) -> Result<()> {
     for event in events {
-        said.event(event, &socket.expect(event, |_| true).await?);
+        let (data, cursor) = socket.expect_placed(event).await?;
+        said.frame(event, &data, cursor.as_deref());
     }
     Ok(())
 }
@@ -111,7 +123,7 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     let openapi = ana.api(1).get("/openapi.json").await?.expect(200)?;
 
     let mut said = Said::default();
-    said.event("ready", &serde_json::to_value(socket.ready()?)?);
+    said.data("ready", &serde_json::to_value(socket.ready()?)?);
     let operations = asyncapi["operations"].as_object().context("no operations")?;
     let requests = operations.iter().filter_map(|(key, operation)| {
         let name = key.strip_prefix("websocket.")?;
@@ -127,7 +139,7 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     });
     for name in ordered {
         let data = payload(name, chat, ana.id, &ben.first.access_token, &cursor)?;
-        said.event(&format!("{name}.reply"), &socket.request(name, data).await?);
+        said.data(&format!("{name}.reply"), &socket.request(name, data).await?);
     }
     hear(
         &socket,
@@ -137,7 +149,7 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     .await?;
     hear(&anas, &["system", "user_typing", "message", "chat_added"], &mut said).await?;
     let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
-    said.event("exception", &serde_json::to_value(refused)?);
+    said.data("exception", &serde_json::to_value(refused)?);
     rest(&ana.api(0), chat, &mut said).await?;
     said.check(json!({"asyncapi": asyncapi, "openapi": openapi})).await
 }

@@ -17,7 +17,9 @@ const WEBSOCKET: &str = "One JSON object a text frame. A request with an `id` ge
     same number; one without, when it fails, the event `exception`. What is on feeds ends with a \
     `cursor`: keep the last one, and show it as `?cursor=` when connecting again. Tokens travel in \
     `Authorization: Bearer`, in the list of subprotocols (`natter.v1, bearer.<token>`: for \
-    browsers), or in a first frame `authenticate`; never in a URL.";
+    browsers), or in a first frame `authenticate`; never in a URL. One that is refused closes the \
+    connection (4401). What the query may say is `SocketQuery`. The server pings every \
+    `heartbeatMs` of `ready`; browsers and libraries answer by themselves.";
 const SOCKET_IO: &str = "Stock Socket.IO v4 clients, over polling or WebSocket, in the default \
     namespace. A payload here is an event's arguments after its packet's type and number \
     (`42` an event, `42<id>` one that wants an ack, `43<id>` an ack). Cursors are an event's last \
@@ -243,14 +245,7 @@ impl Parts {
                     "description": WEBSOCKET,
                     "servers": [{"$ref": "#/servers/websocket"}],
                     "messages": websocket,
-                    "bindings": {"ws": {"method": "GET", "query": {
-                        "type": "object",
-                        "properties": {
-                            "cursor": {"type": "string", "description": "Resume from here."},
-                            "echo": {"type": "boolean",
-                                "description": "One's own messages come as events too."},
-                        },
-                    }}},
+                    "bindings": {"ws": {"method": "GET", "query": schemas.socket()["SocketQuery"]}},
                     "x-close-codes": codes,
                 },
                 "socketio": {

@@ -12,7 +12,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
-use crate::{codec, rest, socket::handshake::connect};
+use crate::{
+    codec, rest,
+    socket::{self, handshake::connect},
+};
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
@@ -32,6 +35,7 @@ use crate::{codec, rest, socket::handshake::connect};
     codec::Closing,
     codec::Exception<'static>,
     connect::Refused<'static>,
+    socket::ConnectOptions,
 )))]
 struct Socket;
 

@@ -38,6 +38,7 @@ use axum::{
 use futures::{FutureExt, future::BoxFuture};
 use natter_protocol::limits;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{app::App, measures};
 
@@ -56,13 +57,15 @@ const WRITE_BUFFER_MAX: usize = 8 * 1024 * 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What a client asks for at connect, in the query; never a token.
-#[derive(Debug, Deserialize)]
-struct ConnectOptions {
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SocketQuery)]
+pub(crate) struct ConnectOptions {
     /// Its own messages come as events too.
     #[serde(default)]
     echo: bool,
     /// Where it stood before: what it has missed is replayed.
     #[serde(default)]
+    #[schema(nullable = false)]
     cursor: Option<String>,
 }
 

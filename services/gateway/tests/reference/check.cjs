@@ -18,6 +18,11 @@ function reader({ channels, components, paths }) {
   for (const [key, schema] of Object.entries(components.schemas)) {
     if (schema.properties && !parts.has(key)) schema.additionalProperties ??= false;
   }
+  for (const { messages } of Object.values(channels ?? {})) {
+    for (const { payload } of Object.values(messages)) {
+      if (payload.properties) payload.additionalProperties ??= false;
+    }
+  }
   const ajv = addFormats(new Ajv({ strict: false, allErrors: true }));
   return ajv.addSchema({ channels, components, paths }, 'document');
 }
