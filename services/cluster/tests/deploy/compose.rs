@@ -101,6 +101,17 @@ fn compose_sets_what_the_programs_read_and_no_less_for_a_cluster() -> Result<()>
             }
         }
     }
+    for files in [ALONE, CLUSTER] {
+        let all = folder.everything(files)?;
+        let of_gateway = settings_of(&all, "gateway");
+        for (name, value) in settings_of(&all, "migrate") {
+            let there = of_gateway.iter().find(|(other, _)| *other == name);
+            ensure!(
+                there.is_some_and(|(_, other)| *other == value),
+                "{name}: `natter migrate` in a gateway's container would undo it"
+            );
+        }
+    }
     let cluster = folder.everything(CLUSTER)?;
     for service in ["migrate", "worker"] {
         let replicas = format!("/services/{service}/environment/NATTER_LOG_REPLICAS");
@@ -115,4 +126,10 @@ fn compose_sets_what_the_programs_read_and_no_less_for_a_cluster() -> Result<()>
         ensure!(command.contains(&"/etc/nats/cluster.conf".into()), "{server}: {command:?}");
     }
     Ok(())
+}
+
+/// A service's own settings, those too that `.env` may give it.
+fn settings_of<'a>(all: &'a Value, service: &str) -> Vec<(&'a String, &'a Value)> {
+    let environment = all["services"][service]["environment"].as_object();
+    environment.into_iter().flatten().filter(|(name, _)| name.starts_with("NATTER_")).collect()
 }
