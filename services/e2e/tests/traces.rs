@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,11 +18,14 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
     trace::v1::Span,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 /// Messages of which some are traced: that all of a half are, or none, does not happen.
 const MESSAGES: usize = 32;
+
+/// For how long the broker stores nothing.
+const HELD: Duration = Duration::from_millis(500);
 
 /// A span, and the node that it is of.
 #[derive(Clone, Debug)]
@@ -144,6 +148,21 @@ async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
     .await
     .with_context(|| format!("{:?}", collector.names()))?;
     assert_eq!(written.node, "persistence-1");
+
+    cluster.nats().pause()?;
+    let resumed = async {
+        sleep(HELD).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        cluster.nats().resume()?;
+        Ok(u64::try_from(now.as_nanos())?)
+    };
+    let (held, resumed) = tokio::try_join!(anas.say(chat, "held up"), resumed)?;
+    let publish = soon("the publish that was held up", async || {
+        let publishes = collector.named("publish");
+        Ok(publishes.into_iter().find(|told| number(&told.span, "seq").ok() == Some(held.seq)))
+    })
+    .await?;
+    ensure!(publish.span.end_time_unix_nano >= resumed, "over before it was stored: {publish:?}");
     serving.abort();
     Ok(())
 }

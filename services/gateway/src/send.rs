@@ -189,7 +189,8 @@ impl InFlight {
     /// `unavailable`, with its outcome.
     pub async fn settle(self, app: &App) -> Result<Settled, WireError> {
         let Self { prepared, publishing, since, span } = self;
-        let published = publishing.await.map_err(not_stored)?;
+        // In its span, which ends where it was left last.
+        let published = publishing.instrument(span.clone()).await.map_err(not_stored)?;
         app.measures.published(since.elapsed(), published.duplicate);
         span.record("seq", published.seq);
         drop(span);
@@ -225,7 +226,7 @@ async fn send_now(
         Preparation::New(prepared) => *prepared,
     };
     let InFlight { prepared, publishing, since, span } = publish(app, prepared, None)?;
-    let published = publishing.await.map_err(not_stored)?;
+    let published = publishing.instrument(span.clone()).await.map_err(not_stored)?;
     app.measures.published(since.elapsed(), published.duplicate);
     span.record("seq", published.seq);
     drop(span);

@@ -101,6 +101,17 @@ fn compose_sets_what_the_programs_read_and_no_less_for_a_cluster() -> Result<()>
             }
         }
     }
+    for files in [ALONE, CLUSTER] {
+        let all = folder.everything(files)?;
+        let of_gateway = settings_of(&all, "gateway");
+        for (name, value) in settings_of(&all, "migrate") {
+            let there = of_gateway.iter().find(|(other, _)| *other == name);
+            ensure!(
+                there.is_some_and(|(_, other)| *other == value),
+                "{name}: `natter migrate` in a gateway's container would undo it"
+            );
+        }
+    }
     let cluster = folder.everything(CLUSTER)?;
     for service in ["migrate", "worker"] {
         let replicas = format!("/services/{service}/environment/NATTER_LOG_REPLICAS");
@@ -115,4 +126,33 @@ fn compose_sets_what_the_programs_read_and_no_less_for_a_cluster() -> Result<()>
         ensure!(command.contains(&"/etc/nats/cluster.conf".into()), "{server}: {command:?}");
     }
     Ok(())
+}
+
+#[test]
+fn compose_takes_the_override_for_servers_elsewhere() -> Result<()> {
+    let folder = Folder::with_env()?;
+    let page = fs::read_to_string(workspace()?.join("deploy/tls.md"))?;
+    let mut examples = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let own = examples.find(|example| example.contains("\nservices:\n"));
+    fs::write(folder.path().join("own.yml"), own.context("deploy/tls.md has no override")?)?;
+    let files = ["docker-compose.yml", "own.yml"];
+    let started = folder.config(&files, &["config", "--services"])?;
+    let mut started: Vec<_> = started.lines().collect();
+    started.sort_unstable();
+    assert_eq!(started, ["gateway", "lb", "migrate", "worker"]);
+    let all = folder.everything(&files)?;
+    for service in ["gateway", "worker", "migrate"] {
+        let of_service = settings_of(&all, service);
+        ensure!(
+            of_service.iter().any(|(name, _)| *name == "NATTER_NATS_CA"),
+            "{service}: {of_service:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A service's own settings, those too that `.env` may give it.
+fn settings_of<'a>(all: &'a Value, service: &str) -> Vec<(&'a String, &'a Value)> {
+    let environment = all["services"][service]["environment"].as_object();
+    environment.into_iter().flatten().filter(|(name, _)| name.starts_with("NATTER_")).collect()
 }
