@@ -82,15 +82,20 @@ impl Outlet {
 
     /// The same for whatever it is.
     pub fn queue(&self, outgoing: Outgoing) {
+        if self.queue_quietly(outgoing) {
+            self.wake();
+        }
+    }
+
+    /// The same without waking the session: answers whether it has to be, by [`Outlet::wake`].
+    #[must_use]
+    pub fn queue_quietly(&self, outgoing: Outgoing) -> bool {
         let mut waiting = self.lock();
         if waiting.queue.len() < self.capacity as usize {
             waiting.queue.push_back(outgoing);
-            let wake = !waiting.held && waiting.queue.len() == 1;
-            drop(waiting);
-            if wake {
-                self.wake.notify_one();
-            }
-        } else if waiting.held {
+            return !waiting.held && waiting.queue.len() == 1;
+        }
+        if waiting.held {
             waiting.overflowed = true;
             waiting.queue = VecDeque::new();
         } else {
@@ -98,6 +103,12 @@ impl Outlet {
             measures::slow_consumers().increment(1);
             self.close(close::SLOW_CONSUMER);
         }
+        false
+    }
+
+    /// Wakes the session: something waits.
+    pub fn wake(&self) {
+        self.wake.notify_one();
     }
 
     /// Ends the connection with a close code; the first one counts.

@@ -15,6 +15,7 @@ use std::{
 use natter_bus::{Bus, BusError, LogReader, Raw};
 use natter_protocol::ids::Seq;
 use natter_store::ShardRow;
+use tokio::time::timeout_at;
 
 use crate::{digest::DigestWriter, epoch::Seen};
 
@@ -88,6 +89,20 @@ impl Ahead {
         let unwritten = read.into_iter().filter(|raw| raw.seq > self.written);
         self.read.extend(unwritten.inspect(|raw| self.bytes += raw.body.len()));
         self.digest.publish_when_due(&self.bus, Instant::now())
+    }
+
+    /// Reads on until then, unless `enough` entries wait before.
+    ///
+    /// # Errors
+    /// As [`Ahead::advance`].
+    pub(crate) async fn gather(&mut self, until: Instant, enough: usize) -> Result<(), BusError> {
+        while self.read.len() < enough && self.bytes < BYTES {
+            match timeout_at(until.into(), self.advance()).await {
+                Ok(advanced) => advanced?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
     }
 
     /// The same for as long as it is waited for, and there is room. Returns only when it fails.

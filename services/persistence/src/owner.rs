@@ -31,6 +31,10 @@ use crate::{
 
 /// Entries in one transaction.
 const BATCH: usize = 1_000;
+/// Batches that are not full are written so often at most: a transaction costs Postgres as much as
+/// some hundred rows do. Nobody waits for it, since what is read is merged with the log's end. What
+/// comes after a pause is written at once.
+const PACE: Duration = Duration::from_millis(100);
 /// How often the position's time moves while nothing comes.
 const QUIET: Duration = Duration::from_secs(5);
 /// What the broker's clock may be behind this one's.
@@ -100,6 +104,8 @@ struct Writer {
     /// All up to here is written.
     position: Arc<AtomicU64>,
     persisted_at: OffsetDateTime,
+    /// When a batch was written last.
+    committed: Option<Instant>,
     quiet_since: Instant,
     gauges: ShardGauges,
 }
@@ -142,6 +148,7 @@ impl Owner {
             held: Vec::new(),
             position: Arc::new(AtomicU64::new(row.persisted_seq)),
             persisted_at: row.persisted_at,
+            committed: None,
             quiet_since: Instant::now(),
             gauges: ShardGauges::of(row.shard),
         };
@@ -154,9 +161,9 @@ impl Owner {
         Arc::clone(&self.writer.position)
     }
 
-    /// Writes one batch: the one held from a step that failed, or what is read; else reads, and
-    /// waits at most until a digest is due (500 ms) for something. Meanwhile it reads on and tells
-    /// gateways.
+    /// Writes one batch: the one held from a step that failed, or what is read until 100 ms after
+    /// the batch before; else reads, and waits at most until a digest is due (500 ms) for
+    /// something. Meanwhile it reads on and tells gateways.
     ///
     /// # Errors
     /// [`StepError`] says what to do.
@@ -165,6 +172,9 @@ impl Owner {
         if writer.held.is_empty() {
             if ahead.is_empty() {
                 ahead.advance().await?;
+            }
+            if let Some(committed) = writer.committed {
+                ahead.gather(committed + PACE, BATCH).await?;
             }
             writer.held = ahead.take(BATCH).into_iter().map(Item::new).collect();
         }
@@ -230,6 +240,7 @@ impl Writer {
             self.held[..count].iter().filter_map(|item| item.row.clone()).collect();
         let started = Instant::now();
         self.store.persist(self.shard, &self.name, self.at_seq(), to, at, &rows).await?;
+        self.committed = Some(Instant::now());
         measures::commit_seconds().record(started.elapsed());
         measures::batch_entries().record(count as f64);
         measures::entries().increment(count as u64);

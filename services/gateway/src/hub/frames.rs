@@ -17,6 +17,7 @@ use natter_protocol::{
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::wakes::Wakes;
 use crate::{
     codec::{Codec, Spelled},
     measures,
@@ -221,13 +222,15 @@ impl Delivery {
     }
 
     /// Queues it for all of the user's connections; answers how many.
-    pub fn send(self: &Arc<Self>, user: &User, own_devices: bool) -> u64 {
+    pub fn send(self: &Arc<Self>, user: &User, own_devices: bool, wakes: &mut Wakes) -> u64 {
         let mut queued = 0;
         for connection in &user.connections {
             if !connection.outlet.closed() {
                 let Connection { id, echo, outlet, .. } = connection;
                 if let Some(outgoing) = self.outgoing(user.id, *id, *echo, own_devices) {
-                    outlet.queue(outgoing);
+                    if outlet.queue_quietly(outgoing) {
+                        wakes.add(outlet);
+                    }
                     queued += 1;
                 }
             }

@@ -7,6 +7,7 @@
 //! - `arrivals`: connections that come and go
 //! - `touch`: whether this node hears of everything
 //! - `typing`: who types where
+//! - `wakes`: when connections are woken to write
 //! - `watchers`: who wants to hear of whose presence
 
 mod arrivals;
@@ -14,6 +15,7 @@ pub mod frames;
 mod measures;
 mod touch;
 mod typing;
+mod wakes;
 mod watchers;
 
 use std::{
@@ -22,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use natter_bus::follow::{Arrival, Backlog, FollowEvent, Follower, Start};
 use natter_presence::Typist;
 use natter_protocol::{
@@ -45,6 +48,7 @@ use self::{
     measures::Measures,
     touch::Touch,
     typing::Typing,
+    wakes::Wakes,
     watchers::Watchers,
 };
 use crate::{
@@ -171,6 +175,7 @@ impl Hub {
             next_admission: 0,
             online,
             draining: None,
+            wakes: Wakes::new(),
             measures: Measures::new(),
         };
         tokio::spawn(fan_out.run(receiver));
@@ -227,18 +232,28 @@ struct FanOut {
     online: Online,
     /// Over how long the clients of this node are spread, once it drains.
     draining: Option<Duration>,
+    /// Connections that have something to write since the last wait.
+    wakes: Wakes,
     measures: Measures,
 }
 
 impl FanOut {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
+            // All that is at hand is queued before anybody is woken.
+            while let Some(event) = self.follower.next().now_or_never() {
+                self.on_follow(event);
+                self.wakes.entry();
+                // A follower that has much at hand never waits; sessions must write meanwhile.
+                tokio::task::consume_budget().await;
+            }
+            self.wakes.wake_if_paid();
             let expiry = self.typing.next_expiry();
             tokio::select! {
+                () = tokio::time::sleep_until(self.wakes.due()), if self.wakes.pending() => {}
                 event = self.follower.next() => {
                     self.on_follow(event);
-                    // A follower that has much at hand never waits; sessions must write meanwhile.
-                    tokio::task::consume_budget().await;
+                    self.wakes.entry();
                 }
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
@@ -396,10 +411,11 @@ impl FanOut {
             let fans_out = || info_span!("fan_out", %chat, seq = arrival.seq, connections = Empty);
             let span = context::follow(arrival.traceparent.as_deref(), fans_out);
             let _entered = span.enter();
-            let registry = self.read();
+            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+            let (own_devices, wakes) = (self.settings.own_devices_get_messages, &mut self.wakes);
             let mut connections = 0;
             for user in registry.members(chat) {
-                connections += delivery.send(user, self.settings.own_devices_get_messages);
+                connections += delivery.send(user, own_devices, wakes);
             }
             span.record("connections", connections);
             self.measures.fanned_out(arrival, connections);
@@ -483,9 +499,10 @@ impl FanOut {
     }
 
     /// Queues an entry of a user's own feed for all of the user's connections.
-    fn deliver_own(&self, delivery: Delivery) {
-        if let Some(user) = self.read().user(UserId(delivery.feed.id)) {
-            Arc::new(delivery).send(user, true);
+    fn deliver_own(&mut self, delivery: Delivery) {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(user) = registry.user(UserId(delivery.feed.id)) {
+            Arc::new(delivery).send(user, true, &mut self.wakes);
         }
     }
 

@@ -212,6 +212,10 @@ impl Session {
         // Once the node drains, or the client has moved to another transport, nothing new is taken,
         // and what was taken is brought to its end.
         let mut ends = None;
+        // Set anew when it has passed, or would be too late: what is to happen is put off with every
+        // frame that is heard, and setting a timer is not cheap.
+        let timer = sleep_until(self.deadline());
+        tokio::pin!(timer);
         loop {
             let draining = outlet.draining();
             if ends.is_none() && (draining || self.moving.is_some()) {
@@ -231,6 +235,9 @@ impl Session {
             let reading =
                 ends.is_none() && self.running.is_none() && self.in_flight.len() < IN_FLIGHT;
             let deadline = ends.unwrap_or_else(|| self.deadline());
+            if deadline < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
             let full = self.wire.full();
             let paused = full.is_some() || self.waits_for_acknowledgement();
             let step = tokio::select! {
@@ -238,7 +245,7 @@ impl Session {
                     if let Some(code) = outlet.code() {
                         return Box::pin(self.last_words(code)).await;
                     }
-                    Box::pin(self.write_queued()).await
+                    self.write_queued().await
                 }
                 replayed = pending(&mut self.replaying), if self.replaying.is_some() => {
                     Box::pin(self.on_replayed(replayed)).await
@@ -251,10 +258,13 @@ impl Session {
                 done = pending(&mut self.running), if self.running.is_some() => {
                     Box::pin(self.on_done(done)).await
                 }
-                Some((request, settled)) = self.in_flight.next() => {
+                Some((request, settled)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                     Box::pin(self.on_settled(request, settled)).await
                 }
-                () = sleep_until(deadline) => {
+                () = timer.as_mut() => {
+                    if Instant::now() < deadline {
+                        continue;
+                    }
                     if ends.is_some() {
                         // What is stored is answered, also out of its place.
                         let _ = Box::pin(self.pay_owed(Duration::ZERO)).await;

@@ -1,10 +1,14 @@
 //! The transports of a session: what is read from them, and written.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
-use futures::SinkExt;
+use futures::{Sink, SinkExt};
 use natter_protocol::{
     error::close,
     socketio::{self, Engine},
@@ -81,7 +85,45 @@ impl Wire {
         }
     }
 
-    /// Adds a frame to what is written with the next flush.
+    /// Whether another frame can be added without waiting.
+    pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        match self {
+            Self::Native(socket) | Self::SocketIo(socket) => {
+                Pin::new(socket).poll_ready(context).map_err(code_of)
+            }
+            // Who has looked at [`Wire::full`] knows.
+            Self::Polling(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Adds a frame to what is written with the next flush, once [`Wire::poll_ready`] has said so;
+    /// one or two more go as well.
+    pub fn add(&mut self, frame: Utf8Bytes) -> Result<(), Over> {
+        match self {
+            Self::Native(socket) | Self::SocketIo(socket) => {
+                Pin::new(socket).start_send(Message::Text(frame)).map_err(code_of)
+            }
+            Self::Polling(end) => {
+                end.add(frame);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what the socket takes; ready once that is all.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        match self {
+            Self::Native(socket) | Self::SocketIo(socket) => {
+                Pin::new(socket).poll_flush(context).map_err(code_of)
+            }
+            Self::Polling(end) => {
+                end.flush();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Adds a frame to what is written with the next flush, when there is room.
     pub async fn feed(&mut self, frame: Utf8Bytes) -> Result<(), Over> {
         match self {
             Self::Native(socket) | Self::SocketIo(socket) => {

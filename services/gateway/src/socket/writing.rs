@@ -1,6 +1,12 @@
 //! The part of a session that writes: what is queued, what was replayed, replies.
 
-use std::{sync::Arc, time::Duration, vec};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+    vec,
+};
 
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
@@ -68,56 +74,65 @@ impl Session {
 
     /// Writes what is queued, and flushes once; up to where a part of a chat's feed is to be
     /// replayed.
+    ///
+    /// What a socket takes at once, which is nearly always everything, is written without a timer.
     pub(super) async fn write_queued(&mut self) -> Result<(), End> {
+        let flushed = poll_fn(|context| Poll::Ready(self.write_at_once(context))).await?;
+        if flushed {
+            return Ok(());
+        }
+        let outlet = Arc::clone(&self.place.outlet);
+        Box::pin(within(&outlet, self.wire.flush())).await
+    }
+
+    /// Answers whether the socket has taken it all.
+    fn write_at_once(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let outlet = Arc::clone(&self.place.outlet);
         let (owner, codec) = (self.owner(), self.wire.codec());
         let (mut missing, mut news) = (None, false);
         let (mut written, mut oldest) = (0, None);
-        let write = async {
-            for _ in 0..WRITE_BATCH {
-                // The cursor covers what is rendered, so nothing is that cannot be written.
-                if self.wire.full().is_some() {
-                    break;
-                }
-                let Some(outgoing) = outlet.take() else { break };
-                if let Some(began) = &mut self.began {
-                    begin_anew(began, &self.cursor, &outgoing);
-                }
-                let stored_at = outgoing.delivery().and_then(|delivery| delivery.at);
-                match render(&mut self.cursor, owner, codec, outgoing) {
-                    Rendered::Frames(frames, request, added) => {
-                        // Also after an error whose outcome was unknown: the message has its
-                        // place, and a client that follows the chain must see it there.
-                        paid(&mut self.owed, request);
-                        news |= frames[1].is_some();
-                        for frame in frames.into_iter().flatten() {
-                            self.wire.feed(frame).await?;
-                            written += 1;
-                            oldest = oldest.or(stored_at);
-                        }
-                        missing = added.and_then(|begun| begun.unread(&outlet));
+        for _ in 0..WRITE_BATCH {
+            // The cursor covers what is rendered, so nothing is that cannot be written.
+            if self.wire.full().is_some() || self.wire.poll_ready(context)?.is_pending() {
+                break;
+            }
+            let Some(outgoing) = outlet.take() else { break };
+            if let Some(began) = &mut self.began {
+                begin_anew(began, &self.cursor, &outgoing);
+            }
+            let stored_at = outgoing.delivery().and_then(|delivery| delivery.at);
+            match render(&mut self.cursor, owner, codec, outgoing) {
+                Rendered::Frames(frames, request, added) => {
+                    // Also after an error whose outcome was unknown: the message has its place,
+                    // and a client that follows the chain must see it there.
+                    paid(&mut self.owed, request);
+                    news |= frames[1].is_some();
+                    for frame in frames.into_iter().flatten() {
+                        self.wire.add(frame)?;
+                        written += 1;
+                        oldest = oldest.or(stored_at);
                     }
-                    Rendered::After((chat, after, until), outgoing) => {
-                        self.postponed = Some((chat, until, outgoing));
-                        missing = Some((chat, after, Some(until)));
-                    }
+                    missing = added.and_then(|begun| begun.unread(&outlet));
                 }
-                if missing.is_some() {
-                    outlet.hold();
-                    break;
+                Rendered::After((chat, after, until), outgoing) => {
+                    self.postponed = Some((chat, until, outgoing));
+                    missing = Some((chat, after, Some(until)));
                 }
             }
-            if news && let Some(asks) = ask(&mut self.checkpoints, &self.cursor, owner, codec) {
-                self.wire.feed(asks).await?;
+            if missing.is_some() {
+                outlet.hold();
+                break;
             }
-            self.wire.flush().await
-        };
-        within(&outlet, write).await?;
+        }
+        if news && let Some(asks) = ask(&mut self.checkpoints, &self.cursor, owner, codec) {
+            self.wire.add(asks)?;
+        }
+        let flushed = self.wire.poll_flush(context)?.is_ready();
         self.measure(written, oldest);
         if let Some((chat, after, until)) = missing {
             self.replay_chat(chat, after, until);
         }
-        Ok(())
+        Ok(flushed)
     }
 
     /// Writes some of these in order and flushes once, `at` going along; all but those that were
@@ -251,6 +266,12 @@ pub(super) async fn within(
     outlet: &Outlet,
     write: impl Future<Output = Result<(), End>>,
 ) -> Result<(), End> {
+    tokio::pin!(write);
+    // Nearly always the socket takes it at once, and a timer would cost as much as the writing.
+    if let Poll::Ready(written) = poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await
+    {
+        return written;
+    }
     let write = timeout(WRITE_TIMEOUT, write);
     tokio::pin!(write);
     tokio::select! {

@@ -340,6 +340,13 @@ impl End {
         (self.polling.lock().bytes >= WAITING).then(|| Arc::clone(&self.polling))
     }
 
+    /// Lets a packet wait to be fetched, for whom there was room before.
+    pub fn add(&mut self, packet: Utf8Bytes) {
+        let mut state = self.polling.lock();
+        state.bytes += packet.len();
+        state.waiting.push_back(packet);
+    }
+
     /// Lets a packet wait to be fetched, once there is room.
     pub async fn feed(&mut self, packet: Utf8Bytes) -> Result<(), Over> {
         loop {
