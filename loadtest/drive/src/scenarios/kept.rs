@@ -175,7 +175,9 @@ pub async fn history(extent: Extent) -> Result<Sheet> {
          from anywhere in a chat chosen at random, each one after the other.",
     );
     let messages = 10_000_000 / extent.smaller;
-    let plan = Plan { gateways: 1, people: 2_000, size: 2, ..Plan::default() };
+    // Chats are as long, however few they are.
+    let people = 2_000 / extent.smaller;
+    let plan = Plan { gateways: 1, people, size: 2, ..Plan::default() };
     let world = World::build(&plan).await?;
     let chunk = 200_000.min(messages);
     for n in 0..messages / chunk {
