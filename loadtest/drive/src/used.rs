@@ -75,16 +75,6 @@ pub fn by_process(pid: u32) -> Result<f64> {
     of(&processes()?, pid)
 }
 
-/// Resident memory, in KiB.
-///
-/// # Errors
-/// When the process is away.
-pub fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
-}
-
 /// The process of a node.
 ///
 /// # Errors

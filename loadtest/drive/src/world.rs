@@ -134,6 +134,12 @@ impl World {
         let began = Instant::now();
         let guests = invite(&apis, plan.people).await?;
         let groups = introduce(&apis, &guests, plan).await?;
+        ensure!(
+            !groups.is_empty(),
+            "{} people are too few for a chat of {}",
+            plan.people,
+            plan.size
+        );
         eprintln!(
             "{} people in {} chats after {:.0?}",
             guests.len(),

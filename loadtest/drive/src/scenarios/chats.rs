@@ -142,7 +142,8 @@ pub async fn connections(extent: Extent) -> Result<Sheet> {
          there are.",
     );
     for people in [100, 1_000, 10_000] {
-        let people = people / extent.smaller;
+        // One group at least.
+        let people = (people / extent.smaller).max(50);
         let mut world = World::build(&Plan { people, ..Plan::default() }).await?;
         world.connect(Transport::Native, 2).await?;
         let load = world.steadily(extent, world.groups.len() as f64);

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use natter_e2e::crowd::AT_ONCE;
+use natter_e2e::{crowd::AT_ONCE, usage::resident};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -18,7 +18,6 @@ use super::Extent;
 use crate::{
     line::{Call, Ear, Line, Scene},
     results::{Goal, Sheet, shown},
-    used,
     wire::Transport,
     world::{Load, Plan, World},
 };
@@ -31,7 +30,7 @@ const PER_PROCESS: usize = 10_000;
 impl World {
     /// Resident memory of all gateways, in KiB.
     fn memory(&self) -> Result<u64> {
-        self.cluster.gateways().iter().map(|node| used::resident(used::pid(node)?)).sum()
+        self.cluster.gateways().iter().map(resident).sum()
     }
 
     /// Gateways that have nothing left over from what was done before.
@@ -214,7 +213,7 @@ pub async fn many(extent: Extent) -> Result<Sheet> {
     sheet.promise("still standing after 30 s", "connections", goal, standing as f64);
     let each = world.memory()?.saturating_sub(empty) as f64 / standing as f64;
     sheet.note("gateways", "KiB/connection", each);
-    let nats = used::resident(used::pid(world.cluster.nats())?)? as f64 / standing as f64;
+    let nats = resident(world.cluster.nats())? as f64 / standing as f64;
     sheet.note("nats-server, all of it", "KiB/connection", nats);
     let gib = |kib: f64| kib * MILLION / 1024.0 / 1024.0;
     sheet.note("a million would take of gateways", "GiB", gib(each));
