@@ -35,6 +35,8 @@ pub struct Board {
     pub refused: RefCell<Option<String>>,
     /// Connections that were closed.
     pub closed: Cell<u64>,
+    /// The code with which the last of them was.
+    pub code: Cell<u16>,
     chats: Vec<Chat>,
     /// Messages without a reply yet: the chat and when they were due.
     waiting: RefCell<HashMap<u64, (u32, u64)>>,
@@ -84,6 +86,7 @@ impl Board {
             stored: Cell::new(0),
             refused: RefCell::new(None),
             closed: Cell::new(0),
+            code: Cell::new(0),
             chats: members.map(chat).collect(),
             waiting: RefCell::new(HashMap::new()),
             next: Cell::new(u64::from(run) << 32),

@@ -202,11 +202,13 @@ impl Line {
             }
             code = SCRATCH_BUFFER.with_borrow_mut(|buffer| self.read(buffer, &mut rest));
         }
-        self.gone.set(Some(code.unwrap_or(1006)));
+        let code = code.unwrap_or(1006);
+        self.gone.set(Some(code));
         if !self.left.get() {
             self.scene.closed.set(self.scene.closed.get() + 1);
             if let Some(board) = &*self.scene.board.borrow() {
                 board.closed.set(board.closed.get() + 1);
+                board.code.set(code);
             }
         }
         self.news.notify_one();

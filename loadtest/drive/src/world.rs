@@ -237,7 +237,8 @@ impl World {
         if let Some(why) = &*board.refused.borrow() {
             anyhow::bail!("a message was refused: {why}");
         }
-        ensure!(board.closed.get() == 0, "{} connections were closed", board.closed.get());
+        let (closed, code) = (board.closed.get(), board.code.get());
+        ensure!(closed == 0, "{closed} connections were closed, the last with {code}");
         self.written().await?;
         let used = used::by(&self.cluster)?.since(&before);
         let mut chats = vec![Vec::new(); self.ears.len()];

@@ -28,9 +28,9 @@ impl World {
         Load { rate: None, window, time: extent.time, chats: self.groups.len() }
     }
 
-    /// So many messages a second, in all chats.
+    /// So many messages a second, in all chats; fewer where crowds are smaller.
     fn steadily(&self, extent: Extent, rate: f64) -> Load {
-        Load { rate: Some(rate), ..self.flat_out(extent, 1) }
+        Load { rate: Some(rate / extent.smaller as f64), ..self.flat_out(extent, 1) }
     }
 }
 
@@ -146,7 +146,8 @@ pub async fn connections(extent: Extent) -> Result<Sheet> {
         let people = (people / extent.smaller).max(50);
         let mut world = World::build(&Plan { people, ..Plan::default() }).await?;
         world.connect(Transport::Native, 2).await?;
-        let load = world.steadily(extent, world.groups.len() as f64);
+        let rate = (world.groups.len() * extent.smaller) as f64;
+        let load = world.steadily(extent, rate);
         world.warm_up(load).await?;
         for _ in 0..extent.repeat {
             let run = world.play(load).await?;

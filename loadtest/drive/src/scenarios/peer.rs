@@ -49,7 +49,8 @@ pub async fn latency(extent: Extent) -> Result<Sheet> {
     let mut world = World::build(&Plan { people, size: SIZE, ..Plan::default() }).await?;
     world.connect(Transport::Native, 2).await?;
     let peer = Peer::start(people).await?;
-    let load = Load { rate: Some(RATE), window: 1, time: extent.time, chats: world.groups.len() };
+    let rate = Some(RATE / extent.smaller as f64);
+    let load = Load { rate, window: 1, time: extent.time, chats: world.groups.len() };
     world.play(Load { time: Duration::from_secs(2), ..load }).await?;
     for _ in 0..extent.repeat {
         let run = world.play(load).await?;
