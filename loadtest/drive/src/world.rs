@@ -18,6 +18,7 @@ use natter_e2e::{
     tokens,
 };
 use natter_protocol::{ids::ChatId, server::Chat};
+use natter_store::{Store, StoreConfig};
 use rand::seq::SliceRandom;
 use serde_json::json;
 use tokio::time::sleep;
@@ -97,6 +98,9 @@ pub struct World {
     pub transport: Transport,
     /// The way to the log.
     pub bus: Bus,
+    /// The way to what is written: a connection that stays, since one made for each look would cost
+    /// Postgres more than what is measured.
+    store: Store,
     shards: u16,
     runs: Cell<u32>,
 }
@@ -148,6 +152,7 @@ impl World {
         );
         let bus = Bus::connect(&BusConfig::new(cluster.nats_url(), "drive")).await?;
         bus.connected_within(Duration::from_secs(10)).await?;
+        let store = Store::connect(&StoreConfig::new(cluster.database_url()))?;
         Ok(Self {
             cluster,
             guests,
@@ -158,6 +163,7 @@ impl World {
             gateways: plan.gateways,
             transport: Transport::Native,
             bus,
+            store,
             shards: plan.shards,
             runs: Cell::new(0),
         })
@@ -303,9 +309,8 @@ impl World {
     pub async fn written(&self) -> Result<()> {
         for shard in 0..self.shards {
             let last = self.bus.log_state(shard).await?.context("no log")?.last_seq;
-            let question = format!("SELECT persisted_seq FROM shards WHERE shard = {shard}");
             within(WRITTEN, "all is written", async || {
-                let written: u64 = self.cluster.sql(&question)?.trim().parse()?;
+                let (written, _) = self.store.persisted_until(shard).await?;
                 Ok((written >= last).then_some(()))
             })
             .await?;
