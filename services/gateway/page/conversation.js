@@ -21,6 +21,8 @@ import {
 
 /** Messages of one sender within this time stand together, under one name. */
 const GROUP_MS = 5 * 60_000;
+/** What one can react with at once. */
+const LIKE = '👍';
 /** As near to the end as this counts as reading along. */
 const NEAR_END_PX = 80;
 
@@ -151,7 +153,17 @@ export class Conversation {
     return {
       // The sender's own id: so the node stays the same when the message becomes stored.
       key: own ? `own ${entry.clientMsgId}` : `seq ${entry.seq}`,
-      look: `${entry.state} ${leads} ${entry.createdAt} ${entry.error?.message} ${this.chat?.isGroup}`,
+      look: JSON.stringify([
+        entry.state,
+        leads,
+        entry.createdAt,
+        entry.error?.message,
+        this.chat?.isGroup,
+        entry.content,
+        entry.editedAt,
+        entry.deleted,
+        entry.reactions,
+      ]),
       make: () => this.#messageNode(entry, own, leads),
     };
   }
@@ -168,9 +180,12 @@ export class Conversation {
       'div',
       { class: entry.media ? 'bubble media' : 'bubble' },
       head,
+      entry.quote && el('blockquote', {}, `${entry.quote.senderName}: ${summary(entry.quote)}`),
       entry.media && this.attachments.node(entry),
       entry.content && el('p', {}, entry.content),
+      entry.deleted && el('p', { class: 'gone' }, summary(entry)),
       this.#stateLine(entry),
+      entry.id && !entry.deleted && this.#actions(entry, own),
     );
     const picture = leads ? avatar(name, sender) : el('span', { class: 'avatar' });
     const classes = ['message', own && 'own', leads && 'leads', entry.state].filter(Boolean).join(' ');
@@ -180,7 +195,9 @@ export class Conversation {
   #stateLine(entry) {
     const line = el('span', { class: 'meta' });
     if (entry.state === 'pending') line.append(entry.file ? 'Uploading…' : 'Sending…');
-    else if (entry.state !== 'failed') line.append(timeOfDay(entry.createdAt));
+    else if (entry.state !== 'failed') {
+      line.append(`${entry.editedAt ? 'edited ' : ''}${timeOfDay(entry.createdAt)}`);
+    }
     else {
       const retry = { class: 'link', type: 'button', onclick: () => this.client.retry(entry) };
       const discard = { class: 'link', type: 'button', onclick: () => this.client.discard(entry) };
@@ -188,6 +205,41 @@ export class Conversation {
       line.append(el('button', retry, 'Try again'), ' ', el('button', discard, 'Discard'));
     }
     return line;
+  }
+
+  /** How people have reacted, and what one can do. */
+  #actions(entry, own) {
+    const ask = (request) => request.catch((error) => this.notify(error));
+    const button = (label, text, onclick, more = {}) => {
+      const about = { title: label, 'aria-label': label };
+      return el('button', { class: 'action', type: 'button', ...about, ...more, onclick }, text);
+    };
+    const shown = entry.reactions ?? [];
+    const liked = shown.some(({ emoji }) => emoji === LIKE);
+    const offered = liked ? [] : [{ emoji: LIKE, count: 0, mine: false }];
+    const reactions = [...shown, ...offered].map(({ emoji, count, mine }) =>
+      button(
+        mine ? `Take ${emoji} back` : `React with ${emoji}`,
+        count ? `${emoji} ${count}` : emoji,
+        () => ask(this.client.react(entry, emoji, !mine)),
+        { 'aria-pressed': mine },
+      ),
+    );
+    const edit = () => {
+      const content = window.prompt('Edit the message', entry.content);
+      if (content !== null && content !== entry.content) ask(this.client.edit(entry, content));
+    };
+    const remove = () => {
+      if (window.confirm('Delete the message for everybody?')) ask(this.client.remove(entry));
+    };
+    const manages = this.chat?.isGroup && this.chat.me.role !== 'member';
+    return el(
+      'span',
+      { class: 'actions' },
+      ...reactions,
+      own && button('Edit', '✎', edit),
+      (own || manages) && button('Delete', '✕', remove),
+    );
   }
 
   /** More of an unsent file has gone. @param {import('./natter.js').Unsent} message */

@@ -23,7 +23,8 @@ const KINDS = {
 export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.document;
 
 /** A message in one line, as lists show it. @param {import('./timeline.js').Entry} message */
-export function summary({ media, content }) {
+export function summary({ media, content, deleted }) {
+  if (deleted) return 'Message deleted';
   if (!media) return content;
   const { icon, noun } = kindOf(media);
   const what = `${icon} ${noun === 'File' ? media.name : noun}`;

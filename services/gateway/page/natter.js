@@ -399,6 +399,23 @@ export class NatterClient extends EventTarget {
     this.#emit('timeline', { chatId: message.chatId });
   }
 
+  // ---- What becomes of messages --------------------------------------------------------------
+
+  /** Gives an own message another text. @param {Entry} entry @param {string} content */
+  edit({ chatId, id }, content) {
+    return this.#connection.request('edit_message', { chatId, messageId: id, content });
+  }
+
+  /** Takes a message back. @param {Entry} entry */
+  remove({ chatId, id }) {
+    return this.#connection.request('delete_message', { chatId, messageId: id });
+  }
+
+  /** Reacts to a message, or takes that back. @param {Entry} entry @param {string} emoji @param {boolean} on */
+  react({ chatId, id }, emoji, on) {
+    return this.#connection.request('react', { chatId, messageId: id, emoji, on });
+  }
+
   // ---- Files ---------------------------------------------------------------------------------
 
   /**
@@ -528,6 +545,12 @@ export class NatterClient extends EventTarget {
       case 'message':
       case 'system':
         return this.#onEntry(data);
+      case 'message_edited':
+        return this.#onChange({ ...data, what: 'edited' });
+      case 'message_deleted':
+        return this.#onChange({ ...data, what: 'deleted' });
+      case 'reaction':
+        return this.#onChange({ ...data, what: 'reaction', mine: data.userId === this.user?.id });
       case 'user_typing': {
         const who = this.typing.get(data.chatId) ?? new Set();
         who[data.typing ? 'add' : 'delete'](data.userId);
@@ -568,6 +591,23 @@ export class NatterClient extends EventTarget {
     }
     this.#emit('timeline', { chatId });
     if (fresh && entry.senderId !== this.user?.id) this.#emit('incoming', { entry });
+  }
+
+  /** A message has changed. @param {import('./timeline.js').Change} change */
+  #onChange(change) {
+    const { chatId } = change;
+    const { signal } = this.#connection;
+    const { gap } = this.timelines.get(chatId)?.change(change) ?? { gap: false };
+    if (gap && signal) this.#keepUp(chatId, signal);
+    const listed = this.chats.get(chatId)?.lastMessage;
+    if (signal && listed?.seq === change.messageSeq && change.what !== 'reaction') {
+      const content = change.content ?? '';
+      const lastMessage = { ...listed, content, deleted: change.what === 'deleted' };
+      if (lastMessage.deleted) delete lastMessage.media;
+      if (!listed.deleted) this.chats.set(chatId, { ...this.chats.get(chatId), lastMessage });
+      this.#emit('chats');
+    }
+    this.#emit('timeline', { chatId });
   }
 
   /** What every entry passes, live or from history. @param {Entry} entry */

@@ -8,13 +8,20 @@ import { NatterError } from './session.js';
 const MAX_CATCH_UP_PAGES = 20;
 /** Entries kept by `trim`. */
 const KEPT = 500;
+/** Changes kept for pages that were asked for before them. */
+const CHANGES_KEPT = 200;
 
 /**
  * @typedef {{chatId: string, seq: number, prevSeq?: number, createdAt: string, id?: string,
  *   senderId?: string, sender?: {id: string, name: string}, contentType?: string,
  *   content?: string, media?: import('./media.js').Media, clientMsgId?: string, kind?: string,
- *   actorId?: string, userId?: string, msg?: string}} Entry a message, or a system line when it has
- *   a `kind`; beside `media`, `content` is its caption
+ *   actorId?: string, userId?: string, msg?: string, editedAt?: string, deleted?: boolean,
+ *   quote?: {senderName: string, content: string, deleted?: boolean},
+ *   reactions?: {emoji: string, count: number, mine: boolean}[]}} Entry a message, or a system line
+ *   when it has a `kind`; beside `media`, `content` is its caption
+ * @typedef {{chatId: string, seq: number, prevSeq?: number, messageSeq: number, what: 'edited' |
+ *   'deleted' | 'reaction', content?: string, editedAt?: string, emoji?: string, on?: boolean,
+ *   mine?: boolean}} Change what becomes of a message
  * @typedef {{messages: Entry[], hasMore: boolean, fromSeq: number, toSeq: number,
  *   partial?: boolean}} Page everything of the feed after `fromSeq`, up to `toSeq`
  */
@@ -27,6 +34,8 @@ export class Timeline {
 
   /** Up to here nothing is missing (as far back as was paged). */
   #head = 0;
+  /** The newest changes, which are entries of the feed too. @type {Change[]} */
+  #changes = [];
   /** @type {Promise<void>} */
   #catchingUp = Promise.resolve();
   /** @type {?Promise<void>} */
@@ -48,6 +57,18 @@ export class Timeline {
     const outside = this.hasOlder && entry.seq < (this.entries[0]?.seq ?? 0);
     const fresh = !outside && this.#merge([entry]) > 0;
     return { fresh, gap: this.loaded && !this.#advance() };
+  }
+
+  /**
+   * Takes in what becomes of a message.
+   * @param {Change} change
+   * @returns {{gap: boolean}} as `accept`
+   */
+  change(change) {
+    if (this.#changes.some(({ seq }) => seq === change.seq)) return { gap: false };
+    this.#changes = [...this.#changes, change].slice(-CHANGES_KEPT);
+    this.entries = this.entries.map((entry) => changed(entry, change));
+    return { gap: this.loaded && !this.#advance() };
   }
 
   /**
@@ -79,10 +100,11 @@ export class Timeline {
     if (!this.loaded || !this.hasOlder) return;
     const oldest = () => this.entries[0]?.seq ?? this.#head + 1;
     const before = oldest();
+    const asked = this.#head;
     const page = await this.fetchPage({ before });
     // Started afresh while the page was on its way: it would leave a hole.
     if (oldest() !== before) return;
-    this.#merge(page.messages);
+    this.#merge(page.messages, asked);
     this.hasOlder = page.hasMore || Boolean(page.partial);
     if (page.partial && !page.messages.length) throw archiveAway();
   }
@@ -97,7 +119,7 @@ export class Timeline {
       // even where entries that history does not show leave a hole in the chain.
       const seen = this.entries.at(-1)?.seq ?? 0;
       const page = await this.fetchPage({ after: this.#head });
-      this.#merge(page.messages);
+      this.#merge(page.messages, page.toSeq);
       if (page.partial) throw archiveAway();
       this.#head = Math.max(this.#head, page.toSeq, page.hasMore ? 0 : seen);
       if (!page.hasMore && this.#advance()) return;
@@ -109,7 +131,7 @@ export class Timeline {
     const page = await this.fetchPage({});
     // Of the entries known, only those that the page reaches stay: no hole may be left.
     this.entries = this.entries.filter((entry) => entry.seq > page.fromSeq);
-    this.#merge(page.messages);
+    this.#merge(page.messages, page.toSeq);
     this.#head = page.toSeq;
     // A partial page is the newest part without the archive: there may be more.
     this.hasOlder = page.hasMore || Boolean(page.partial);
@@ -118,8 +140,8 @@ export class Timeline {
 
   /** Follows the chain of `prevSeq` from the head. @returns {boolean} whether it is unbroken */
   #advance() {
-    for (const entry of this.entries) {
-      if (entry.seq <= this.#head) continue;
+    const beyond = [...this.entries, ...this.#changes].filter(({ seq }) => seq > this.#head);
+    for (const entry of beyond.sort((a, b) => a.seq - b.seq)) {
       // 0 is "not known": then the server's own checks have to do.
       if ((entry.prevSeq ?? 0) > this.#head) return false;
       this.#head = entry.seq;
@@ -127,14 +149,39 @@ export class Timeline {
     return true;
   }
 
-  /** @param {Entry[]} incoming @returns {number} how many were new */
-  #merge(incoming) {
+  /**
+   * @param {Entry[]} incoming
+   * @param {number} [asOf] the last entry of the feed that they show the effects of
+   * @returns {number} how many were new
+   */
+  #merge(incoming, asOf = 0) {
     const known = new Set(this.entries.map((entry) => entry.seq));
     const fresh = incoming.filter((entry) => !known.has(entry.seq));
-    this.entries.push(...fresh);
+    const later = this.#changes.filter(({ seq }) => seq > asOf);
+    this.entries.push(...fresh.map((entry) => later.reduce(changed, entry)));
     this.entries.sort((a, b) => a.seq - b.seq);
     return fresh.length;
   }
+}
+
+/** The entry after a change. @param {Entry} entry @param {Change} change @returns {Entry} */
+function changed(entry, change) {
+  if (entry.seq !== change.messageSeq || entry.deleted) return entry;
+  const { what, content, editedAt } = change;
+  if (what === 'edited') return { ...entry, content, editedAt };
+  if (what === 'reaction') return { ...entry, reactions: reacted(entry.reactions ?? [], change) };
+  const { media, quote, reactions, ...rest } = entry;
+  return { ...rest, content: '', editedAt: undefined, deleted: true };
+}
+
+function reacted(reactions, { emoji, on, mine }) {
+  const known = reactions.find((reaction) => reaction.emoji === emoji);
+  const { count, mine: before } = known ?? { count: 0, mine: false };
+  if (mine && before === on) return reactions;
+  const now = { emoji, count: count + (on ? 1 : -1), mine: mine ? on : before };
+  const others = reactions.filter((reaction) => reaction !== known);
+  const place = known ? reactions.indexOf(known) : reactions.length;
+  return now.count > 0 ? others.toSpliced(place, 0, now) : others;
 }
 
 function archiveAway() {

@@ -63,6 +63,10 @@ pub struct Config {
     /// Files.
     #[command(flatten)]
     pub media: MediaArgs,
+
+    /// Messages.
+    #[command(flatten)]
+    pub messages: MessageArgs,
 }
 
 /// The servers behind the gateway.
@@ -261,6 +265,15 @@ pub struct SocketArgs {
     /// Whether typing shows on the typist's own devices.
     #[arg(long, env = "NATTER_OWN_DEVICES_SEE_TYPING", default_value_t = false, action = clap::ArgAction::Set)]
     pub own_devices_see_typing: bool,
+}
+
+/// Messages.
+#[derive(Args, Clone, Debug)]
+pub struct MessageArgs {
+    /// Seconds after it was sent in which a message may be edited: 0 to 31,536,000. Deleting has no
+    /// such bound.
+    #[arg(long, env = "NATTER_EDIT_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
+    pub edit_seconds: u32,
 }
 
 /// Types that run where they are opened.

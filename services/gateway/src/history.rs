@@ -1,19 +1,22 @@
 //! Pages of a chat's messages: what Postgres holds, with the log's tail folded over it, so that a
 //! message that was acknowledged is in the next answer even while the worker is stopped.
 
+use std::collections::{HashMap, HashSet};
+
 use natter_bus::{BusError, Stored, follow::Arrival};
 use natter_protocol::{
     error::{ErrorCode, WireError},
     feed::Feed,
-    ids::{ChatId, Seq, UserId},
+    ids::{ChatId, MessageId, Seq, UserId},
     limits,
-    server::{HistoryPage, Joined, Message},
+    server::{HistoryPage, Joined, Message, Quote},
 };
-use natter_store::{HistorySlice, Page};
+use natter_store::{HistorySlice, Page, Store};
 
 use crate::{
     app::App,
     auth::Caller,
+    changes::Changes,
     chats::not_member,
     fault,
     hub::{Command, frames},
@@ -58,9 +61,9 @@ pub async fn page(
         member.ok_or_else(not_member)?;
     }
     match app.store.history(chat, page).await {
-        Ok(slice) => merged(app, chat, page, slice).await,
+        Ok(slice) => merged(app, caller.user_id, chat, page, slice).await,
         Err(error) if error.is_unavailable() => match known {
-            Some(feed) => tail_alone(app, feed, chat, page).await,
+            Some(feed) => tail_alone(app, caller.user_id, feed, chat, page).await,
             None => Err(fault::store(error)),
         },
         Err(error) => Err(fault::store(error)),
@@ -134,29 +137,57 @@ pub async fn join(
     Ok(Joined { chat: joined, messages: page.messages, has_more: page.has_more, typing })
 }
 
-/// The page of one moment of Postgres, continued by what the log holds beyond that moment.
+/// The page of one moment of Postgres, continued by what the log holds beyond that moment, and changed
+/// by it: the messages of an older page may have been edited just now.
 async fn merged(
     app: &App,
+    viewer: UserId,
     chat: ChatId,
     page: Page,
     slice: HistorySlice,
 ) -> Result<HistoryPage, WireError> {
     let stops_before_tail = page.before.is_some_and(|before| before <= slice.persisted_seq + 1)
         || (page.after.is_some() && slice.has_more);
-    if stops_before_tail {
+    if stops_before_tail && slice.messages.is_empty() {
         return Ok(of_slice(slice, false));
     }
     let feed = Feed::chat(slice.shard, chat);
     let from = page.after.unwrap_or(0).max(slice.persisted_seq);
-    match read_tail(app, feed, from).await {
-        Ok(Some(tail)) => {
-            let mut tail = Tail::new(chat, tail, page.before, slice.to_seq);
-            tail.take_current_names(app).await;
-            Ok(fold(page, slice, tail))
+    let tail = match read_tail(app, feed, from).await {
+        Ok(Some(tail)) => Some(Tail::new(chat, tail, page.before, slice.to_seq)),
+        Ok(None) if !stops_before_tail => {
+            return Err(fault::unavailable("history beyond what is written"));
         }
-        Ok(None) => Err(fault::unavailable("history beyond what is written")),
         // What is written is there to see; it just may not be all.
-        Err(_) => Ok(of_slice(slice, true)),
+        Ok(None) | Err(_) => None,
+    };
+    let tail = tail.map(|tail| if stops_before_tail { tail.changes_only() } else { tail });
+    with_tail(&app.store, viewer, chat, page, slice, tail).await
+}
+
+/// The page with the tail folded over it, and with what is shown around its messages.
+async fn with_tail(
+    store: &Store,
+    viewer: UserId,
+    chat: ChatId,
+    page: Page,
+    slice: HistorySlice,
+    tail: Option<Tail>,
+) -> Result<HistoryPage, WireError> {
+    let (mut whole, changes, sent) = match tail {
+        None => (of_slice(slice, true), Changes::default(), HashMap::new()),
+        Some(mut tail) => {
+            let changes = std::mem::take(&mut tail.changes);
+            tail.take_current_names(store).await;
+            let sent = tail.quotes();
+            (fold(page, slice, tail), changes, sent)
+        }
+    };
+    changes.apply(&mut whole.messages);
+    match changes.surround(store, chat, viewer, &mut whole.messages, &sent).await {
+        Ok(()) => Ok(whole),
+        Err(error) if error.is_unavailable() => Ok(HistoryPage { partial: true, ..whole }),
+        Err(error) => Err(fault::store(error)),
     }
 }
 
@@ -174,36 +205,55 @@ fn of_slice(slice: HistorySlice, partial: bool) -> HistoryPage {
 #[derive(Debug, Default)]
 struct Tail {
     messages: Vec<Message>,
+    /// What it does to messages, also to older ones.
+    changes: Changes,
     /// The last entry, shown or not.
     last: Option<Seq>,
 }
 
 impl Tail {
-    /// The entries below `before`, the first of which follows the entry `prev`.
+    /// The entries below `before`, the first of which follows the entry `prev`; and the changes, also
+    /// those from there on.
     fn new(chat: ChatId, entries: Vec<Stored>, before: Option<Seq>, mut prev: Seq) -> Self {
         let mut tail = Self::default();
         for stored in entries {
-            if before.is_some_and(|before| stored.seq >= before) {
-                break;
-            }
             let arrival = Arrival { prev, ..Arrival::from(stored) };
             prev = arrival.seq;
-            tail.last = Some(prev);
             let entry = frames::parse(&arrival);
-            tail.messages.extend(entry.and_then(|e| frames::history_message(chat, &e, &arrival)));
+            if before.is_none_or(|before| arrival.seq < before) {
+                tail.last = Some(prev);
+                let shown = entry.as_ref().and_then(|e| frames::history_message(chat, e, &arrival));
+                tail.messages.extend(shown);
+            }
+            if let Some(entry) = entry {
+                tail.changes.push(entry.event, &arrival);
+            }
         }
         tail
     }
 
+    /// Of a page that ends before it: only what it does to older messages.
+    fn changes_only(self) -> Self {
+        Self { changes: self.changes, ..Self::default() }
+    }
+
+    /// What a quote shows of those of its messages that others of it answer.
+    fn quotes(&self) -> HashMap<MessageId, Quote> {
+        let answered: HashSet<MessageId> =
+            self.messages.iter().filter_map(|m| m.reply_to).collect();
+        let answered = self.messages.iter().filter(|message| answered.contains(&message.id));
+        answered.map(|message| (message.id, Quote::of(message))).collect()
+    }
+
     /// History shows people as they are called now. Without Postgres, as they were called then.
-    async fn take_current_names(&mut self, app: &App) {
+    async fn take_current_names(&mut self, store: &Store) {
         let mut senders: Vec<UserId> = self.messages.iter().map(|m| m.sender_id).collect();
         senders.sort_unstable();
         senders.dedup();
         if senders.is_empty() {
             return;
         }
-        let Ok(names) = app.store.names(&senders).await else { return };
+        let Ok(names) = store.names(&senders).await else { return };
         for message in &mut self.messages {
             if let Some(name) = names.get(&message.sender_id) {
                 message.sender.name.clone_from(name);
@@ -233,6 +283,7 @@ fn fold(page: Page, slice: HistorySlice, tail: Tail) -> HistoryPage {
 /// With Postgres away: what the log's tail holds, and no more.
 async fn tail_alone(
     app: &App,
+    viewer: UserId,
     feed: Feed,
     chat: ChatId,
     page: Page,
@@ -243,8 +294,9 @@ async fn tail_alone(
     let first = log.first_seq.max(log.last_seq.saturating_sub(TAIL_SPAN));
     let from = page.after.unwrap_or(0).max(first.saturating_sub(1));
     let entries = read_tail(app, feed, from).await.map_err(away)?;
-    let tail =
+    let mut tail =
         Tail::new(chat, entries.ok_or_else(|| fault::unavailable("history"))?, page.before, 0);
+    let (changes, sent) = (std::mem::take(&mut tail.changes), tail.quotes());
     let nothing = HistorySlice {
         messages: Vec::new(),
         has_more: false,
@@ -253,11 +305,21 @@ async fn tail_alone(
         from_seq: from,
         to_seq: from,
     };
-    Ok(HistoryPage { partial: true, ..fold(page, nothing, tail) })
+    let mut whole = HistoryPage { partial: true, ..fold(page, nothing, tail) };
+    changes.apply(&mut whole.messages);
+    changes.surround_alone(viewer, &mut whole.messages, &sent);
+    Ok(whole)
 }
 
 /// The feed's entries after `after`; none when there are too many to look through.
-async fn read_tail(app: &App, feed: Feed, mut after: Seq) -> Result<Option<Vec<Stored>>, BusError> {
+///
+/// # Errors
+/// When the log cannot be read.
+pub(crate) async fn read_tail(
+    app: &App,
+    feed: Feed,
+    mut after: Seq,
+) -> Result<Option<Vec<Stored>>, BusError> {
     let (mut tail, mut bytes) = (Vec::new(), 0);
     loop {
         let batch = app.bus.read(feed, after, TAIL_BATCH).await?;
@@ -276,11 +338,11 @@ async fn read_tail(app: &App, feed: Feed, mut after: Seq) -> Result<Option<Vec<S
 }
 
 #[cfg(test)]
+mod agreement;
+
+#[cfg(test)]
 mod tests {
-    use natter_protocol::{
-        ids::MessageId,
-        server::{ContentType, UserCard},
-    };
+    use natter_protocol::server::{ContentType, UserCard};
     use time::OffsetDateTime;
 
     use super::*;
@@ -304,6 +366,11 @@ mod tests {
             client_msg_id: String::new(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             system: None,
+            quote: None,
+            mentions: Vec::new(),
+            edited_at: None,
+            deleted: false,
+            reactions: Vec::new(),
         }
     }
 
@@ -315,7 +382,7 @@ mod tests {
     fn tail(seqs: &[(Seq, Seq)]) -> Tail {
         let messages: Vec<_> = seqs.iter().map(|(seq, prev)| message(*seq, *prev)).collect();
         let last = messages.last().map(|m| m.seq);
-        Tail { messages, last }
+        Tail { messages, last, ..Tail::default() }
     }
 
     fn seqs(page: &HistoryPage) -> Vec<Seq> {

@@ -9,6 +9,8 @@
 //! | [`rest`] | `/v1/…`, described by OpenAPI |
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
 //! | [`send`] | messages on their way into the log |
+//! | [`edits`] | messages edited, deleted, reacted to, answered |
+//! | [`changes`] | the same as the log's tail has it, before it is written |
 //! | [`history`] | pages of a chat's messages |
 //! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
@@ -35,9 +37,11 @@
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod changes;
 pub mod chats;
 pub mod codec;
 pub mod config;
+pub mod edits;
 pub mod fault;
 pub mod history;
 pub mod hub;

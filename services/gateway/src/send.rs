@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
 use uuid::Uuid;
 
-use crate::{app::App, auth::Caller, chats::not_member, fault};
+use crate::{app::App, auth::Caller, chats::not_member, edits, fault};
 
 /// A client id made this recently cannot have been published before the log's window.
 const FRESH: Duration = Duration::from_mins(1);
@@ -98,6 +98,7 @@ pub async fn prepare(
     draft: Draft,
 ) -> Result<Preparation, WireError> {
     let (client_msg_id, age) = check(&draft, OffsetDateTime::now_utc())?;
+    edits::check_mentions(&draft.mentions)?;
     let feed = writable_feed(app, sender.card.id, chat).await?;
     let id = MessageId::derive(chat, sender.card.id, &client_msg_id);
     let unheard = match age {
@@ -113,6 +114,11 @@ pub async fn prepare(
     if app.room.full(feed.shard) {
         return Err(not_stored(PublishError::Full));
     }
+    let quote = match draft.reply_to {
+        Some(answered) => edits::quote(app, feed, chat, answered).await?,
+        None => None,
+    };
+    let mentions = edits::mentioned(app, chat, &draft.content, draft.mentions).await;
     // Claimed before it is published: no other message has it then, and no sweep takes it.
     let media = match draft.media_id {
         Some(media) => Some(app.library.claim(media, chat, sender.card.id, id).await?),
@@ -126,6 +132,8 @@ pub async fn prepare(
         media,
         client_msg_id,
         reply_to: draft.reply_to,
+        quote,
+        mentions,
     };
     Ok(Preparation::New(Box::new(Prepared { feed, chat, message })))
 }
@@ -233,6 +241,29 @@ async fn send_now(
     sent(app, &prepared, published.seq, published.duplicate).await
 }
 
+/// Publishes what becomes of a message, and waits for the broker; answers its place.
+///
+/// # Errors
+/// `unavailable`, with its outcome.
+pub async fn publish_event(
+    app: &App,
+    feed: Feed,
+    id: &str,
+    event: Event,
+) -> Result<Seq, WireError> {
+    if app.room.full(feed.shard) {
+        return Err(not_stored(PublishError::Full));
+    }
+    let entry = Entry { origin: None, event };
+    let span = context::within(|| info_span!("publish", shard = feed.shard, seq = Empty));
+    let since = Instant::now();
+    let publishing = span.in_scope(|| app.bus.publish(feed, id, &entry)).map_err(not_stored)?;
+    let published = publishing.instrument(span.clone()).await.map_err(not_stored)?;
+    app.measures.published(since.elapsed(), published.duplicate);
+    span.record("seq", published.seq);
+    Ok(published.seq)
+}
+
 /// What is known of a client id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Age {
@@ -244,20 +275,32 @@ enum Age {
     Unknown,
 }
 
-/// The client's id for the message, and how old it is.
-fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError> {
-    let bad = |what: &str| WireError::new(ErrorCode::BadRequest, what);
-    if draft.content.is_empty() && draft.media_id.is_none() {
+fn bad(what: &str) -> WireError {
+    WireError::new(ErrorCode::BadRequest, what)
+}
+
+/// Whether a message may say this, which may be nothing beside a file.
+///
+/// # Errors
+/// `bad_request`, `too_large`.
+pub fn check_content(content: &str, beside_media: bool) -> Result<(), WireError> {
+    if content.is_empty() && !beside_media {
         return Err(bad("content: is empty"));
     }
-    if draft.content.len() > limits::CONTENT_BYTES {
+    if content.len() > limits::CONTENT_BYTES {
         let message = format!("content: more than {} bytes", limits::CONTENT_BYTES);
         return Err(WireError::new(ErrorCode::TooLarge, message));
     }
     // Postgres has no such text, and there is no such character to show.
-    if draft.content.contains('\0') {
+    if content.contains('\0') {
         return Err(bad("content: has a NUL character"));
     }
+    Ok(())
+}
+
+/// The client's id for the message, and how old it is.
+fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError> {
+    check_content(&draft.content, draft.media_id.is_some())?;
     let Some(id) = &draft.client_msg_id else {
         return Ok((Uuid::now_v7().to_string(), Age::New));
     };
@@ -277,7 +320,10 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError>
 }
 
 /// The feed of a chat that the user may write to.
-async fn writable_feed(app: &App, user: UserId, chat: ChatId) -> Result<Feed, WireError> {
+///
+/// # Errors
+/// `not_member`, `unavailable` (`not_sent`).
+pub async fn writable_feed(app: &App, user: UserId, chat: ChatId) -> Result<Feed, WireError> {
     let known = app.hub.registry().membership(user, chat);
     if let Some(feed) = known {
         if app.hub.out_of_touch(feed.shard) {
@@ -378,7 +424,13 @@ mod tests {
 
     fn draft(content: &str, client_msg_id: Option<&str>) -> Draft {
         let client_msg_id = client_msg_id.map(str::to_owned);
-        Draft { content: content.to_owned(), media_id: None, reply_to: None, client_msg_id }
+        Draft {
+            content: content.to_owned(),
+            media_id: None,
+            reply_to: None,
+            client_msg_id,
+            mentions: Vec::new(),
+        }
     }
 
     fn uuid_v7_at(at: OffsetDateTime) -> String {

@@ -73,6 +73,9 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
     match (feed.kind, entry.event) {
         (FeedKind::Chat, Event::Message(message)) => Ok(RowKind::Message(message)),
         (FeedKind::Chat, Event::System(event)) => Ok(RowKind::System(event)),
+        (FeedKind::Chat, Event::Edited(edited)) => Ok(RowKind::Edit(edited)),
+        (FeedKind::Chat, Event::Deleted(deleted)) => Ok(RowKind::Delete(deleted)),
+        (FeedKind::Chat, Event::Reacted(reacted)) => Ok(RowKind::Reaction(reacted)),
         (
             FeedKind::User,
             Event::ChatAdded(_)

@@ -38,6 +38,8 @@ fn message(sender: UserId) -> Entry {
         media: None,
         client_msg_id: Uuid::now_v7().to_string(),
         reply_to: None,
+        quote: None,
+        mentions: Vec::new(),
     };
     Entry { origin: None, event: Event::Message(sent) }
 }

@@ -58,6 +58,7 @@ const CASES: &[Case] = &[
     (Gateway, &[("NATTER_ADMISSIONS_AT_ONCE", "0")], "1..="),
     (Gateway, &[("NATTER_ADMISSION_KEPT_SECONDS", "86401")], "0..="),
     (Gateway, &[("NATTER_RESUME_ENTRIES", "0")], "1..="),
+    (Gateway, &[("NATTER_EDIT_SECONDS", "31536001")], "0..="),
     (Gateway, &[("NATTER_CONNECTIONS_PER_DEVICE", "0")], "1..="),
     (Gateway, &[("NATTER_EVENTS_PER_SECOND", "0")], "1.."),
     (Gateway, &[("NATTER_EVENTS_BURST", "0")], "1.."),

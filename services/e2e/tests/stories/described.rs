@@ -68,8 +68,18 @@ impl Said {
 }
 
 /// A payload that goes well for each request.
-fn payload(event: &str, chat: ChatId, other: UserId, token: &str, cursor: &str) -> Result<Value> {
+fn payload(
+    event: &str,
+    chat: ChatId,
+    message: &Value,
+    other: UserId,
+    token: &str,
+    cursor: &str,
+) -> Result<Value> {
     Ok(match event {
+        "edit_message" => json!({"chatId": chat, "messageId": message, "content": "Hello"}),
+        "react" => json!({"chatId": chat, "messageId": message, "emoji": "👍"}),
+        "delete_message" => json!({"chatId": chat, "messageId": message}),
         "authenticate" => json!({"token": token}),
         "create_chat" => json!({"isGroup": true, "title": "New", "participantIds": [other]}),
         "send_message" => json!({"chatId": chat, "content": "hello"}),
@@ -134,12 +144,19 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     ordered.sort_by_key(|name| match *name {
         "resume" => 0,
         "join_chat" => 1,
-        "leave_chat" => 3,
-        _ => 2,
+        "send_message" => 2,
+        "delete_message" => 4,
+        "leave_chat" => 5,
+        _ => 3,
     });
+    let mut message = Value::Null;
     for name in ordered {
-        let data = payload(name, chat, ana.id, &ben.first.access_token, &cursor)?;
-        said.data(&format!("{name}.reply"), &socket.request(name, data).await?);
+        let data = payload(name, chat, &message, ana.id, &ben.first.access_token, &cursor)?;
+        let reply = socket.request(name, data).await?;
+        if name == "send_message" {
+            message = reply["id"].clone();
+        }
+        said.data(&format!("{name}.reply"), &reply);
     }
     hear(
         &socket,
@@ -148,6 +165,7 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     )
     .await?;
     hear(&anas, &["system", "user_typing", "message", "chat_added"], &mut said).await?;
+    hear(&anas, &["message_edited", "reaction", "message_deleted"], &mut said).await?;
     let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
     said.data("exception", &serde_json::to_value(refused)?);
     rest(&ana.api(0), chat, &mut said).await?;

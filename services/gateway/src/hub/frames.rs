@@ -7,13 +7,15 @@ use axum::extract::ws::Utf8Bytes;
 use natter_bus::follow::Arrival;
 use natter_protocol::{
     cursor::Bases,
-    feed::{self, Entry, Event, Feed, MessageSent, SystemEvent},
+    feed::{self, Deleted, Edited, Entry, Event, Feed, MessageSent, Reacted, SystemEvent},
     ids::{ChatId, ConnectionId, Seq, UserId},
     server::{
-        ContentType, Message, Sent, ServerEvent, System, SystemDetail, UserCard, system_entry_id,
+        ContentType, Message, MessageDeleted, MessageEdited, Reaction, Sent, ServerEvent, System,
+        SystemDetail, UserCard, system_entry_id,
     },
     timestamp,
 };
+use natter_store::FeedEntry;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -149,6 +151,19 @@ impl Delivery {
                 let event = system(chat, event, arrival);
                 (Spelled::new(&ServerEvent::System(&event)), None, None)
             }
+            // To everybody, those who asked included: their reply does not stand at this place.
+            Event::Edited(edited) => {
+                let event = message_edited(chat, edited, arrival);
+                (Spelled::new(&ServerEvent::MessageEdited(&event)), None, None)
+            }
+            Event::Deleted(deleted) => {
+                let event = message_deleted(chat, deleted, arrival);
+                (Spelled::new(&ServerEvent::MessageDeleted(&event)), None, None)
+            }
+            Event::Reacted(reacted) => {
+                let event = reaction(chat, reacted, arrival);
+                (Spelled::new(&ServerEvent::Reaction(&event)), None, None)
+            }
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
@@ -188,6 +203,18 @@ impl Delivery {
             sender,
             origin: None,
         }
+    }
+
+    /// Of an entry of a chat's feed as Postgres holds it.
+    #[must_use]
+    pub fn of_entry(feed: Feed, entry: &FeedEntry, bases: &Arc<Bases>) -> Self {
+        let (seq, event) = match entry {
+            FeedEntry::Message(message) => return Self::of_message(feed, message, bases),
+            FeedEntry::Edited(event) => (event.seq, ServerEvent::MessageEdited(event)),
+            FeedEntry::Deleted(event) => (event.seq, ServerEvent::MessageDeleted(event)),
+            FeedEntry::Reaction(event) => (event.seq, ServerEvent::Reaction(event)),
+        };
+        Self::own(feed, seq, &event, bases)
     }
 
     /// Of an entry of a user's own feed, as `event` tells it.
@@ -282,8 +309,53 @@ pub fn message(chat: ChatId, sent: &MessageSent, arrival: &Arrival) -> Message {
         client_msg_id: sent.client_msg_id.clone(),
         created_at: timestamp::truncate(arrival.at),
         system: None,
+        quote: sent.quote.clone(),
+        mentions: sent.mentions.clone(),
+        edited_at: None,
+        deleted: false,
+        reactions: Vec::new(),
     }
     .with_media(sent.media.clone())
+}
+
+fn message_edited(chat: ChatId, edited: &Edited, arrival: &Arrival) -> MessageEdited {
+    MessageEdited {
+        chat_id: chat,
+        seq: arrival.seq,
+        prev_seq: arrival.prev,
+        message_id: edited.target.message_id,
+        message_seq: edited.target.message_seq,
+        actor_id: edited.actor_id,
+        content: edited.content.clone(),
+        mentions: edited.mentions.clone(),
+        edited_at: timestamp::truncate(arrival.at),
+    }
+}
+
+fn message_deleted(chat: ChatId, deleted: &Deleted, arrival: &Arrival) -> MessageDeleted {
+    MessageDeleted {
+        chat_id: chat,
+        seq: arrival.seq,
+        prev_seq: arrival.prev,
+        message_id: deleted.target.message_id,
+        message_seq: deleted.target.message_seq,
+        actor_id: deleted.actor_id,
+        deleted_at: timestamp::truncate(arrival.at),
+    }
+}
+
+fn reaction(chat: ChatId, reacted: &Reacted, arrival: &Arrival) -> Reaction {
+    Reaction {
+        chat_id: chat,
+        seq: arrival.seq,
+        prev_seq: arrival.prev,
+        message_id: reacted.target.message_id,
+        message_seq: reacted.target.message_seq,
+        user_id: reacted.user_id,
+        emoji: reacted.emoji.clone(),
+        on: reacted.on,
+        created_at: timestamp::truncate(arrival.at),
+    }
 }
 
 fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
@@ -337,8 +409,16 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
                 actor_id: event.actor_id,
                 user_id: event.user_id,
             }),
+            quote: None,
+            mentions: Vec::new(),
+            edited_at: None,
+            deleted: false,
+            reactions: Vec::new(),
         }),
-        Event::ChatAdded(_)
+        Event::Edited(_)
+        | Event::Deleted(_)
+        | Event::Reacted(_)
+        | Event::ChatAdded(_)
         | Event::ChatRemoved(_)
         | Event::DeviceRevoked(_)
         | Event::ProfileChanged(_) => None,

@@ -477,7 +477,11 @@ impl FanOut {
                 }
             }
             Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),
-            Event::Message(_) | Event::System(_) => {}
+            Event::Message(_)
+            | Event::System(_)
+            | Event::Edited(_)
+            | Event::Deleted(_)
+            | Event::Reacted(_) => {}
         }
     }
 

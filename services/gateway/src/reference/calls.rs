@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use natter_protocol::{
-    client::Draft,
+    client::{Draft, Edit},
     ids::UserId,
     media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
     rest::{ChatPage, CreateChat, Device, DeviceList, ParticipantPage, Session, User, UserList},
@@ -93,7 +93,10 @@ fn examples() -> BTreeMap<String, Value> {
             media_id: None,
             reply_to: None,
             client_msg_id: Some(CLIENT_MSG_ID.to_owned()),
+            mentions: Vec::new(),
         }),
+        example(&Edit { content: "Hello, Ben".to_owned(), mentions: Vec::new() }),
+        example(&samples.changed),
         example(&UploadDraft { name: "harbour.mp4".to_owned(), size: 734_003_200 }),
         example(&Session {
             user: user(&ada),

@@ -3,7 +3,9 @@
 
 use natter_protocol::{
     error::{ErrorCode, close},
-    server::{Authenticated, Chat, Empty, HistoryPage, Joined, PresenceList, Resumed, Sent},
+    server::{
+        Authenticated, Changed, Chat, Empty, HistoryPage, Joined, PresenceList, Resumed, Sent,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -143,6 +145,30 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
              connecting. What was missed follows, then `resume_done`. When it is refused, fetch \
              afresh by `history` and `GET /v1/chats`.",
         ),
+        request(
+            "edit_message",
+            json!({"chatId": CHAT, "messageId": samples.message.id, "content": "Hello, Ben"}),
+            answer::<Changed>(&samples.changed),
+            &[Code::NotMember, Code::NotFound, Code::Conflict, Code::TooLarge],
+            "The event comes besides, at its place in the feed. What the message says already changes \
+             nothing. `forbidden`: somebody else's, or sent too long ago. `conflict`: it is deleted.",
+        ),
+        request(
+            "delete_message",
+            json!({"chatId": CHAT, "messageId": samples.message.id}),
+            answer::<Changed>(&samples.changed),
+            &[Code::NotMember, Code::NotFound],
+            "The event comes besides. Deleting again changes nothing. `forbidden`: neither its sender \
+             nor one who manages the chat.",
+        ),
+        request(
+            "react",
+            json!({"chatId": CHAT, "messageId": samples.message.id, "emoji": "👍"}),
+            answer::<Changed>(&samples.changed),
+            &[Code::NotMember, Code::NotFound, Code::Conflict],
+            "With `on: false` it is taken back. The event comes besides. The same again changes \
+             nothing. `conflict`: the message is deleted, or has as many reactions as may be.",
+        ),
     ]
 }
 
@@ -176,6 +202,16 @@ pub fn told(event: &str) -> Option<Told> {
         "reconnect" => ("To every connection of a node that drains; it closes (1012).", false),
         "resume_done" => ("To whoever has resumed.", false),
         "exception" => ("To whoever has sent it.", false),
+        "message_edited" | "message_deleted" => (
+            "To every connection of every participant, also the one that asked. One for a message \
+             that is deleted already changes nothing.",
+            true,
+        ),
+        "reaction" => (
+            "To every connection of every participant, also the one that asked. How many there are \
+             history tells.",
+            true,
+        ),
         _ => return None,
     };
     Some(Told { to, feed })

@@ -7,9 +7,9 @@ use natter_protocol::{
     limits,
     media::{Media, MediaKind},
     server::{
-        Authenticated, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me, Message,
-        Participant, Presence, PresenceList, Ready, Resumed, Role, Sent, ServerEvent, System,
-        UserCard, UserTyping,
+        Authenticated, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me,
+        Message, MessageDeleted, MessageEdited, Participant, Presence, PresenceList, Reaction,
+        ReactionCount, Ready, Resumed, Role, Sent, ServerEvent, System, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};
@@ -43,6 +43,10 @@ pub struct Samples {
     pub presence: PresenceList,
     pub resumed: Resumed,
     pub error: WireError,
+    pub changed: Changed,
+    edited: MessageEdited,
+    deleted: MessageDeleted,
+    reaction: Reaction,
     here: Presence,
     pictured: Vec<Message>,
 }
@@ -79,6 +83,10 @@ impl Samples {
             presence: PresenceList { items: vec![here()] },
             resumed: Resumed { resumed: true, reason: None },
             error: WireError::new(ErrorCode::RateLimited, "too many events").retry_after_ms(250),
+            changed: Changed { seq: 4_025 },
+            edited: edited(&message),
+            deleted: deleted(&message),
+            reaction: reaction(&message),
             ready: ready(),
             system: joined(),
             here: here(),
@@ -103,6 +111,9 @@ impl Samples {
             ServerEvent::Reconnect { after_ms: 1_200 },
             ServerEvent::ResumeDone { cursor: CURSOR.to_owned() },
             ServerEvent::Exception(&self.error),
+            ServerEvent::MessageEdited(&self.edited),
+            ServerEvent::MessageDeleted(&self.deleted),
+            ServerEvent::Reaction(&self.reaction),
         ]
     }
 }
@@ -143,6 +154,51 @@ fn message() -> Message {
         client_msg_id: CLIENT_MSG_ID.to_owned(),
         created_at: AT,
         system: None,
+        quote: None,
+        mentions: Vec::new(),
+        edited_at: None,
+        deleted: false,
+        reactions: Vec::new(),
+    }
+}
+
+fn edited(message: &Message) -> MessageEdited {
+    MessageEdited {
+        chat_id: CHAT,
+        seq: 4_023,
+        prev_seq: message.seq,
+        message_id: message.id,
+        message_seq: message.seq,
+        actor_id: ADA,
+        content: "Hello, Ben".to_owned(),
+        mentions: Vec::new(),
+        edited_at: AT,
+    }
+}
+
+fn reaction(message: &Message) -> Reaction {
+    Reaction {
+        chat_id: CHAT,
+        seq: 4_024,
+        prev_seq: 4_023,
+        message_id: message.id,
+        message_seq: message.seq,
+        user_id: BEN,
+        emoji: "👍".to_owned(),
+        on: true,
+        created_at: AT,
+    }
+}
+
+fn deleted(message: &Message) -> MessageDeleted {
+    MessageDeleted {
+        chat_id: CHAT,
+        seq: 4_025,
+        prev_seq: 4_024,
+        message_id: message.id,
+        message_seq: message.seq,
+        actor_id: ADA,
+        deleted_at: AT,
     }
 }
 
@@ -150,7 +206,9 @@ fn with_picture() -> Message {
     let client_msg_id = "picture-1".to_owned();
     let id = MessageId::derive(CHAT, ADA, &client_msg_id);
     let earlier = Message { id, seq: 4_007, prev_seq: 3_991, client_msg_id, ..message() };
-    let earlier = Message { content: "The harbour".to_owned(), ..earlier };
+    let liked = ReactionCount { emoji: "👍".to_owned(), count: 2, mine: true };
+    let (content, reactions) = ("The harbour".to_owned(), vec![liked]);
+    let earlier = Message { content, reactions, edited_at: Some(AT), ..earlier };
     earlier.with_media(Some(Box::new(picture())))
 }
 

@@ -130,7 +130,10 @@ impl Plan<'_> {
                 Event::DeviceRevoked(_)
                 | Event::ProfileChanged(_)
                 | Event::Message(_)
-                | Event::System(_) => {}
+                | Event::System(_)
+                | Event::Edited(_)
+                | Event::Deleted(_)
+                | Event::Reacted(_) => {}
             }
         }
         Ok(())

@@ -6,11 +6,11 @@ use natter_bus::{Stored, follow::Arrival};
 use natter_protocol::{
     cursor::{Bases, Cursor},
     feed::{Entry, Event, Feed},
-    ids::{Seq, Shard},
+    ids::{ChatId, Seq, Shard},
     limits,
     server::{Message, ResumeRefusal},
 };
-use natter_store::Page;
+use natter_store::FeedEntry;
 
 use super::{NoReplay, Viewer};
 use crate::{
@@ -36,7 +36,7 @@ struct ReadPart {
     after: Seq,
     until: Option<Seq>,
     /// From Postgres: what the log has cut off.
-    older: Vec<Message>,
+    older: Vec<FeedEntry>,
     /// From the log.
     entries: Vec<(Entry, Arrival)>,
 }
@@ -153,23 +153,50 @@ impl<'a> Reader<'a> {
         let Some(chat) = feed.chat_id() else { return Ok(()) };
         let before = until.map_or(first, |until| first.min(until + 1));
         loop {
-            let page = Page { after: Some(after), before: Some(before), limit: limits::PAGE };
-            let slice = self.app.store.history(chat, page).await?;
-            after = slice.to_seq;
-            for message in slice.messages {
-                self.charge(message.content.len())?;
-                let ends = self.message_ends(&message);
+            let (mut entries, up_to) =
+                self.app.store.feed(chat, after, before, limits::PAGE).await?;
+            self.quote(chat, &mut entries).await?;
+            for entry in entries {
+                let (bytes, ends) = match &entry {
+                    FeedEntry::Message(message) => {
+                        (message.content.len(), self.message_ends(message))
+                    }
+                    FeedEntry::Edited(edited) => (edited.content.len(), false),
+                    FeedEntry::Deleted(_) | FeedEntry::Reaction(_) => (0, false),
+                };
+                self.charge(bytes)?;
                 let part = &mut self.parts[part];
-                part.older.push(message);
+                part.older.push(entry);
                 if ends {
                     part.entries.clear();
                     return Ok(());
                 }
             }
-            if !slice.has_more {
-                return Ok(());
+            match up_to {
+                Some(up_to) => after = up_to,
+                None => return Ok(()),
             }
         }
+    }
+
+    /// What messages answer, as it is now. (Reactions are told by entries of their own.)
+    async fn quote(&self, chat: ChatId, entries: &mut [FeedEntry]) -> Result<(), NoReplay> {
+        let answered = |entry: &FeedEntry| match entry {
+            FeedEntry::Message(message) if !message.deleted => message.reply_to,
+            _ => None,
+        };
+        let ids: Vec<_> = entries.iter().filter_map(answered).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let around = self.app.store.around(chat, self.viewer.user, &[], &[], &ids).await?;
+        for entry in entries {
+            let quote = answered(entry).and_then(|id| around.quotes.get(&id));
+            if let FeedEntry::Message(message) = entry {
+                message.quote = quote.cloned().map(Box::new);
+            }
+        }
+        Ok(())
     }
 
     fn message_ends(&self, message: &Message) -> bool {
@@ -204,8 +231,8 @@ impl<'a> Reader<'a> {
         let own_devices = self.app.config.socket.own_devices_get_messages;
         let Viewer { user, connection, echo, .. } = self.viewer;
         let Some(part) = self.parts.get(part.0) else { return Vec::new() };
-        let older = part.older.iter().map(|m| Delivery::of_message(part.feed, m, self.bases));
-        let mut prev = part.older.last().map_or(0, |message| message.seq);
+        let older = part.older.iter().map(|e| Delivery::of_entry(part.feed, e, self.bases));
+        let mut prev = part.older.last().map_or(0, FeedEntry::seq);
         let entries = part.entries.iter().filter_map(|(entry, arrival)| {
             let arrival = Arrival { prev, ..arrival.clone() };
             prev = arrival.seq;

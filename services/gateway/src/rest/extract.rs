@@ -279,6 +279,28 @@ where
     }
 }
 
+/// Two ids in the path, and a text behind them.
+pub struct PathTail<A, B>(pub A, pub B, pub String);
+
+impl<A, B, S> FromRequestParts<S> for PathTail<A, B>
+where
+    A: FromStr,
+    B: FromStr,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let found = params.ok().and_then(|params| {
+            let mut params = params.iter().map(|(_, text)| text);
+            let (a, b) = (params.next()?.parse().ok()?, params.next()?.parse().ok()?);
+            Some(Self(a, b, params.next()?.to_owned()))
+        });
+        Ok(found.ok_or_else(|| bad_request("an id in the path is not a UUID"))?)
+    }
+}
+
 /// The two ids in the path.
 pub struct PathIds<A, B>(pub A, pub B);
 

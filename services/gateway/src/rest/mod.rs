@@ -5,7 +5,7 @@
 //! | [`problem`] | errors as RFC 9457 problems |
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
-//! | `accounts`, `devices`, `users`, `chats`, `messages`, `media` | the calls |
+//! | `accounts`, `devices`, `users`, `chats`, `messages`, `edits`, `media` | the calls |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -18,6 +18,7 @@ pub mod problem;
 mod accounts;
 mod chats;
 mod devices;
+mod edits;
 mod layers;
 mod media;
 mod messages;
@@ -53,6 +54,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(users::routes())
         .merge(chats::routes())
         .merge(messages::routes())
+        .merge(edits::routes())
         .merge(media::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

@@ -146,6 +146,8 @@ mod tests {
             }
         }
         let expected = [
+            "delete /v1/chats/{id}/messages/{messageId}",
+            "delete /v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
             "delete /v1/devices/{id}",
             "get /v1/chats",
             "get /v1/chats/{id}",
@@ -158,6 +160,7 @@ mod tests {
             "get /v1/users",
             "get /v1/users/me",
             "head /v1/chats/{id}/messages/{messageId}/media",
+            "patch /v1/chats/{id}/messages/{messageId}",
             "patch /v1/users/me",
             "post /v1/auth/login",
             "post /v1/auth/logout",
@@ -171,6 +174,7 @@ mod tests {
             "post /v1/chats/{id}/media/uploads",
             "post /v1/chats/{id}/media/{mediaId}/complete",
             "post /v1/chats/{id}/messages",
+            "put /v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
         ];
         assert_eq!(calls.iter().map(String::as_str).collect::<Vec<_>>(), expected);
         assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
-    client::{ChatTarget, Command, History, JoinChat, PresenceSubscribe, SendMessage},
+    client::{
+        ChatTarget, Command, EditMessage, History, JoinChat, MessageTarget, PresenceSubscribe,
+        React, SendMessage,
+    },
     error::{self as wire, ErrorCode, WireError},
     feed::{Feed, Origin, Signal},
     ids::{ChatId, ConnectionId, UserId},
@@ -21,7 +24,7 @@ use crate::{
     auth::Caller,
     chats::not_member,
     codec::Codec,
-    fault, history,
+    edits, fault, history,
     hub::Command as HubCommand,
     send::{self, InFlight, Preparation, Sender},
     text,
@@ -108,6 +111,21 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
             presence_subscribe(&app, &who, request, subscribe).await
         }
         Command::Authenticate(authenticate) => renew(&app, &who.caller, authenticate.token).await,
+        Command::EditMessage(EditMessage { chat_id, message_id, edit }) => {
+            let span = context::begin(|| info_span!("edit_message", chat = %chat_id));
+            let edited = edits::edit(&app, &who.caller, chat_id, message_id, edit);
+            edited.instrument(span).await.map(|changed| answer(&who, request, &changed))
+        }
+        Command::DeleteMessage(MessageTarget { chat_id, message_id }) => {
+            let span = context::begin(|| info_span!("delete_message", chat = %chat_id));
+            let deleted = edits::delete(&app, &who.caller, chat_id, message_id);
+            deleted.instrument(span).await.map(|changed| answer(&who, request, &changed))
+        }
+        Command::React(React { chat_id, message_id, emoji, on }) => {
+            let span = context::begin(|| info_span!("react", chat = %chat_id));
+            let reacted = edits::react(&app, &who.caller, chat_id, message_id, &emoji, on);
+            reacted.instrument(span).await.map(|changed| answer(&who, request, &changed))
+        }
         // The session's own, since its queue waits for it.
         Command::Resume(_) => Err(WireError::new(ErrorCode::Internal, "not resumed")),
     };

@@ -103,6 +103,8 @@ impl World {
             media: None,
             client_msg_id,
             reply_to: None,
+            quote: None,
+            mentions: Vec::new(),
         });
         (msg_id, Entry { origin: None, event })
     }

@@ -105,6 +105,8 @@ impl World {
             media: None,
             client_msg_id: id.to_string(),
             reply_to: None,
+            quote: None,
+            mentions: Vec::new(),
         });
         let entry = Entry { origin: None, event };
         Ok(self.bus.publish(feed, &id.to_string(), &entry)?.await?.seq)

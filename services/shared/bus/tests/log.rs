@@ -35,6 +35,8 @@ fn message(chat: Feed, text: &str) -> (String, Entry) {
         media: None,
         client_msg_id,
         reply_to: None,
+        quote: None,
+        mentions: Vec::new(),
     });
     (msg_id, Entry { origin: None, event })
 }

@@ -62,6 +62,65 @@ pub enum Command {
     PresenceSubscribe(PresenceSubscribe),
     /// Replay everything missed since a cursor.
     Resume(Resume),
+    /// Give a message of one's own another content.
+    EditMessage(EditMessage),
+    /// Take a message back.
+    DeleteMessage(MessageTarget),
+    /// React to a message, or take that back.
+    React(React),
+}
+
+/// `{chatId, messageId, content, mentions?}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EditMessage {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// The message.
+    pub message_id: MessageId,
+    /// What it says from now on.
+    #[serde(flatten)]
+    pub edit: Edit,
+}
+
+/// What a message says from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// The text, as in [`Draft`].
+    pub content: String,
+    /// Participants that it names besides those in the text; at most [`crate::limits::MENTIONS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+}
+
+/// `{chatId, messageId}`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageTarget {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// The message.
+    pub message_id: MessageId,
+}
+
+/// `{chatId, messageId, emoji, on?}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct React {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// The message.
+    pub message_id: MessageId,
+    /// One emoji.
+    pub emoji: String,
+    /// `false` takes it back.
+    #[serde(default = "yes")]
+    pub on: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// `{cursor}`
@@ -114,7 +173,7 @@ pub struct JoinHistory {
     pub limit: Option<u32>,
 }
 
-/// `{chatId, content?, mediaId?, replyTo?, clientMsgId?}`
+/// `{chatId, content?, mediaId?, replyTo?, clientMsgId?, mentions?}`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SendMessage {
@@ -142,6 +201,10 @@ pub struct Draft {
     /// a retry is another message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_msg_id: Option<String>,
+    /// Participants that it names besides those in the text (`@` and a user's id): at most
+    /// [`crate::limits::MENTIONS`]. Whoever does not take part is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
 }
 
 /// `{chatId, before?, after?, limit}`
@@ -195,6 +258,9 @@ impl Command {
             "presence_subscribe" => Self::PresenceSubscribe(payload(event, text)?),
             "resume" => Self::Resume(payload(event, text)?),
             "authenticate" => Self::Authenticate(payload(event, text)?),
+            "edit_message" => Self::EditMessage(payload(event, text)?),
+            "delete_message" => Self::DeleteMessage(payload(event, text)?),
+            "react" => Self::React(payload(event, text)?),
             _ => return Err(WireError::new(ErrorCode::BadRequest, "unknown event")),
         })
     }

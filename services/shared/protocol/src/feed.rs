@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, Shard, UserId},
     media::Media,
-    server::{Chat, Me, UserCard},
+    server::{Chat, Me, Quote, UserCard},
     timestamp,
     words::words,
 };
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeedKind {
-    /// A chat's: messages, membership.
+    /// A chat's: messages, what becomes of them, membership.
     Chat,
     /// A user's: chats added and removed, devices revoked, the profile.
     User,
@@ -100,6 +100,12 @@ pub enum Event {
     DeviceRevoked(DeviceRevoked),
     /// On a user's feed: the name has changed.
     ProfileChanged(ProfileChanged),
+    /// On a chat's feed: a message has another content.
+    Edited(Edited),
+    /// On a chat's feed: a message is taken back.
+    Deleted(Deleted),
+    /// On a chat's feed: somebody reacts to a message, or does not any more.
+    Reacted(Reacted),
 }
 
 impl Event {
@@ -132,6 +138,64 @@ pub struct MessageSent {
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
+    /// Some of that message, as it was when this one was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<Box<Quote>>,
+    /// The participants that it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+}
+
+/// The message that an entry changes: who publishes it has looked the place up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Its id.
+    pub message_id: MessageId,
+    /// Its place in the same feed.
+    pub message_seq: Seq,
+}
+
+/// A message has another content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edited {
+    /// Which message.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Its sender.
+    pub actor_id: UserId,
+    /// The text from here on.
+    pub content: String,
+    /// The participants that it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+}
+
+/// A message is taken back, by its sender or somebody who manages the chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deleted {
+    /// Which message.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Who did it.
+    pub actor_id: UserId,
+}
+
+/// Somebody reacts to a message, or does not any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reacted {
+    /// To which message.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Who.
+    pub user_id: UserId,
+    /// How: one emoji.
+    pub emoji: String,
+    /// Whether it is so from here on.
+    pub on: bool,
 }
 
 words! {

@@ -19,3 +19,13 @@ pub const PARTICIPANTS_SHOWN: i64 = 50;
 pub const PRESENCE_USERS: usize = 500;
 /// Characters of a name or title.
 pub const NAME_CHARS: usize = 100;
+/// Users that one message mentions.
+pub const MENTIONS: usize = 50;
+/// Characters that a quote shows of the message that is answered.
+pub const QUOTE_CHARS: usize = 100;
+/// Bytes of an emoji: the longest sequence that Unicode recommends has 35.
+pub const EMOJI_BYTES: usize = 40;
+/// Different emoji of one user on one message.
+pub const REACTIONS_OF_USER: usize = 20;
+/// Different emoji on one message.
+pub const REACTIONS: usize = 100;

@@ -9,6 +9,7 @@ use crate::{
     error::WireError,
     feed::SystemKind,
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, UserId},
+    limits,
     media::{self, Media, MediaKind},
     timestamp,
     words::words,
@@ -53,6 +54,12 @@ pub enum ServerEvent<'a> {
     },
     /// An event without an id has failed, or a frame could not be read.
     Exception(&'a WireError),
+    /// A message has another content.
+    MessageEdited(&'a MessageEdited),
+    /// A message was taken back.
+    MessageDeleted(&'a MessageDeleted),
+    /// Somebody reacts to a message, or does not any more.
+    Reaction(&'a Reaction),
 }
 
 /// The reply to a request, written as `{"reply":7,"data":{…}}`.
@@ -213,9 +220,175 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub system: Option<SystemDetail>,
+    /// Of the message that it answers: in history as that is now, live as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub quote: Option<Box<Quote>>,
+    /// The participants that it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+    /// When it was last edited.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::option")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    pub edited_at: Option<OffsetDateTime>,
+    /// It was taken back: content and media are gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// In history: how people have reacted, what most have chosen first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reactions: Vec<ReactionCount>,
+}
+
+/// Of a message that is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Quote {
+    /// Its id.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// The sender's name.
+    pub sender_name: String,
+    /// The first 100 characters.
+    pub content: String,
+    /// What it carries.
+    pub content_type: ContentType,
+    /// It was taken back, and nothing of it is shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+}
+
+impl Quote {
+    /// Of this message.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        Self {
+            id: message.id,
+            sender_id: message.sender_id,
+            sender_name: message.sender.name.clone(),
+            content: message.content.chars().take(limits::QUOTE_CHARS).collect(),
+            content_type: message.content_type,
+            deleted: message.deleted,
+        }
+    }
+}
+
+/// How many have chosen an emoji.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReactionCount {
+    /// Which.
+    pub emoji: String,
+    /// How many.
+    pub count: u64,
+    /// Whether the viewer is among them.
+    pub mine: bool,
+}
+
+impl ReactionCount {
+    /// What most have chosen first; of equals any order that is always the same.
+    pub fn sort(counts: &mut [Self]) {
+        counts.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.emoji.cmp(&b.emoji)));
+    }
+}
+
+/// A message has another content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageEdited {
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// This entry's place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed, as this server saw it; 0 when it is not known.
+    pub prev_seq: Seq,
+    /// The message.
+    pub message_id: MessageId,
+    /// The message's place.
+    pub message_seq: Seq,
+    /// Who did it: its sender.
+    pub actor_id: UserId,
+    /// The text from now on.
+    pub content: String,
+    /// The participants that it names from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+    /// When the broker stored the change.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub edited_at: OffsetDateTime,
+}
+
+/// A message was taken back: its content, its media and its reactions are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDeleted {
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// This entry's place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed, as this server saw it; 0 when it is not known.
+    pub prev_seq: Seq,
+    /// The message.
+    pub message_id: MessageId,
+    /// The message's place.
+    pub message_seq: Seq,
+    /// Who did it: its sender, or somebody who manages the chat.
+    pub actor_id: UserId,
+    /// When the broker stored the change.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub deleted_at: OffsetDateTime,
+}
+
+/// Somebody reacts to a message, or does not any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reaction {
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// This entry's place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed, as this server saw it; 0 when it is not known.
+    pub prev_seq: Seq,
+    /// The message.
+    pub message_id: MessageId,
+    /// The message's place.
+    pub message_seq: Seq,
+    /// Who.
+    pub user_id: UserId,
+    /// How.
+    pub emoji: String,
+    /// Whether it is so from now on.
+    pub on: bool,
+    /// When the broker stored the change.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
+/// The answer to `edit_message`, `delete_message` and `react`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// The entry of the chat's feed that made it so. Where nothing had to change that is an earlier
+    /// one: the message itself, if nothing else is known.
+    pub seq: Seq,
 }
 
 impl Message {
+    /// Takes the content away, and everything that came with it or after it.
+    pub fn take_back(&mut self) {
+        self.content.clear();
+        self.content_type = ContentType::Text;
+        self.media = None;
+        self.media_url = None;
+        self.media_type = None;
+        self.quote = None;
+        self.mentions.clear();
+        self.edited_at = None;
+        self.deleted = true;
+        self.reactions.clear();
+    }
+
     /// The same, with a file.
     #[must_use]
     pub fn with_media(mut self, media: Option<Box<Media>>) -> Self {

@@ -29,8 +29,8 @@ pub struct Page {
 /// A page of history, of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistorySlice {
-    /// Oldest first. System entries are among them; void entries are not, but count for
-    /// `prev_seq`.
+    /// Oldest first. System entries are among them; void entries, and those that change messages, are
+    /// not, but count for `prev_seq`.
     pub messages: Vec<Message>,
     /// Whether there are more in the direction that was asked for.
     pub has_more: bool,
@@ -48,7 +48,7 @@ pub struct HistorySlice {
     ///
     /// - with `after` and more to come: the last message of the page;
     /// - else: the feed's last entry in the range that was asked for, as far as Postgres knows
-    ///   (void ones too), or `from_seq` when there is none.
+    ///   (those not shown too), or `from_seq` when there is none.
     pub to_seq: Seq,
 }
 
@@ -78,6 +78,7 @@ macro_rules! page {
                     ), 0) AS head,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
+                    m.mentions, m.edited_at, m.deleted_at,
                     COALESCE((
                         SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
                         ORDER BY p.seq DESC LIMIT 1
@@ -86,7 +87,7 @@ macro_rules! page {
              LEFT JOIN shards s ON s.shard = c.shard
              LEFT JOIN LATERAL (
                  SELECT * FROM messages
-                 WHERE chat_id = $1 AND seq > $2 AND seq < $3 AND kind <> 'void'
+                 WHERE chat_id = $1 AND seq > $2 AND seq < $3 AND kind IN ('message', 'system')
                  ORDER BY seq ",
             $order,
             " LIMIT $4
@@ -102,9 +103,9 @@ const OLDEST_FIRST: &str = page!("ASC");
 const NEWEST_FIRST: &str = page!("DESC");
 
 #[derive(sqlx::FromRow)]
-struct PageRow {
+pub(crate) struct PageRow {
     shard: i16,
-    persisted_seq: i64,
+    pub(crate) persisted_seq: i64,
     head: i64,
     chat_id: Uuid,
     seq: Option<i64>,
@@ -119,11 +120,14 @@ struct PageRow {
     reply_to: Option<Uuid>,
     detail: Option<Json<SystemDetail>>,
     created_at: Option<OffsetDateTime>,
+    mentions: Option<Vec<Uuid>>,
+    edited_at: Option<OffsetDateTime>,
+    deleted_at: Option<OffsetDateTime>,
 }
 
 impl PageRow {
     /// The entry; none in the one row of an empty page.
-    fn message(self) -> Option<Message> {
+    pub(crate) fn message(self) -> Option<Message> {
         let row = MessageRow {
             chat_id: self.chat_id,
             seq: self.seq?,
@@ -138,6 +142,9 @@ impl PageRow {
             reply_to: self.reply_to,
             detail: self.detail,
             created_at: self.created_at?,
+            mentions: self.mentions,
+            edited_at: self.edited_at,
+            deleted_at: self.deleted_at,
         };
         Some(row.into())
     }

@@ -67,6 +67,11 @@ pub enum PlaceKind {
     },
     /// Something about the chat itself.
     System,
+    /// What became of a message: it was edited, deleted or reacted to.
+    Change {
+        /// Which message.
+        message: MessageId,
+    },
     /// Nothing that is shown.
     Void {
         /// Why.
@@ -127,6 +132,7 @@ struct PlaceRow {
     sender_id: Option<Uuid>,
     device_id: Option<Uuid>,
     reason: Option<String>,
+    message_id: Option<Uuid>,
 }
 
 impl From<PlaceRow> for Place {
@@ -137,6 +143,9 @@ impl From<PlaceRow> for Place {
                 sender: sender.into(),
                 device: row.device_id.map(Into::into),
             },
+            ("edit" | "delete" | "reaction", ..) => {
+                PlaceKind::Change { message: row.message_id.unwrap_or_default().into() }
+            }
             ("void", ..) => PlaceKind::Void { reason: row.reason.unwrap_or_default() },
             _ => PlaceKind::System,
         };
@@ -154,7 +163,8 @@ macro_rules! places {
     ($where:literal) => {
         concat!(
             "SELECT m.chat_id, c.shard, m.seq, m.created_at, m.kind, m.id, m.sender_id, m.device_id,
-                    m.detail ->> 'reason' AS reason
+                    m.detail ->> 'reason' AS reason,
+                    (m.detail ->> 'messageId')::uuid AS message_id
              FROM messages m LEFT JOIN chats c ON c.id = m.chat_id WHERE ",
             $where
         )
@@ -200,9 +210,8 @@ impl Store {
         Ok(Outbox { depth: depth.unsigned_abs(), oldest })
     }
 
-    /// Where a message is written. No index has the ids of messages, which would cost every message
-    /// for what is rarely asked: in a chat that is named this reads the chat, else everything, for
-    /// `bound` at most.
+    /// Where a message is written: in the chat that is named, else in whichever has it; for `bound` at
+    /// most.
     ///
     /// # Errors
     /// `Unavailable` also when it takes longer than `bound`.

@@ -10,6 +10,7 @@
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
 //! | [`history`] | pages of messages, and whether a message was sent before |
+//! | [`edits`] | what becomes of messages: edits, deletions, reactions, and what is read for them |
 //! | [`media`] | what is known of files, who has fetched them, what is to be removed |
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
@@ -30,6 +31,7 @@ pub mod address;
 pub mod chat_list;
 pub mod chats;
 pub mod devices;
+pub mod edits;
 pub mod error;
 pub mod history;
 pub mod inspection;
@@ -59,6 +61,7 @@ pub use address::{UrlError, parse_url};
 pub use chat_list::ChatCursor;
 pub use chats::Created;
 pub use devices::DeviceState;
+pub use edits::{Around, FeedEntry};
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
 pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};

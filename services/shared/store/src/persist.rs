@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use natter_protocol::{
-    feed::{Feed, FeedKind, MessageSent, SystemEvent},
-    ids::{Seq, Shard},
+    feed::{Deleted, Edited, Feed, FeedKind, MessageSent, Reacted, SystemEvent, SystemKind},
+    ids::{Seq, Shard, UserId},
     server::SystemDetail,
     timestamp,
 };
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     Result, Store, StoreError,
+    edits::{Changes, array},
     rows::{sql_seq, sql_shard},
 };
 
@@ -48,6 +49,13 @@ pub enum RowKind {
         /// Why, for the operator; never the content.
         reason: String,
     },
+    /// On a chat's feed: a message has another content. Like a deletion and a reaction it is written
+    /// as a place without content, and what it says is done to the message.
+    Edit(Edited),
+    /// On a chat's feed: a message is taken back.
+    Delete(Deleted),
+    /// On a chat's feed: somebody reacts to a message, or does not any more.
+    Reaction(Reacted),
 }
 
 impl Store {
@@ -92,6 +100,7 @@ impl Store {
             if written.len() < batch.entries.chats.len() {
                 batch.entries.fill_places(tx).await?;
             }
+            batch.changes.apply(tx).await?;
             move_chats(tx, &batch, &written).await?;
             batch.entries.send_media(tx).await?;
             move_users(tx, &batch).await?;
@@ -106,6 +115,8 @@ impl Store {
 pub(crate) struct Batch {
     /// The entries of chats' feeds.
     pub(crate) entries: Entries,
+    /// What they do to messages.
+    pub(crate) changes: Changes,
     /// The last entry of each chat's feed.
     chat_heads: BTreeMap<Uuid, i64>,
     /// The last entry of each user's feed.
@@ -120,6 +131,7 @@ impl Batch {
             let heads = match row.feed.kind {
                 FeedKind::Chat => {
                     batch.entries.push(row);
+                    batch.changes.push(row);
                     &mut batch.chat_heads
                 }
                 FeedKind::User => &mut batch.user_heads,
@@ -146,6 +158,7 @@ pub(crate) struct Entries {
     reply_tos: Vec<Option<Uuid>>,
     details: Vec<Option<Value>>,
     times: Vec<OffsetDateTime>,
+    mentions: Vec<Option<String>>,
 }
 
 /// A message that was inserted.
@@ -167,6 +180,18 @@ impl Entries {
             RowKind::System(event) => self.push_system(event),
             RowKind::UserEvent => self.push_void("an event of a user's feed on a chat's"),
             RowKind::Void { reason } => self.push_void(reason),
+            RowKind::Edit(edited) => {
+                self.push_change("edit", edited.actor_id, json!(edited.target))
+            }
+            RowKind::Delete(deleted) => {
+                self.push_change("delete", deleted.actor_id, json!(deleted.target));
+            }
+            RowKind::Reaction(reacted) => {
+                let mut detail = json!(reacted.target);
+                detail["emoji"] = json!(reacted.emoji);
+                detail["on"] = json!(reacted.on);
+                self.push_change("reaction", reacted.user_id, detail);
+            }
         }
     }
 
@@ -180,6 +205,7 @@ impl Entries {
         self.media.push(message.media.as_ref().map(|media| json!(media)));
         self.reply_tos.push(message.reply_to.map(Into::into));
         self.details.push(None);
+        self.mentions.push(array(&message.mentions));
     }
 
     fn push_system(&mut self, event: &SystemEvent) {
@@ -188,6 +214,17 @@ impl Entries {
         self.push_other("system", event.msg.clone(), json!(detail));
         if let Some(sender) = self.senders.last_mut() {
             *sender = Some(event.actor_id.0);
+        }
+    }
+
+    fn push_change(&mut self, kind: &'static str, actor: UserId, mut detail: Value) {
+        // To a gateway of the version before what is not void is a system entry, and it fails to read
+        // one without these. So it shows an empty line, while the upgrade lasts.
+        detail["kind"] = json!(SystemKind::Role);
+        detail["actorId"] = json!(Uuid::nil());
+        self.push_other(kind, String::new(), detail);
+        if let Some(sender) = self.senders.last_mut() {
+            *sender = Some(actor.0);
         }
     }
 
@@ -207,16 +244,21 @@ impl Entries {
         self.media.push(None);
         self.reply_tos.push(None);
         self.details.push(Some(detail));
+        self.mentions.push(None);
     }
 
     /// Inserts what is not there, by place and by triple, and returns what was.
     pub(crate) async fn insert(&self, tx: &mut PgConnection) -> Result<Vec<Written>> {
         let written = sqlx::query_as(
             "INSERT INTO messages (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
-                                   content, media, reply_to, detail, created_at)
-             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::uuid[],
-                                  $6::uuid[], $7::text[], $8::text[], $9::jsonb[], $10::uuid[],
-                                  $11::jsonb[], $12::timestamptz[])
+                                   content, media, reply_to, detail, created_at, mentions)
+             SELECT chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
+                    content, media, reply_to, detail, created_at, mentions::uuid[]
+             FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::uuid[],
+                         $6::uuid[], $7::text[], $8::text[], $9::jsonb[], $10::uuid[],
+                         $11::jsonb[], $12::timestamptz[], $13::text[])
+                  AS e (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
+                        content, media, reply_to, detail, created_at, mentions)
              ON CONFLICT DO NOTHING
              RETURNING chat_id, seq, kind = 'message' AS is_message, created_at",
         )
@@ -232,6 +274,7 @@ impl Entries {
         .bind(&self.reply_tos)
         .bind(&self.details)
         .bind(&self.times)
+        .bind(&self.mentions)
         .fetch_all(tx)
         .await?;
         Ok(written)

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Result, Row, RowKind, Store, StoreError,
+    Result, Row, RowKind, Store, StoreError, edits,
     persist::{Batch, move_chats, move_users},
     rows::{seq, sql_seq, sql_shard},
 };
@@ -71,6 +71,8 @@ impl Store {
                     found(tx, row).await
                 };
             }
+            edits::take_back_late(tx, row).await?;
+            batch.changes.apply(tx).await?;
             move_chats(tx, &batch, &written).await?;
             batch.entries.send_media(tx).await?;
             Ok(Replayed::Written)
@@ -91,6 +93,9 @@ async fn found(tx: &mut PgConnection, row: &Row) -> Result<Replayed> {
     let same = match &row.kind {
         RowKind::Message(message) => id.map(MessageId) == Some(message.id),
         RowKind::System(_) => kind == "system",
+        RowKind::Edit(_) => kind == "edit",
+        RowKind::Delete(_) => kind == "delete",
+        RowKind::Reaction(_) => kind == "reaction",
         RowKind::UserEvent | RowKind::Void { .. } => false,
     };
     Ok(match kind.as_str() {

@@ -103,6 +103,9 @@ pub(crate) struct MessageRow {
     pub reply_to: Option<Uuid>,
     pub detail: Option<Json<SystemDetail>>,
     pub created_at: OffsetDateTime,
+    pub mentions: Option<Vec<Uuid>>,
+    pub edited_at: Option<OffsetDateTime>,
+    pub deleted_at: Option<OffsetDateTime>,
 }
 
 impl From<MessageRow> for Message {
@@ -110,7 +113,7 @@ impl From<MessageRow> for Message {
         let chat_id = ChatId(row.chat_id);
         let place = seq(row.seq);
         let sender_id = row.sender_id.unwrap_or_default().into();
-        Self {
+        let message = Self {
             id: row.id.map_or_else(|| system_entry_id(chat_id, place), MessageId),
             chat_id,
             seq: place,
@@ -131,8 +134,13 @@ impl From<MessageRow> for Message {
             client_msg_id: row.client_msg_id.unwrap_or_default(),
             created_at: row.created_at,
             system: row.detail.map(|Json(detail)| detail),
-        }
-        .with_media(row.media.map(|Json(media)| media))
+            quote: None,
+            mentions: row.mentions.unwrap_or_default().into_iter().map(Into::into).collect(),
+            edited_at: row.edited_at,
+            deleted: row.deleted_at.is_some(),
+            reactions: Vec::new(),
+        };
+        message.with_media(row.media.map(|Json(media)| media))
     }
 }
 

@@ -144,7 +144,7 @@ async fn last_messages(
     let rows: Vec<MessageRow> = sqlx::query_as(
         "SELECT m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id, m.content,
                 m.media, m.reply_to, NULL::jsonb AS detail, m.created_at, u.name AS sender_name,
-                COALESCE(p.seq, 0) AS prev_seq
+                m.mentions, m.edited_at, m.deleted_at, COALESCE(p.seq, 0) AS prev_seq
          FROM unnest($1::uuid[], $2::bigint[]) AS c (id, seq)
          CROSS JOIN LATERAL (
              SELECT * FROM messages WHERE chat_id = c.id AND seq = c.seq

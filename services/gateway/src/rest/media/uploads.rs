@@ -111,7 +111,8 @@ async fn sent(
         return Ok(Uploaded { media, message: None });
     }
     let (id, content) = (media.id, caption.unwrap_or_default());
-    let draft = Draft { content, media_id: Some(id), reply_to, client_msg_id };
+    let mentions = Vec::new();
+    let draft = Draft { content, media_id: Some(id), reply_to, client_msg_id, mentions };
     let sent = send::send_from_rest(app, caller, chat, draft).await;
     // What a message has claimed stays: of a retry that is the first file, and this one goes. One
     // that is in the store already is kept for a retry.

@@ -4,6 +4,7 @@
 mod accounts;
 mod away;
 mod chats;
+mod edits;
 mod history;
 mod media;
 mod outbox;

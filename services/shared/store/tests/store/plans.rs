@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use natter_protocol::ids::{ChatId, DeviceId, Seq, UserId};
-use natter_store::{Login, Page, Store, StoreConfig, UserSearch};
+use natter_protocol::{
+    feed::{Deleted, Edited, Feed, Reacted, Target},
+    ids::{ChatId, DeviceId, MessageId, Seq, UserId},
+};
+use natter_store::{Login, Page, Row, RowKind, Store, StoreConfig, UserSearch};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -39,6 +42,11 @@ const CROWD: &str = "
     INSERT INTO messages (chat_id, seq, kind, id, sender_id, client_msg_id, created_at)
     SELECT id(n), m * 2000 + n, 'message', id(m * 2000 + n), id(1), m::text, now()
     FROM generate_series(1, 1000) AS n, generate_series(0, 39) AS m;
+    INSERT INTO reactions (chat_id, message_seq, user_id, emoji, seq, active)
+    SELECT id(n), m * 2000 + n, id(u), 'x', 1, true
+    FROM generate_series(1, 1000) AS n, generate_series(0, 9) AS m, generate_series(1, 5) AS u;
+    INSERT INTO reaction_counts (chat_id, message_seq, emoji, count)
+    SELECT chat_id, message_seq, emoji, count(*) FROM reactions GROUP BY 1, 2, 3;
     INSERT INTO outbox (lane, payload)
     SELECT id(n), jsonb_build_object('users', jsonb_build_array(jsonb_build_object(
                'userId', id((n * 10 + m) % 20000 + 1), 'shard', 0, 'change', 'removed')))
@@ -51,6 +59,11 @@ fn user(n: u128) -> UserId {
 
 fn chat(n: u128) -> ChatId {
     ChatId(Uuid::from_u128(n))
+}
+
+/// One of the chat with the same number.
+fn message_of(n: u128) -> MessageId {
+    MessageId(Uuid::from_u128(2_000 + n))
 }
 
 fn device_of(n: u128) -> DeviceId {
@@ -128,6 +141,42 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             let rows = [message(chat, ana, place, &phone, "x")];
             store.persist(0, OWNER, place - 1, place, at(place), &rows).await?;
         }
+        "message" => drop(store.message(chat, message_of(n)).await?.1.context("there")?),
+        "around" => {
+            let places = [2_000 + Seq::try_from(n)?, 4_000 + Seq::try_from(n)?];
+            let asked = [(places[0], user(2), "x")];
+            let around = store.around(chat, user(1), &places, &asked, &[message_of(n)]).await?;
+            let found = (around.reactions.len(), around.set.len(), around.quotes.len());
+            anyhow::ensure!(found == (2, 1, 1), "{found:?}");
+        }
+        "feed" => drop(store.feed(chat, 0, 50_000, 200).await?),
+        "take_part" => drop(store.take_part(chat, &[user(n + 1), user(n + 2)]).await?),
+        "change" => {
+            let place = place + 1_000;
+            let message_seq = 2_000 + Seq::try_from(n)?;
+            let target = Target { message_id: message_of(n), message_seq };
+            let next = Target {
+                message_id: MessageId(Uuid::from_u128(4_000 + n)),
+                message_seq: message_seq + 2_000,
+            };
+            let (actor_id, user_id, emoji) = (user(1), user(9), "y".to_owned());
+            let kinds = [
+                RowKind::Edit(Edited { target, actor_id, content: "y".into(), mentions: vec![] }),
+                RowKind::Reaction(Reacted { target, user_id, emoji, on: true }),
+                RowKind::Delete(Deleted { target: next, actor_id }),
+            ];
+            let (from, _) = store.persisted_until(0).await?;
+            let mut rows = Vec::new();
+            for (more, kind) in kinds.into_iter().enumerate() {
+                let seq = from.max(place) + 1 + more as Seq;
+                rows.push(Row { feed: Feed::chat(0, chat), seq, at: at(seq), kind });
+            }
+            let to = rows[2].seq;
+            store.persist(0, OWNER, from, to, at(to), &rows).await?;
+            anyhow::ensure!(
+                store.message(chat, next.message_id).await?.1.context("there")?.deleted
+            );
+        }
         _ => anyhow::bail!("nobody asks {what}"),
     }
     Ok(())
@@ -170,6 +219,11 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "history",
         "sent_before",
         "persist",
+        "message",
+        "around",
+        "feed",
+        "take_part",
+        "change",
         "relay",
         "lanes_waiting",
         "outbox_backlog",

@@ -94,6 +94,8 @@ pub fn message(chat: ChatId, sender: UserId, seq: Seq, client: &str, content: &s
             media: None,
             client_msg_id: client.into(),
             reply_to: None,
+            quote: None,
+            mentions: Vec::new(),
         }),
     }
 }

@@ -1,0 +1,204 @@
+//! What the log's tail does to messages, before it is written: folded over what Postgres holds, so
+//! that an edit, a deletion or a reaction that was acknowledged shows in the next answer.
+//!
+//! The rules are the worker's: an edit by the sender of a message that is not deleted, the last one
+//! counts; a deletion is final; of what somebody does with one emoji the last thing counts.
+
+use std::collections::{HashMap, HashSet};
+
+use natter_bus::follow::Arrival;
+use natter_protocol::{
+    feed::{Edited, Event, Reacted, Target},
+    ids::{ChatId, MessageId, Seq, UserId},
+    limits,
+    server::{ContentType, Message, Quote, ReactionCount},
+    timestamp,
+};
+use natter_store::{Around, Store, StoreError};
+use time::OffsetDateTime;
+
+/// The changes of one chat's tail, in order.
+#[derive(Debug, Default)]
+pub struct Changes(Vec<Change>);
+
+#[derive(Debug)]
+struct Change {
+    seq: Seq,
+    at: OffsetDateTime,
+    event: Event,
+}
+
+impl Change {
+    fn target(&self) -> Option<Target> {
+        match &self.event {
+            Event::Edited(edited) => Some(edited.target),
+            Event::Deleted(deleted) => Some(deleted.target),
+            Event::Reacted(reacted) => Some(reacted.target),
+            _ => None,
+        }
+    }
+}
+
+impl Changes {
+    /// Takes in an entry of the feed, if it changes a message.
+    pub fn push(&mut self, event: Event, arrival: &Arrival) {
+        let change = Change { seq: arrival.seq, at: timestamp::truncate(arrival.at), event };
+        if change.target().is_some() {
+            self.0.push(change);
+        }
+    }
+
+    /// Edits and deletes these messages, which are in the order of their places.
+    pub fn apply(&self, messages: &mut [Message]) {
+        for change in &self.0 {
+            let Some(Target { message_id, message_seq }) = change.target() else { continue };
+            let place = messages.binary_search_by_key(&message_seq, |message| message.seq);
+            let message = place.ok().and_then(|place| messages.get_mut(place));
+            let Some(message) = message.filter(|message| message.id == message_id) else {
+                continue;
+            };
+            match &change.event {
+                Event::Edited(edited)
+                    if !message.deleted && edited.actor_id == message.sender_id =>
+                {
+                    message.content.clone_from(&edited.content);
+                    message.mentions.clone_from(&edited.mentions);
+                    message.edited_at = Some(change.at);
+                }
+                Event::Deleted(_) => message.take_back(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds to messages how people have reacted, as `viewer` sees it, and what a quote shows of those
+    /// that they answer. `sent` are the quotes of messages that may not be written yet.
+    ///
+    /// # Errors
+    /// What the store's are; the messages then have what the tail alone tells.
+    pub async fn surround(
+        &self,
+        store: &Store,
+        chat: ChatId,
+        viewer: UserId,
+        messages: &mut [Message],
+        sent: &HashMap<MessageId, Quote>,
+    ) -> Result<(), StoreError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<Seq> = messages.iter().map(|message| message.seq).collect();
+        let asked: Vec<_> = self
+            .reactions(0)
+            .filter(|reacted| places.binary_search(&reacted.target.message_seq).is_ok())
+            .map(|Reacted { target, user_id, emoji, .. }| {
+                (target.message_seq, *user_id, emoji.as_str())
+            })
+            .collect();
+        let answered: HashSet<MessageId> = messages.iter().filter_map(|m| m.reply_to).collect();
+        let answered: Vec<MessageId> = answered.into_iter().collect();
+        let around = store.around(chat, viewer, &places, &asked, &answered).await;
+        let known = around.as_ref().ok();
+        let nothing = Around::default();
+        self.show(known.unwrap_or(&nothing), viewer, messages, sent);
+        around.map(drop)
+    }
+
+    /// The same from the tail alone.
+    pub fn surround_alone(
+        &self,
+        viewer: UserId,
+        messages: &mut [Message],
+        sent: &HashMap<MessageId, Quote>,
+    ) {
+        self.show(&Around::default(), viewer, messages, sent);
+    }
+
+    fn show(
+        &self,
+        around: &Around,
+        viewer: UserId,
+        messages: &mut [Message],
+        sent: &HashMap<MessageId, Quote>,
+    ) {
+        let last = self.last_reactions(around.persisted_seq);
+        for message in messages.iter_mut().filter(|message| !message.deleted) {
+            let counts = around.reactions.get(&message.seq).cloned().unwrap_or_default();
+            message.reactions = counts;
+            if let Some(answered) = message.reply_to {
+                let written = around.quotes.get(&answered).map(|q| (q, around.persisted_seq));
+                let quote = written.or_else(|| sent.get(&answered).map(|quote| (quote, 0)));
+                if let Some((quote, after)) = quote {
+                    message.quote = Some(Box::new(self.quote(quote.clone(), after)));
+                }
+            }
+        }
+        for ((place, user, emoji), (id, on)) in last {
+            let was = around.set.contains(&(place, user, emoji.to_owned()));
+            let found = messages.binary_search_by_key(&place, |message| message.seq);
+            let message = found.ok().and_then(|found| messages.get_mut(found));
+            let shown = message.filter(|message| message.id == id && !message.deleted);
+            if let Some(message) = shown.filter(|_| was != on) {
+                count(&mut message.reactions, emoji, on, user == viewer);
+            }
+        }
+        for message in messages {
+            ReactionCount::sort(&mut message.reactions);
+        }
+    }
+
+    /// A quote after the changes beyond `after`.
+    fn quote(&self, mut quote: Quote, after: Seq) -> Quote {
+        for change in self.0.iter().filter(|change| change.seq > after) {
+            match &change.event {
+                Event::Edited(Edited { target, actor_id, content, .. })
+                    if target.message_id == quote.id
+                        && *actor_id == quote.sender_id
+                        && !quote.deleted =>
+                {
+                    quote.content = content.chars().take(limits::QUOTE_CHARS).collect();
+                }
+                Event::Deleted(deleted) if deleted.target.message_id == quote.id => {
+                    quote.content.clear();
+                    quote.content_type = ContentType::Text;
+                    quote.deleted = true;
+                }
+                _ => {}
+            }
+        }
+        quote
+    }
+
+    fn reactions(&self, after: Seq) -> impl Iterator<Item = &Reacted> {
+        self.0.iter().filter(move |change| change.seq > after).filter_map(|change| {
+            match &change.event {
+                Event::Reacted(reacted) => Some(reacted),
+                _ => None,
+            }
+        })
+    }
+
+    /// By place, user and emoji: to which message, and whether it is set in the end.
+    fn last_reactions(&self, after: Seq) -> HashMap<(Seq, UserId, &str), (MessageId, bool)> {
+        let all = self.reactions(after).map(|Reacted { target, user_id, emoji, on }| {
+            ((target.message_seq, *user_id, emoji.as_str()), (target.message_id, *on))
+        });
+        all.collect()
+    }
+}
+
+/// Counts one more, or one less.
+fn count(counts: &mut Vec<ReactionCount>, emoji: &str, on: bool, mine: bool) {
+    let known = counts.iter_mut().find(|known| known.emoji == emoji);
+    match known {
+        Some(known) => {
+            known.count = if on { known.count + 1 } else { known.count.saturating_sub(1) };
+            if mine {
+                known.mine = on;
+            }
+            counts.retain(|known| known.count > 0);
+        }
+        None if on => counts.push(ReactionCount { emoji: emoji.to_owned(), count: 1, mine }),
+        None => {}
+    }
+}
