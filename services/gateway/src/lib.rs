@@ -10,6 +10,7 @@
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
 //! | [`send`] | messages on their way into the log |
 //! | [`history`] | pages of a chat's messages |
+//! | [`reads`] | receipts, and what one wants of a chat for oneself |
 //! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
@@ -49,6 +50,7 @@ pub mod outlet;
 pub mod page;
 mod queues;
 pub mod rate;
+pub mod reads;
 pub mod reference;
 pub mod registry;
 pub mod relay;

@@ -73,12 +73,15 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
     match (feed.kind, entry.event) {
         (FeedKind::Chat, Event::Message(message)) => Ok(RowKind::Message(message)),
         (FeedKind::Chat, Event::System(event)) => Ok(RowKind::System(event)),
+        (FeedKind::User, Event::Read(mark)) => Ok(RowKind::Read(mark)),
+        (FeedKind::User, Event::Delivered(mark)) => Ok(RowKind::Delivered(mark)),
         (
             FeedKind::User,
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
-            | Event::ProfileChanged(_),
+            | Event::ProfileChanged(_)
+            | Event::ChatUpdated(_),
         ) => Ok(RowKind::UserEvent),
         (FeedKind::Chat, _) => Err("an event of users on a chat's feed".to_owned()),
         (FeedKind::User, _) => Err("an event of chats on a user's feed".to_owned()),

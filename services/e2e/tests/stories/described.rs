@@ -68,7 +68,14 @@ impl Said {
 }
 
 /// A payload that goes well for each request.
-fn payload(event: &str, chat: ChatId, other: UserId, token: &str, cursor: &str) -> Result<Value> {
+fn payload(
+    event: &str,
+    chat: ChatId,
+    direct: ChatId,
+    other: UserId,
+    token: &str,
+    cursor: &str,
+) -> Result<Value> {
     Ok(match event {
         "authenticate" => json!({"token": token}),
         "create_chat" => json!({"isGroup": true, "title": "New", "participantIds": [other]}),
@@ -76,7 +83,10 @@ fn payload(event: &str, chat: ChatId, other: UserId, token: &str, cursor: &str) 
         "presence_subscribe" => json!({"userIds": [other]}),
         "resume" => json!({"cursor": cursor}),
         "history" => json!({"chatId": chat, "limit": 10}),
-        "join_chat" | "leave_chat" | "typing_start" | "typing_ping" | "typing_stop" => {
+        "read" | "delivered" => json!({"chatId": chat, "seq": 1}),
+        "mute_chat" => json!({"chatId": chat, "forever": true}),
+        "hide_chat" => json!({"chatId": direct}),
+        "unmute_chat" | "join_chat" | "leave_chat" | "typing_start" | "typing_ping" | "typing_stop" => {
             json!({"chatId": chat})
         }
         _ => bail!("{event} is described, and this story does not know it"),
@@ -98,6 +108,8 @@ async fn rest(api: &Api, chat: ChatId, said: &mut Said) -> Result<()> {
         ("DeviceList", "/devices".to_owned()),
         ("ChatPage", "/chats".to_owned()),
         ("Chat", format!("/chats/{chat}")),
+        ("UnreadTotal", "/chats/unread".to_owned()),
+        ("ReceiptList", format!("/chats/{chat}/receipts")),
         ("ParticipantPage", format!("/chats/{chat}/participants")),
         ("HistoryPage", format!("/chats/{chat}/messages")),
     ] {
@@ -116,6 +128,7 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).open_group("Described", &[]).await?.id;
+    let direct = ana.api(0).direct(&ben).await?.id;
     let anas = ana.connect(0).await?;
     let socket = ben.connect(1).await?;
     let cursor = socket.ready()?.cursor.clone();
@@ -138,16 +151,16 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
         _ => 2,
     });
     for name in ordered {
-        let data = payload(name, chat, ana.id, &ben.first.access_token, &cursor)?;
+        let data = payload(name, chat, direct, ana.id, &ben.first.access_token, &cursor)?;
         said.data(&format!("{name}.reply"), &socket.request(name, data).await?);
     }
     hear(
         &socket,
-        &["resume_done", "chat_added", "chat_history", "system", "chat_removed"],
+        &["resume_done", "chat_added", "chat_history", "system", "chat_updated", "chat_removed"],
         &mut said,
     )
     .await?;
-    hear(&anas, &["system", "user_typing", "message", "chat_added"], &mut said).await?;
+    hear(&anas, &["system", "user_typing", "message", "chat_added", "read", "delivered"], &mut said).await?;
     let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
     said.data("exception", &serde_json::to_value(refused)?);
     rest(&ana.api(0), chat, &mut said).await?;

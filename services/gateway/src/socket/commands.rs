@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
-    client::{ChatTarget, Command, History, JoinChat, PresenceSubscribe, SendMessage},
+    client::{ChatTarget, Command, History, JoinChat, MuteChat, PresenceSubscribe, SendMessage},
     error::{self as wire, ErrorCode, WireError},
     feed::{Feed, Origin, Signal},
     ids::{ChatId, ConnectionId, UserId},
@@ -108,6 +108,27 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
             presence_subscribe(&app, &who, request, subscribe).await
         }
         Command::Authenticate(authenticate) => renew(&app, &who.caller, authenticate.token).await,
+        Command::Read(mark) => {
+            let origin = Origin { connection: who.connection, request: None };
+            let read = app.reads.read(&who.caller, mark, Some(origin)).await;
+            read.map(|()| answer(&who, request, &Empty {}))
+        }
+        Command::Delivered(mark) => {
+            let delivered = app.reads.delivered(&who.caller, mark).await;
+            delivered.map(|()| answer(&who, request, &Empty {}))
+        }
+        Command::MuteChat(MuteChat { chat_id, mute }) => {
+            let muted = app.reads.mute(&who.caller, chat_id, mute).await;
+            muted.map(|chat| answer(&who, request, &chat))
+        }
+        Command::UnmuteChat(target) => {
+            let unmuted = app.reads.unmute(&who.caller, target.chat_id).await;
+            unmuted.map(|chat| answer(&who, request, &chat))
+        }
+        Command::HideChat(target) => {
+            let hidden = app.reads.hide(&who.caller, target.chat_id).await;
+            hidden.map(|chat| answer(&who, request, &chat))
+        }
         // The session's own, since its queue waits for it.
         Command::Resume(_) => Err(WireError::new(ErrorCode::Internal, "not resumed")),
     };

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     error::{ErrorCode, WireError},
     ids::{ChatId, MediaId, MessageId, Seq, UserId},
-    rest::CreateChat,
+    rest::{CreateChat, Mute},
 };
 
 /// A frame of the WebSocket transport: `{"event":"send_message","id":7,"data":{…}}`.
@@ -62,6 +62,16 @@ pub enum Command {
     PresenceSubscribe(PresenceSubscribe),
     /// Replay everything missed since a cursor.
     Resume(Resume),
+    /// The chat is read up to this place of its feed. It only goes up.
+    Read(Mark),
+    /// This device has got the chat up to this place of its feed. It only goes up.
+    Delivered(Mark),
+    /// No notifications of the chat, for the user alone.
+    MuteChat(MuteChat),
+    /// The opposite.
+    UnmuteChat(ChatTarget),
+    /// A one-to-one is not listed until its next message, for the user alone.
+    HideChat(ChatTarget),
 }
 
 /// `{cursor}`
@@ -93,6 +103,27 @@ impl std::fmt::Debug for Authenticate {
 pub struct ChatTarget {
     /// The chat.
     pub chat_id: ChatId,
+}
+
+/// `{chatId, seq}`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mark {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// A place of its feed: everything up to there. At most the feed's last entry.
+    pub seq: Seq,
+}
+
+/// `{chatId, until? | forever}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MuteChat {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// For how long.
+    #[serde(flatten)]
+    pub mute: Mute,
 }
 
 /// `{chatId, history?: {limit}}`
@@ -194,6 +225,11 @@ impl Command {
             "create_chat" => Self::CreateChat(payload(event, text)?),
             "presence_subscribe" => Self::PresenceSubscribe(payload(event, text)?),
             "resume" => Self::Resume(payload(event, text)?),
+            "read" => Self::Read(payload(event, text)?),
+            "delivered" => Self::Delivered(payload(event, text)?),
+            "mute_chat" => Self::MuteChat(payload(event, text)?),
+            "unmute_chat" => Self::UnmuteChat(payload(event, text)?),
+            "hide_chat" => Self::HideChat(payload(event, text)?),
             "authenticate" => Self::Authenticate(payload(event, text)?),
             _ => return Err(WireError::new(ErrorCode::BadRequest, "unknown event")),
         })

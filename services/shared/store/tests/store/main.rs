@@ -9,5 +9,7 @@ mod media;
 mod outbox;
 mod persist;
 mod plans;
+mod reads;
 mod sessions;
 mod support;
+mod unread;
