@@ -28,13 +28,7 @@ use time::{OffsetDateTime, UtcOffset};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
-    auth::Caller,
-    chats::not_member,
-    fault,
-    hub::Hub,
-    relay::Relay,
-    room::Room,
-    send::not_stored,
+    auth::Caller, chats::not_member, fault, hub::Hub, relay::Relay, room::Room, send::not_stored,
     text::bad_request,
 };
 
@@ -128,17 +122,14 @@ impl Reads {
         let own = Feed::user(caller.user_shard, caller.user_id);
         {
             let mut deliveries = self.deliveries();
-            match deliveries.get_mut(&(caller.user_id, mark.chat_id)) {
-                Some(delivery) => {
-                    delivery.furthest = delivery.furthest.max(mark.seq);
-                    return Ok(());
-                }
-                None if deliveries.len() < DELIVERIES_MOST => {
-                    let seq = mark.seq;
-                    let delivery = Delivery { own, chat, published: seq, furthest: seq };
-                    deliveries.insert((caller.user_id, mark.chat_id), delivery);
-                }
-                None => {}
+            let whose = (caller.user_id, mark.chat_id);
+            if let Some(delivery) = deliveries.get_mut(&whose) {
+                delivery.furthest = delivery.furthest.max(mark.seq);
+                return Ok(());
+            }
+            if deliveries.len() < DELIVERIES_MOST {
+                let (published, furthest) = (mark.seq, mark.seq);
+                deliveries.insert(whose, Delivery { own, chat, published, furthest });
             }
         }
         let published = self.publish_delivered(own, caller.user_id, mark).await;
@@ -181,12 +172,7 @@ impl Reads {
     ///
     /// # Errors
     /// `bad_request` unless it is for ever or until a time to come; `not_member`; `unavailable`.
-    pub async fn mute(
-        &self,
-        caller: &Caller,
-        chat: ChatId,
-        mute: Mute,
-    ) -> Result<Chat, WireError> {
+    pub async fn mute(&self, caller: &Caller, chat: ChatId, mute: Mute) -> Result<Chat, WireError> {
         let muting = muting(mute, OffsetDateTime::now_utc())?;
         let changed = self.store.mute(caller.user_id, chat, muting).await;
         self.changed(changed).await

@@ -86,7 +86,8 @@ fn payload(
         "read" | "delivered" => json!({"chatId": chat, "seq": 1}),
         "mute_chat" => json!({"chatId": chat, "forever": true}),
         "hide_chat" => json!({"chatId": direct}),
-        "unmute_chat" | "join_chat" | "leave_chat" | "typing_start" | "typing_ping" | "typing_stop" => {
+        "unmute_chat" | "join_chat" | "leave_chat" | "typing_start" | "typing_ping"
+        | "typing_stop" => {
             json!({"chatId": chat})
         }
         _ => bail!("{event} is described, and this story does not know it"),
@@ -160,7 +161,12 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
         &mut said,
     )
     .await?;
-    hear(&anas, &["system", "user_typing", "message", "chat_added", "read", "delivered"], &mut said).await?;
+    hear(
+        &anas,
+        &["system", "user_typing", "message", "chat_added", "read", "delivered"],
+        &mut said,
+    )
+    .await?;
     let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
     said.data("exception", &serde_json::to_value(refused)?);
     rest(&ana.api(0), chat, &mut said).await?;

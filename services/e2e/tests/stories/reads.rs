@@ -305,9 +305,10 @@ async fn a_chat_is_muted_and_hidden_on_all_of_ones_devices() -> Result<()> {
     assert_eq!(listed(&ben.api(1)).await?.len(), 2);
     bens.say(direct, "again").await?;
     tablet.hears(direct, "again").await?;
-    soon("it is listed", async || {
-        Ok((listed(&ana.api(1)).await? == [direct, group]).then_some(()))
-    })
+    soon(
+        "it is listed",
+        async || Ok((listed(&ana.api(1)).await? == [direct, group]).then_some(())),
+    )
     .await?;
     assert!(!me(&ana.api(0), direct).await?.hidden);
 

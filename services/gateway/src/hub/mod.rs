@@ -483,9 +483,7 @@ impl FanOut {
             }
             Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),
             // One device may tell of less after another has told of more.
-            Event::Read(Mark { chat_id, seq: read })
-                if self.read().reads(user, chat_id, read) =>
-            {
+            Event::Read(Mark { chat_id, seq: read }) if self.read().reads(user, chat_id, read) => {
                 let event = ServerEvent::Read(Receipt { chat_id, user_id: user, seq: read });
                 let delivery = Delivery::own(feed, seq, &event, &self.bases);
                 self.deliver_own(delivery.asked_by(user, entry.origin.as_ref()));

@@ -171,10 +171,7 @@ fn direct(group: &Chat, other: &UserCard) -> Chat {
         title: None,
         open: false,
         participants,
-        me: Some(Me {
-            read_seq: group.last_seq,
-            ..Me::new(other.name.clone(), Role::Member)
-        }),
+        me: Some(Me { read_seq: group.last_seq, ..Me::new(other.name.clone(), Role::Member) }),
         ..group.clone()
     }
 }

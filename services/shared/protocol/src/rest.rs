@@ -265,7 +265,9 @@ pub struct ParticipantPage {
 }
 
 /// `PUT /v1/chats/{id}/mute` and `mute_chat`: either a time, or for ever.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate,
+)]
 pub struct Mute {
     /// Until when; in the future.
     #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::{
     Result, Store,
-    reads::{hidden, read_seq, unread},
+    reads::{hidden, unread},
     rows::containing,
     views::{self, ChatRow, of_participant},
 };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Result, Store, StoreError, outbox,
-    reads::{hidden, read_seq, unread},
+    reads::unread,
     rows::{self, fold, sql_shard},
     views::{self, ChatRow, of_participant},
 };

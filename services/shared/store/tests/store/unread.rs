@@ -30,20 +30,46 @@ const CHATS: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Send { user: usize, chat: usize },
+    Send {
+        user: usize,
+        chat: usize,
+    },
     /// The same message again, after the broker has forgotten it.
-    SendAgain { user: usize, chat: usize, which: usize },
+    SendAgain {
+        user: usize,
+        chat: usize,
+        which: usize,
+    },
     /// An entry that cannot be read.
-    Void { chat: usize },
+    Void {
+        chat: usize,
+    },
     /// One of those is written after all, as a message.
-    Rescue { user: usize, which: usize },
+    Rescue {
+        user: usize,
+        which: usize,
+    },
     /// Up to a place, in thousandths of all that there are.
-    Read { user: usize, chat: usize, place: u64 },
-    Delete { which: usize },
-    Join { user: usize, chat: usize },
-    Leave { user: usize, chat: usize },
+    Read {
+        user: usize,
+        chat: usize,
+        place: u64,
+    },
+    Delete {
+        which: usize,
+    },
+    Join {
+        user: usize,
+        chat: usize,
+    },
+    Leave {
+        user: usize,
+        chat: usize,
+    },
     /// The worker writes so much of what waits.
-    Persist { entries: usize },
+    Persist {
+        entries: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -110,16 +136,15 @@ struct Model {
 
 impl Model {
     fn read_to(&self, user: usize, chat: usize, written: Seq) -> Seq {
-        let told = self.moves.iter().filter(|(at, u, c, _)| {
-            *at <= written && (*u, *c) == (user, chat)
-        });
+        let told =
+            self.moves.iter().filter(|(at, u, c, _)| *at <= written && (*u, *c) == (user, chat));
         let joined = self.members.get(&(user, chat)).copied().unwrap_or(0);
         told.map(|(.., to)| *to).max().unwrap_or(0).max(joined)
     }
 
     fn unread(&self, user: usize, chat: usize, written: Seq) -> u64 {
         let read = self.read_to(user, chat, written);
-        let beyond = self.messages.range(read + 1..=written.max(read));
+        let beyond = self.messages.range(read + 1..).filter(|(seq, _)| **seq <= written);
         beyond.filter(|(_, sent)| sent.chat == chat && !sent.deleted).count() as u64
     }
 }
