@@ -186,6 +186,7 @@ function chatItem(chat) {
   const typing = [...(client.typing.get(chat.id) ?? [])];
   const preview = typing.length ? 'typing…' : previewOf(chat);
   const picture = avatar(chat.me.name, other(chat)?.id ?? chat.id);
+  const unread = chat.me.unreadCount;
   const make = () =>
     el(
       'li',
@@ -203,11 +204,16 @@ function chatItem(chat) {
           'span',
           { class: 'grow' },
           el('span', { class: 'line' }, el('strong', {}, chat.me.name), when(activity(chat))),
-          el('span', { class: typing.length ? 'preview live' : 'preview' }, preview),
+          el(
+            'span',
+            { class: 'line' },
+            el('span', { class: typing.length ? 'preview live' : 'preview' }, preview),
+            unread > 0 && el('span', { class: 'unread', 'aria-label': `${unread} unread` }, String(unread)),
+          ),
         ),
       ),
     );
-  return { key: chat.id, look: JSON.stringify([chat.me.name, activity(chat), preview, online, open]), make };
+  return { key: chat.id, look: JSON.stringify([chat.me.name, activity(chat), preview, online, open, unread]), make };
 }
 
 function previewOf(chat) {

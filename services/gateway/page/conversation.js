@@ -49,6 +49,7 @@ export class Conversation {
     this.attachments = new Attachments(client, log, notify);
     this.composer = new Composer(client, () => this.#toEnd(), notify);
     log.addEventListener('scroll', () => this.#onScroll());
+    document.addEventListener('visibilitychange', () => this.#read());
     const resized = new ResizeObserver(() => this.#atEnd && this.#toEnd());
     for (const node of [log, $('entries')]) resized.observe(node);
     $('to-newest').addEventListener('click', () => this.#toEnd());
@@ -114,7 +115,8 @@ export class Conversation {
     $('log-empty').textContent = timeline.loaded ? 'No messages yet.' : 'Loading…';
 
     if (this.#atEnd) this.#toEnd();
-    else if (grownAbove) log.scrollTop = log.scrollHeight - fromEnd; // what was in sight stays
+    this.#read();
+    if (!this.#atEnd && grownAbove) log.scrollTop = log.scrollHeight - fromEnd; // what was in sight stays
   }
 
   /** @param {import('./timeline.js').Entry[]} entries */
@@ -266,6 +268,12 @@ export class Conversation {
     const { scrollHeight, scrollTop, clientHeight } = this.log;
     this.#atEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
     if (this.#atEnd) $('to-newest').hidden = true;
+    this.#read();
+  }
+
+  /** What is in sight is read. */
+  #read() {
+    if (this.#atEnd && this.chatId && !document.hidden) this.client.read(this.chatId);
   }
 
   #toEnd() {

@@ -36,7 +36,7 @@ const THUMBNAIL_BYTES = 4 * 1024 * 1024;
  * @typedef {{id: string, name: string, role: string}} Participant
  * @typedef {{id: string, isGroup: boolean, title: ?string, open: boolean, createdAt: string,
  *   participantCount: number, participants: Participant[], lastMessage: ?Entry,
- *   me: {name: string, role: string}}} Chat
+ *   me: {name: string, role: string, readSeq: number, unreadCount: number}}} Chat
  */
 
 /**
@@ -262,9 +262,12 @@ export class NatterClient extends EventTarget {
   #learn(chat) {
     for (const { id, name } of chat.participants) this.names.set(id, name);
     const known = this.chats.get(chat.id);
-    // A list is a little behind what came live.
-    if ((known?.lastMessage?.seq ?? 0) > (chat.lastMessage?.seq ?? 0)) {
-      chat = { ...chat, lastMessage: known.lastMessage };
+    // A list is a little behind what came live, and what has been read.
+    const newer = (known?.lastMessage?.seq ?? 0) > (chat.lastMessage?.seq ?? 0);
+    if (newer) chat = { ...chat, lastMessage: known.lastMessage };
+    if (known && (newer || known.me.readSeq > chat.me.readSeq)) {
+      const { readSeq, unreadCount } = known.me;
+      chat = { ...chat, me: { ...chat.me, readSeq, unreadCount } };
     }
     this.chats.set(chat.id, chat);
     this.#emit('chats');
@@ -441,6 +444,26 @@ export class NatterClient extends EventTarget {
     return `${this.#session.origin}/v1/chats/${chatId}/messages/${messageId}/media`;
   }
 
+  // ---- Reading -------------------------------------------------------------------------------
+
+  /** The user sees the end of an open chat. @param {string} chatId */
+  read(chatId) {
+    const seq = this.timelines.get(chatId)?.entries.at(-1)?.seq ?? 0;
+    const chat = this.chats.get(chatId);
+    if (!chat || seq <= chat.me.readSeq || !this.#connection.signal) return;
+    this.#connection.tell('read', { chatId, seq });
+    this.#onRead(chat, seq);
+  }
+
+  /** Here, or on another of the user's devices. */
+  #onRead(chat, seq) {
+    if (seq <= chat.me.readSeq) return;
+    const all = seq >= (chat.lastMessage?.seq ?? 0);
+    const me = { ...chat.me, readSeq: seq, unreadCount: all ? 0 : chat.me.unreadCount };
+    this.chats.set(chat.id, { ...chat, me });
+    this.#emit('chats');
+  }
+
   // ---- Typing and presence -------------------------------------------------------------------
 
   /**
@@ -557,6 +580,11 @@ export class NatterClient extends EventTarget {
         this.typing.set(data.chatId, who);
         return this.#emit('typing', data);
       }
+      case 'read': {
+        const chat = this.chats.get(data.chatId);
+        if (chat && data.userId === this.user?.id) this.#onRead(chat, data.seq);
+        return;
+      }
       case 'presence':
         this.presence.set(data.userId, { online: data.online, lastSeenAt: data.lastSeenAt });
         return this.#emit('presence');
@@ -583,7 +611,12 @@ export class NatterClient extends EventTarget {
     const chat = this.chats.get(chatId);
     const leaves = entry.kind === 'left' || entry.kind === 'removed'; // `chat_removed` follows
     if (chat && !entry.kind && entry.seq > (chat.lastMessage?.seq ?? 0)) {
-      this.chats.set(chatId, { ...chat, lastMessage: entry });
+      const own = entry.senderId === this.user?.id;
+      const unread = entry.seq > chat.me.readSeq ? chat.me.unreadCount + 1 : chat.me.unreadCount;
+      const me = own
+        ? { ...chat.me, readSeq: entry.seq, unreadCount: 0 }
+        : { ...chat.me, unreadCount: unread };
+      this.chats.set(chatId, { ...chat, me, lastMessage: entry });
       this.#emit('chats');
     } else if (signal && (!chat || entry.kind) && !(leaves && entry.userId === this.user?.id)) {
       // A chat not listed yet, or its participants or title have changed.

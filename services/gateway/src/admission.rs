@@ -36,7 +36,7 @@ use crate::{
 const POSTGRES: Duration = Duration::from_secs(4);
 /// Entries of a user's own feed that are read at once, and how often, before it is too much.
 const READ: usize = 256;
-const READS: usize = 8;
+const READS: usize = 32;
 
 /// Leavings are relayed so often before a handshake is given up, with pauses.
 const RELAYS: usize = 20;

@@ -15,6 +15,7 @@ use crate::{
     hub::Hub,
     measures::Measures,
     media::Library,
+    reads::Reads,
     relay::Relay,
     replay::Replays,
     rest::CallLimit,
@@ -40,6 +41,8 @@ pub struct App {
     pub relay: Relay,
     /// What can be done with chats.
     pub chats: Chats,
+    /// How far chats are read.
+    pub reads: Reads,
     /// The fan-out to this node's connections.
     pub hub: Hub,
     /// Whether the logs take more messages.
@@ -84,6 +87,14 @@ impl App {
         let app = Self {
             auth: Auth::new(store.clone(), &config.auth, config.shards)?,
             chats: Chats::new(store.clone(), relay.clone(), room.clone(), config.shards),
+            reads: Reads::new(
+                store.clone(),
+                bus.clone(),
+                hub.clone(),
+                relay.clone(),
+                room.clone(),
+                config.receipts_participants,
+            ),
             seals: Seals::new(&config.auth),
             calls: CallLimit::new(&config.rest),
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),

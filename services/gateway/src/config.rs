@@ -44,6 +44,11 @@ pub struct Config {
     #[arg(long, env = "NATTER_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_seconds: u64,
 
+    /// Participants of the largest chats in which one hears how far the others have read, 0 to
+    /// 10,000. In larger ones only one's own devices do.
+    #[arg(long, env = "NATTER_RECEIPTS_PARTICIPANTS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub receipts_participants: u32,
+
     /// The servers behind the gateway.
     #[command(flatten)]
     pub backends: BackendArgs,

@@ -12,6 +12,7 @@
 //! | [`edits`] | messages edited, deleted, reacted to, answered |
 //! | [`changes`] | the same as the log's tail has it, before it is written |
 //! | [`history`] | pages of a chat's messages |
+//! | [`reads`] | receipts, and what one wants of a chat for oneself |
 //! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
@@ -53,6 +54,7 @@ pub mod outlet;
 pub mod page;
 mod queues;
 pub mod rate;
+pub mod reads;
 pub mod reference;
 pub mod registry;
 pub mod relay;

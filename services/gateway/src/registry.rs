@@ -82,12 +82,14 @@ pub struct User {
 }
 
 /// A user's part in a chat.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Participation {
     chat: u32,
     /// The entry of the chat's feed that made the user a participant. The user's feed and the
     /// chat's are independent: an earlier leaving may be heard of after a later joining.
     from: Seq,
+    /// Up to where the user has read it, as the user's feed has told here.
+    read: AtomicU64,
 }
 
 /// A chat with at least one participant connected here.
@@ -100,6 +102,8 @@ pub struct Chat {
     /// Participants here.
     members: Vec<u32>,
     reached: Reached,
+    /// The last entry of its feed that anybody here has seen.
+    last: AtomicU64,
 }
 
 /// See the module.
@@ -249,6 +253,7 @@ impl Registry {
                 feed,
                 members: Vec::with_capacity(1),
                 reached: Reached::default(),
+                last: AtomicU64::new(0),
             }) as u32
         });
         let chats = &mut self.users[user_slot as usize].chats;
@@ -256,7 +261,7 @@ impl Registry {
             part.from = part.from.max(from);
             return false;
         }
-        chats.push(Participation { chat: chat_slot, from });
+        chats.push(Participation { chat: chat_slot, from, read: AtomicU64::new(0) });
         self.chats[chat_slot as usize].members.push(user_slot);
         true
     }
@@ -266,6 +271,40 @@ impl Registry {
         if let Some(&slot) = self.users_by_id.get(&user) {
             self.users[slot as usize].chats.reserve_exact(count);
         }
+    }
+
+    /// How far the user has read a chat, as the user's feed has told here; none when it has not, or
+    /// the user takes no part here.
+    #[must_use]
+    pub fn read_to(&self, user: UserId, chat: ChatId) -> Option<Seq> {
+        let read = self.participation(user, chat)?.read.load(Ordering::Relaxed);
+        (read > 0).then_some(read)
+    }
+
+    /// The user's feed tells up to where a chat is read. Answers whether that is news: not when it
+    /// has told of more.
+    #[must_use]
+    pub fn reads(&self, user: UserId, chat: ChatId, seq: Seq) -> bool {
+        let part = self.participation(user, chat);
+        part.is_none_or(|part| part.read.fetch_max(seq, Ordering::Relaxed) < seq)
+    }
+
+    fn participation(&self, user: UserId, chat: ChatId) -> Option<&Participation> {
+        let slot = *self.chats_by_id.get(&chat)?;
+        self.user(user)?.chats.iter().find(|part| part.chat == slot)
+    }
+
+    /// The chat's feed has an entry at this place.
+    pub fn saw(&self, feed: Feed, seq: Seq) {
+        if let Some(chat) = feed.chat_id().and_then(|chat| self.chat(chat)) {
+            chat.last.fetch_max(seq, Ordering::Relaxed);
+        }
+    }
+
+    /// The last entry of the chat's feed that anybody here has seen.
+    #[must_use]
+    pub fn last_seen(&self, feed: Feed) -> Option<Seq> {
+        Some(self.chat(feed.chat_id()?)?.last.load(Ordering::Relaxed))
     }
 
     /// The feed is followed, and has been delivered up to here.
@@ -280,6 +319,12 @@ impl Registry {
         if let Some(reached) = self.reached_of(feed).filter(|reached| reached.get().is_some()) {
             reached.set(seq);
         }
+    }
+
+    /// How far a feed that is followed has been delivered here.
+    #[must_use]
+    pub fn reached_to(&self, feed: Feed) -> Option<Seq> {
+        self.reached_of(feed)?.get()
     }
 
     fn reached_of(&self, feed: Feed) -> Option<&Reached> {

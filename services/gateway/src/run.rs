@@ -79,6 +79,7 @@ pub async fn run(
     let keeping = tokio::spawn(admission::keep_all(app.clone(), keeping));
     let online = tokio::spawn(online::run(app.clone(), changes));
     let room = tokio::spawn(app.room.clone().watch(app.bus.clone()));
+    let gathering = tokio::spawn(app.reads.clone().gather());
     let asked = tokio::spawn(app.sessions.clone().answer_all());
     let operator =
         tokio::spawn(operator::answer_all(app.bus.clone(), app.hub.clone(), node.to_owned()));
@@ -104,9 +105,11 @@ pub async fn run(
     online.abort();
     keeping.abort();
     room.abort();
+    gathering.abort();
     asked.abort();
     operator.abort();
     watching.abort();
+    app.reads.publish_gathered().await;
     online::leave(&app).await;
     // Nobody fetches anything any more: what is noted is written.
     recorded.cancel();

@@ -408,7 +408,7 @@ fn not_sent(message: &str) -> WireError {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
-fn not_stored(error: PublishError) -> WireError {
+pub(crate) fn not_stored(error: PublishError) -> WireError {
     tracing::debug!(error = %causes(&error), "a publish failed");
     let (message, outcome) = match error {
         PublishError::NotSent(_) => ("the log does not answer", Outcome::NotSent),

@@ -76,12 +76,15 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
         (FeedKind::Chat, Event::Edited(edited)) => Ok(RowKind::Edit(edited)),
         (FeedKind::Chat, Event::Deleted(deleted)) => Ok(RowKind::Delete(deleted)),
         (FeedKind::Chat, Event::Reacted(reacted)) => Ok(RowKind::Reaction(reacted)),
+        (FeedKind::User, Event::Read(mark)) => Ok(RowKind::Read(mark)),
+        (FeedKind::User, Event::Delivered(mark)) => Ok(RowKind::Delivered(mark)),
         (
             FeedKind::User,
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
-            | Event::ProfileChanged(_),
+            | Event::ProfileChanged(_)
+            | Event::ChatUpdated(_),
         ) => Ok(RowKind::UserEvent),
         (FeedKind::Chat, _) => Err("an event of users on a chat's feed".to_owned()),
         (FeedKind::User, _) => Err("an event of chats on a user's feed".to_owned()),

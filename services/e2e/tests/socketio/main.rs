@@ -17,6 +17,7 @@ mod crowds;
 mod fresh_starts;
 mod goodbyes;
 mod old_flow;
+mod reads;
 mod requests;
 mod roaming;
 mod tokens_shown;

@@ -72,6 +72,7 @@ fn payload(
     event: &str,
     chat: ChatId,
     message: &Value,
+    direct: ChatId,
     other: UserId,
     token: &str,
     cursor: &str,
@@ -86,7 +87,11 @@ fn payload(
         "presence_subscribe" => json!({"userIds": [other]}),
         "resume" => json!({"cursor": cursor}),
         "history" => json!({"chatId": chat, "limit": 10}),
-        "join_chat" | "leave_chat" | "typing_start" | "typing_ping" | "typing_stop" => {
+        "read" | "delivered" => json!({"chatId": chat, "seq": 1}),
+        "mute_chat" => json!({"chatId": chat, "forever": true}),
+        "hide_chat" => json!({"chatId": direct}),
+        "unmute_chat" | "join_chat" | "leave_chat" | "typing_start" | "typing_ping"
+        | "typing_stop" => {
             json!({"chatId": chat})
         }
         _ => bail!("{event} is described, and this story does not know it"),
@@ -108,6 +113,8 @@ async fn rest(api: &Api, chat: ChatId, said: &mut Said) -> Result<()> {
         ("DeviceList", "/devices".to_owned()),
         ("ChatPage", "/chats".to_owned()),
         ("Chat", format!("/chats/{chat}")),
+        ("UnreadTotal", "/chats/unread".to_owned()),
+        ("ReceiptList", format!("/chats/{chat}/receipts")),
         ("ParticipantPage", format!("/chats/{chat}/participants")),
         ("HistoryPage", format!("/chats/{chat}/messages")),
     ] {
@@ -126,6 +133,7 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).open_group("Described", &[]).await?.id;
+    let direct = ana.api(0).direct(&ben).await?.id;
     let anas = ana.connect(0).await?;
     let socket = ben.connect(1).await?;
     let cursor = socket.ready()?.cursor.clone();
@@ -151,7 +159,8 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     });
     let mut message = Value::Null;
     for name in ordered {
-        let data = payload(name, chat, &message, ana.id, &ben.first.access_token, &cursor)?;
+        let token = &ben.first.access_token;
+        let data = payload(name, chat, &message, direct, ana.id, token, &cursor)?;
         let reply = socket.request(name, data).await?;
         if name == "send_message" {
             message = reply["id"].clone();
@@ -160,11 +169,16 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     }
     hear(
         &socket,
-        &["resume_done", "chat_added", "chat_history", "system", "chat_removed"],
+        &["resume_done", "chat_added", "chat_history", "system", "chat_updated", "chat_removed"],
         &mut said,
     )
     .await?;
-    hear(&anas, &["system", "user_typing", "message", "chat_added"], &mut said).await?;
+    hear(
+        &anas,
+        &["system", "user_typing", "message", "chat_added", "read", "delivered"],
+        &mut said,
+    )
+    .await?;
     hear(&anas, &["message_edited", "reaction", "message_deleted"], &mut said).await?;
     let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
     said.data("exception", &serde_json::to_value(refused)?);

@@ -9,13 +9,20 @@ mod leaving;
 mod life_of_a_message;
 mod page;
 mod presence;
+mod reads;
 mod resume;
 mod typing;
 
 use natter_e2e::{Stage, tokens};
 
+/// Participants of the largest chats that show how far others have read.
+const PARTICIPANTS: usize = 4;
+
 /// Feeds are spread over several logs, and an outside issuer is trusted.
-static STAGE: Stage = Stage::with(|builder| tokens::trusted(builder).shards(3));
+static STAGE: Stage = Stage::with(|builder| {
+    let participants = PARTICIPANTS.to_string();
+    tokens::trusted(builder).shards(3).gateway_env("NATTER_RECEIPTS_PARTICIPANTS", participants)
+});
 
 /// The same for those that stop something of it, so that the others need not wait for them.
 static APART: Stage = Stage::with(|builder| tokens::trusted(builder).shards(3));

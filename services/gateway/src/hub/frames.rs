@@ -167,7 +167,10 @@ impl Delivery {
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
-            | Event::ProfileChanged(_) => return None,
+            | Event::ProfileChanged(_)
+            | Event::Read(_)
+            | Event::Delivered(_)
+            | Event::ChatUpdated(_) => return None,
         };
         let at = Some(arrival.at);
         Some(Self { feed, seq, bases, part: Part::None, at, event, sender, origin })
@@ -222,6 +225,16 @@ impl Delivery {
     pub fn own(feed: Feed, seq: Seq, event: &ServerEvent<'_>, bases: &Arc<Bases>) -> Self {
         let (event, bases) = (Spelled::new(event), Arc::clone(bases));
         Self { feed, seq, bases, part: Part::None, at: None, event, sender: None, origin: None }
+    }
+
+    /// The same for an entry that a request of one of the user's connections made: that one has its
+    /// reply, and gets the event only if it asked for its own.
+    #[must_use]
+    pub fn asked_by(self, user: UserId, origin: Option<&feed::Origin>) -> Self {
+        let origin = origin.map(|origin| {
+            Box::new(Origin { connection: origin.connection, request: None, data: Box::default() })
+        });
+        Self { sender: Some(user), origin, ..self }
     }
 
     /// The same, with a part of a chat's feed.
@@ -421,6 +434,9 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
         | Event::ChatAdded(_)
         | Event::ChatRemoved(_)
         | Event::DeviceRevoked(_)
-        | Event::ProfileChanged(_) => None,
+        | Event::ProfileChanged(_)
+        | Event::Read(_)
+        | Event::Delivered(_)
+        | Event::ChatUpdated(_) => None,
     }
 }

@@ -28,11 +28,12 @@ use futures::FutureExt;
 use natter_bus::follow::{Arrival, Backlog, FollowEvent, Follower, Start};
 use natter_presence::Typist;
 use natter_protocol::{
+    client::Mark,
     cursor::{Bases, Cursor},
     error::close,
-    feed::{ChatAdded, Event, Feed, Signal, SystemEvent},
+    feed::{ChatAdded, Entry, Event, Feed, Signal, SystemEvent},
     ids::{ChatId, ConnectionId, DeviceId, Seq, Shard, UserId},
-    server::{ChatRef, Presence, ServerEvent, UserTyping},
+    server::{ChatRef, Presence, Receipt, ServerEvent, UserTyping},
 };
 use natter_runtime::context;
 use natter_store::Followed;
@@ -394,10 +395,14 @@ impl FanOut {
     }
 
     fn on_entry(&mut self, feed: Feed, arrival: &Arrival) {
-        self.read().reached(feed, arrival.seq);
+        {
+            let registry = self.read();
+            registry.reached(feed, arrival.seq);
+            registry.saw(feed, arrival.seq);
+        }
         let Some(entry) = frames::parse(arrival) else { return };
         let Some(chat) = feed.chat_id() else {
-            return self.on_user_entry(feed, arrival.seq, entry.event);
+            return self.on_user_entry(feed, arrival.seq, entry);
         };
         if let Event::Message(sent) = &entry.event
             && let Some(device) = sent.device_id
@@ -438,9 +443,9 @@ impl FanOut {
         news
     }
 
-    fn on_user_entry(&mut self, feed: Feed, seq: Seq, event: Event) {
+    fn on_user_entry(&mut self, feed: Feed, seq: Seq, entry: Entry) {
         let user = UserId(feed.id);
-        match event {
+        match entry.event {
             Event::ChatAdded(added) => self.chat_added(feed, seq, *added),
             Event::ChatRemoved(removed) => {
                 let chat = self.read().chat_feed(removed.chat_id);
@@ -477,7 +482,20 @@ impl FanOut {
                 }
             }
             Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),
-            Event::Message(_)
+            // One device may tell of less after another has told of more.
+            Event::Read(Mark { chat_id, seq: read }) if self.read().reads(user, chat_id, read) => {
+                let event = ServerEvent::Read(Receipt { chat_id, user_id: user, seq: read });
+                let delivery = Delivery::own(feed, seq, &event, &self.bases);
+                self.deliver_own(delivery.asked_by(user, entry.origin.as_ref()));
+            }
+            Event::ChatUpdated(chat) => {
+                let event = ServerEvent::ChatUpdated(&chat);
+                self.deliver_own(Delivery::own(feed, seq, &event, &self.bases));
+            }
+            // For the other participants, who have a signal.
+            Event::Read(_)
+            | Event::Delivered(_)
+            | Event::Message(_)
             | Event::System(_)
             | Event::Edited(_)
             | Event::Deleted(_)
@@ -526,7 +544,33 @@ impl FanOut {
             (Signal::Presence { online, last_seen_at }, _, Some(user_id)) => {
                 self.show_presence(&Presence { user_id, online, last_seen_at });
             }
-            (Signal::Presence { .. }, ..) | (Signal::Typing { .. }, None, _) => {}
+            (Signal::Read { user_id, seq }, Some(chat_id), _) => {
+                let receipt = Receipt { chat_id, user_id, seq };
+                self.show_to_others(&ServerEvent::Read(receipt), chat_id, user_id);
+            }
+            (Signal::Delivered { user_id, seq }, Some(chat_id), _) => {
+                let receipt = Receipt { chat_id, user_id, seq };
+                self.show_to_others(&ServerEvent::Delivered(receipt), chat_id, user_id);
+            }
+            (
+                Signal::Presence { .. }
+                | Signal::Typing { .. }
+                | Signal::Read { .. }
+                | Signal::Delivered { .. },
+                ..,
+            ) => {}
+        }
+    }
+
+    /// Shows a signal to the participants but this one.
+    fn show_to_others(&self, event: &ServerEvent<'_>, chat: ChatId, user: UserId) {
+        let frame = Shared::new(event);
+        let registry = self.read();
+        let others = registry.members(chat).filter(|other| other.id != user);
+        for connection in others.flat_map(|other| &other.connections) {
+            if !connection.outlet.closed() {
+                connection.outlet.send(frame.clone());
+            }
         }
     }
 

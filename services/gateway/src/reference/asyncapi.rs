@@ -162,6 +162,9 @@ impl Parts {
             fields["cursor"] = json!({"type": "string"});
             shown["cursor"] = json!(CURSOR);
         }
+        if catalogue::SOMETIMES.contains(&name) {
+            fields["cursor"] = json!({"type": "string"});
+        }
         let frame = message(name, &about, &object(&required, &fields), &shown, None);
 
         let mut arguments = vec![json!({"const": name}), event.data.clone()];

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use natter_protocol::{
     client::{Draft, Edit},
-    ids::UserId,
+    ids::{Seq, UserId},
     media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
-    rest::{ChatPage, CreateChat, Device, DeviceList, ParticipantPage, Session, User, UserList},
+    rest::{
+        ChatPage, CreateChat, Device, DeviceList, Mute, ParticipantPage, ParticipantReceipt,
+        ReceiptList, Session, UnreadTotal, UpTo, User, UserList,
+    },
     server::{Chat, Empty, Me, Role, Sent, UserCard},
 };
 use serde::Serialize;
@@ -78,6 +81,8 @@ fn examples() -> BTreeMap<String, Value> {
             ),
             ("create_chat 200", json!(direct)),
             ("send_message 200", json!(again)),
+            ("mute_chat 200", json!(samples.muted)),
+            ("hide_chat 200", json!(samples.hidden)),
         ]
         .map(|(name, example)| (name.to_owned(), example)),
     );
@@ -111,6 +116,15 @@ fn examples() -> BTreeMap<String, Value> {
         example(&ChatPage { items: vec![samples.chat.clone()], next_cursor: None }),
         example(&ParticipantPage { items: samples.chat.participants.clone(), next_cursor: None }),
         example(&samples.chat),
+        example(&Mute { until: Some(AT), forever: false }),
+        example(&UpTo { seq: samples.chat.last_seq }),
+        example(&UnreadTotal { total: 7, chats: 2 }),
+        example(&ReceiptList {
+            items: vec![
+                receipt(ADA, samples.chat.last_seq, samples.chat.last_seq),
+                receipt(BEN, 4_007, samples.chat.last_seq),
+            ],
+        }),
         example(&samples.joined),
         example(&samples.page),
         example(&samples.sent),
@@ -141,6 +155,10 @@ fn example<T: Serialize + ToSchema>(value: &T) -> (String, Value) {
     (T::name().into_owned(), json!(value))
 }
 
+fn receipt(user_id: UserId, read_seq: Seq, delivered_seq: Seq) -> ParticipantReceipt {
+    ParticipantReceipt { user_id, read_seq, delivered_seq }
+}
+
 fn card(name: &str, id: UserId) -> UserCard {
     UserCard { id, name: name.to_owned() }
 }
@@ -156,7 +174,7 @@ fn direct(group: &Chat, other: &UserCard) -> Chat {
         title: None,
         open: false,
         participants,
-        me: Some(Me { name: other.name.clone(), role: Role::Member }),
+        me: Some(Me { read_seq: group.last_seq, ..Me::new(other.name.clone(), Role::Member) }),
         ..group.clone()
     }
 }
@@ -221,6 +239,8 @@ mod tests {
         take::<Refresh>()?;
         take::<ChangePassword>()?;
         take::<UpdateUser>()?;
+        take::<Mute>()?;
+        take::<UpTo>()?;
         take::<CreateChat>()
     }
 }

@@ -62,6 +62,7 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
     use ErrorCode as Code;
     let empty = || answer(&Empty {});
     let chat = || json!({"chatId": CHAT});
+    let up_to = || json!({"chatId": CHAT, "seq": 4_021});
     let request = |event, data, answer, errors, more| Request {
         event,
         like: None,
@@ -169,6 +170,36 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
             "With `on: false` it is taken back. The event comes besides. The same again changes \
              nothing. `conflict`: the message is deleted, or has as many reactions as may be.",
         ),
+        request(
+            "read",
+            up_to(),
+            empty(),
+            &[Code::NotMember],
+            "Stored durably when it is replied to. It only goes up, on all of the user's devices; \
+             sending moves it too. `bad_request`: there is no such place yet.",
+        ),
+        request(
+            "delivered",
+            up_to(),
+            empty(),
+            &[Code::NotMember],
+            "Of one chat the first is stored when it is replied to, those that follow within a second.",
+        ),
+        request(
+            "mute_chat",
+            json!({"chatId": CHAT, "forever": true}),
+            answer::<Chat>(&samples.muted),
+            &[Code::NotMember],
+            "With `until`, a time, or `forever`. The user's other devices hear of it by `chat_updated`.",
+        ),
+        request("unmute_chat", chat(), answer::<Chat>(&samples.chat), &[Code::NotMember], ""),
+        request(
+            "hide_chat",
+            chat(),
+            answer::<Chat>(&samples.hidden),
+            &[Code::NotMember],
+            "The user's other devices hear of it by `chat_updated`. `forbidden`: a group.",
+        ),
     ]
 }
 
@@ -212,6 +243,22 @@ pub fn told(event: &str) -> Option<Told> {
              history tells.",
             true,
         ),
+        "read" => (
+            "To the user's own devices, but the connection that said so, on their feed, with a \
+             cursor; and to the other participants of chats that are not too large, as a signal \
+             without one. State is at `GET /v1/chats/{id}/receipts`.",
+            false,
+        ),
+        "delivered" => (
+            "To the other participants of chats that are not too large. State is at \
+             `GET /v1/chats/{id}/receipts`.",
+            false,
+        ),
+        "chat_updated" => (
+            "To the user's own devices, when they have muted or hidden a chat. What of it is older \
+             than `lastSeq` may have been told since.",
+            true,
+        ),
         _ => return None,
     };
     Some(Told { to, feed })
@@ -219,6 +266,9 @@ pub fn told(event: &str) -> Option<Told> {
 
 /// Events that are on no feed, and tell Socket.IO's clients of a place to come back to all the same.
 pub const PLACES: [&str; 2] = ["ready", "resume_done"];
+
+/// Events that are on a feed for some and signals for others: a cursor comes with the former.
+pub const SOMETIMES: [&str; 1] = ["read"];
 
 /// An event that only Socket.IO's clients get.
 pub struct SocketIoEvent {

@@ -3,13 +3,13 @@
 use natter_protocol::{
     error::{ErrorCode, WireError},
     feed::SystemKind,
-    ids::{ChatId, ConnectionId, DeviceId, MediaId, MessageId, UserId},
+    ids::{ChatId, ConnectionId, DeviceId, MediaId, MessageId, Seq, UserId},
     limits,
     media::{Media, MediaKind},
     server::{
         Authenticated, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me,
         Message, MessageDeleted, MessageEdited, Participant, Presence, PresenceList, Reaction,
-        ReactionCount, Ready, Resumed, Role, Sent, ServerEvent, System, UserCard, UserTyping,
+        ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent, System, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};
@@ -36,6 +36,8 @@ pub struct Samples {
     pub message: Message,
     pub system: System,
     pub chat: Chat,
+    pub muted: Chat,
+    pub hidden: Chat,
     pub page: HistoryPage,
     pub joined: Joined,
     pub sent: Sent,
@@ -92,6 +94,8 @@ impl Samples {
             here: here(),
             pictured,
             message,
+            muted: with_own(&chat, |me| me.muted = true),
+            hidden: with_own(&chat, |me| me.hidden = true),
             chat,
         }
     }
@@ -114,6 +118,9 @@ impl Samples {
             ServerEvent::MessageEdited(&self.edited),
             ServerEvent::MessageDeleted(&self.deleted),
             ServerEvent::Reaction(&self.reaction),
+            ServerEvent::Read(receipt(4_021)),
+            ServerEvent::Delivered(receipt(4_021)),
+            ServerEvent::ChatUpdated(&self.muted),
         ]
     }
 }
@@ -255,8 +262,18 @@ fn chat(newest: &Message) -> Chat {
         ],
         last_message: Some(newest.clone()),
         last_seq: newest.seq,
-        me: Some(Me { name: "Sailing".to_owned(), role: Role::Owner }),
+        me: Some(Me { read_seq: newest.seq, ..Me::new("Sailing".to_owned(), Role::Owner) }),
     }
+}
+
+fn with_own(chat: &Chat, change: impl Fn(&mut Me)) -> Chat {
+    let mut chat = chat.clone();
+    chat.me.iter_mut().for_each(change);
+    chat
+}
+
+fn receipt(seq: Seq) -> Receipt {
+    Receipt { chat_id: CHAT, user_id: BEN, seq }
 }
 
 fn here() -> Presence {

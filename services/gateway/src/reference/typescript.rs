@@ -194,6 +194,8 @@ fn socketio_events(text: &mut String, events: &[Event]) {
         let feed = catalogue::told(name).is_some_and(|told| told.feed);
         let cursor = if feed || catalogue::PLACES.contains(&name.as_str()) {
             ", cursor: string"
+        } else if catalogue::SOMETIMES.contains(&name.as_str()) {
+            ", cursor?: string"
         } else {
             ""
         };

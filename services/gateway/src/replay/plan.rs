@@ -7,11 +7,12 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use natter_protocol::{
+    client::Mark,
     cursor::{Bases, Cursor},
     error::WireError,
     feed::{ChatAdded, ChatRemoved, Event, Feed},
     ids::{ChatId, Seq},
-    server::{ChatRef, ResumeRefusal, ServerEvent},
+    server::{ChatRef, Receipt, ResumeRefusal, ServerEvent},
 };
 use natter_store::Followed;
 use tokio::{sync::oneshot, time::sleep};
@@ -106,6 +107,7 @@ impl Plan<'_> {
         entries: Vec<(Seq, Event)>,
         steps: &mut Vec<Step>,
     ) -> Result<(), NoReplay> {
+        let user = self.viewer.user;
         // Where each chat's removals are, so that what comes after one is not read before it.
         let removals: Vec<(ChatId, Seq)> = entries
             .iter()
@@ -127,8 +129,19 @@ impl Plan<'_> {
                 {
                     return Err(NoReplay::Revoked);
                 }
+                Event::Read(Mark { chat_id, seq: read }) => {
+                    let event = ServerEvent::Read(Receipt { chat_id, user_id: user, seq: read });
+                    let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
+                    steps.push(Step::Own(delivery));
+                }
+                Event::ChatUpdated(chat) => {
+                    let event = ServerEvent::ChatUpdated(&chat);
+                    let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
+                    steps.push(Step::Own(delivery));
+                }
                 Event::DeviceRevoked(_)
                 | Event::ProfileChanged(_)
+                | Event::Delivered(_)
                 | Event::Message(_)
                 | Event::System(_)
                 | Event::Edited(_)

@@ -1,6 +1,9 @@
 //! Reading feeds for a replay, within its bounds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use natter_bus::{Stored, follow::Arrival};
 use natter_protocol::{
@@ -21,6 +24,9 @@ use crate::{
 
 /// Entries asked for at once.
 const BATCH: usize = 256;
+/// Entries of a user's own feed that are looked through, for each that a replay may hold: most tell
+/// of reading, and are one in the end.
+const OWN: usize = 10;
 /// Bytes of entries that one replay may hold.
 const BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that an entry takes besides its own, about.
@@ -80,12 +86,57 @@ impl<'a> Reader<'a> {
     /// When it is too much, or the log cannot be read.
     pub async fn own(&mut self, after: Seq, until: Seq) -> Result<Vec<(Seq, Event)>, NoReplay> {
         self.own_after = Some(after);
-        let stored = self.log(self.viewer.feed, after, Some(until)).await?;
-        let entries = stored.into_iter().filter_map(|stored| {
-            let arrival = Arrival::from(stored);
-            Some((arrival.seq, frames::parse(&arrival)?.event))
-        });
-        Ok(entries.collect())
+        let feed = self.viewer.feed;
+        self.begin(feed, after);
+        let mut kept: BTreeMap<Seq, Event> = BTreeMap::new();
+        let mut reads: HashMap<ChatId, (Seq, Seq)> = HashMap::new();
+        let (mut at, mut seen) = (after, 0);
+        'reading: loop {
+            let read = self.app.bus.read(feed, at, BATCH).await?;
+            let more = read.len() >= BATCH;
+            for stored in read {
+                at = stored.seq;
+                if at > until {
+                    break 'reading;
+                }
+                seen += 1;
+                let bytes = stored.body.len();
+                let arrival = Arrival::from(stored);
+                let Some(Entry { event, .. }) = frames::parse(&arrival) else { continue };
+                match event {
+                    // Nobody's devices are told.
+                    Event::Delivered(_) => continue,
+                    // Of a chat the furthest is all that there is to tell, and is charged for once.
+                    Event::Read(mark) => {
+                        let furthest = reads.get(&mark.chat_id).copied();
+                        if furthest.is_some_and(|(_, furthest)| mark.seq <= furthest) {
+                            continue;
+                        }
+                        reads.insert(mark.chat_id, (at, mark.seq));
+                        if let Some((place, _)) = furthest {
+                            kept.remove(&place);
+                        } else {
+                            self.charge(bytes)?;
+                        }
+                    }
+                    _ => self.charge(bytes)?,
+                }
+                kept.insert(at, event);
+            }
+            if seen > self.app.replays.entries.saturating_mul(OWN) {
+                return Err(NoReplay::Refused(ResumeRefusal::TooMuch));
+            }
+            if !more {
+                break;
+            }
+        }
+        Ok(kept.into_iter().collect())
+    }
+
+    /// Reading the feed begins after `after`.
+    fn begin(&mut self, feed: Feed, after: Seq) {
+        let lowest = self.lowest.entry(feed.shard).or_insert(after);
+        *lowest = (*lowest).min(after);
     }
 
     /// A chat's feed after `after`, up to `until` or to where the viewer's part in it ended.
@@ -250,8 +301,7 @@ impl<'a> Reader<'a> {
         mut after: Seq,
         until: Option<Seq>,
     ) -> Result<Vec<Stored>, NoReplay> {
-        let lowest = self.lowest.entry(feed.shard).or_insert(after);
-        *lowest = (*lowest).min(after);
+        self.begin(feed, after);
         let mut all = Vec::new();
         loop {
             let read = self.app.bus.read(feed, after, BATCH).await?;

@@ -5,7 +5,7 @@
 //! | [`problem`] | errors as RFC 9457 problems |
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
-//! | `accounts`, `devices`, `users`, `chats`, `messages`, `edits`, `media` | the calls |
+//! | `accounts`, `devices`, `users`, `chats`, `messages`, `edits`, `reads`, `media` | the calls |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -23,6 +23,7 @@ mod layers;
 mod media;
 mod messages;
 mod ranges;
+mod reads;
 mod users;
 
 use axum::Router;
@@ -55,6 +56,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(chats::routes())
         .merge(messages::routes())
         .merge(edits::routes())
+        .merge(reads::routes())
         .merge(media::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

@@ -132,11 +132,12 @@ mod tests {
                 let public = operation.get("security").is_some();
                 assert_eq!(public, path.starts_with("/v1/auth/") && responses.get("204").is_none());
                 assert!(public || responses["401"].is_object(), "{method} {path}");
-                let silent = ["/v1/auth/logout", "/v1/chats/{id}/leave"].contains(&path.as_str());
+                let silent = ["/v1/auth/logout", "/v1/chats/{id}/leave", "/v1/chats/{id}/hide"];
+                let silent = silent.contains(&path.as_str());
                 let told = operation["requestBody"].is_object();
                 assert_eq!(
                     told,
-                    matches!(&**method, "post" | "patch") && !silent,
+                    matches!(&**method, "post" | "patch" | "put") && !silent,
                     "{method} {path}"
                 );
                 for status in ["400", "429", "500", "503"] {
@@ -148,14 +149,17 @@ mod tests {
         let expected = [
             "delete /v1/chats/{id}/messages/{messageId}",
             "delete /v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
+            "delete /v1/chats/{id}/mute",
             "delete /v1/devices/{id}",
             "get /v1/chats",
+            "get /v1/chats/unread",
             "get /v1/chats/{id}",
             "get /v1/chats/{id}/messages",
             "get /v1/chats/{id}/messages/{messageId}/downloads",
             "get /v1/chats/{id}/messages/{messageId}/media",
             "get /v1/chats/{id}/messages/{messageId}/media/thumbnail",
             "get /v1/chats/{id}/participants",
+            "get /v1/chats/{id}/receipts",
             "get /v1/devices",
             "get /v1/users",
             "get /v1/users/me",
@@ -168,13 +172,17 @@ mod tests {
             "post /v1/auth/refresh",
             "post /v1/auth/register",
             "post /v1/chats",
+            "post /v1/chats/{id}/delivered",
+            "post /v1/chats/{id}/hide",
             "post /v1/chats/{id}/join",
             "post /v1/chats/{id}/leave",
             "post /v1/chats/{id}/media",
             "post /v1/chats/{id}/media/uploads",
             "post /v1/chats/{id}/media/{mediaId}/complete",
             "post /v1/chats/{id}/messages",
+            "post /v1/chats/{id}/read",
             "put /v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
+            "put /v1/chats/{id}/mute",
         ];
         assert_eq!(calls.iter().map(String::as_str).collect::<Vec<_>>(), expected);
         assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");

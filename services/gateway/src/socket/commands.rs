@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::ws::Utf8Bytes;
 use natter_protocol::{
     client::{
-        ChatTarget, Command, EditMessage, History, JoinChat, MessageTarget, PresenceSubscribe,
-        React, SendMessage,
+        ChatTarget, Command, EditMessage, History, JoinChat, MessageTarget, MuteChat,
+        PresenceSubscribe, React, SendMessage,
     },
     error::{self as wire, ErrorCode, WireError},
     feed::{Feed, Origin, Signal},
@@ -125,6 +125,27 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
             let span = context::begin(|| info_span!("react", chat = %chat_id));
             let reacted = edits::react(&app, &who.caller, chat_id, message_id, &emoji, on);
             reacted.instrument(span).await.map(|changed| answer(&who, request, &changed))
+        }
+        Command::Read(mark) => {
+            let origin = Origin { connection: who.connection, request: None };
+            let read = app.reads.read(&who.caller, mark, Some(origin)).await;
+            read.map(|()| answer(&who, request, &Empty {}))
+        }
+        Command::Delivered(mark) => {
+            let delivered = app.reads.delivered(&who.caller, mark).await;
+            delivered.map(|()| answer(&who, request, &Empty {}))
+        }
+        Command::MuteChat(MuteChat { chat_id, mute }) => {
+            let muted = app.reads.mute(&who.caller, chat_id, mute).await;
+            muted.map(|chat| answer(&who, request, &chat))
+        }
+        Command::UnmuteChat(target) => {
+            let unmuted = app.reads.unmute(&who.caller, target.chat_id).await;
+            unmuted.map(|chat| answer(&who, request, &chat))
+        }
+        Command::HideChat(target) => {
+            let hidden = app.reads.hide(&who.caller, target.chat_id).await;
+            hidden.map(|chat| answer(&who, request, &chat))
         }
         // The session's own, since its queue waits for it.
         Command::Resume(_) => Err(WireError::new(ErrorCode::Internal, "not resumed")),

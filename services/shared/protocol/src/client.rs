@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     error::{ErrorCode, WireError},
     ids::{ChatId, MediaId, MessageId, Seq, UserId},
-    rest::CreateChat,
+    rest::{CreateChat, Mute},
 };
 
 /// A frame of the WebSocket transport: `{"event":"send_message","id":7,"data":{…}}`.
@@ -68,6 +68,16 @@ pub enum Command {
     DeleteMessage(MessageTarget),
     /// React to a message, or take that back.
     React(React),
+    /// The chat is read up to this place of its feed. It only goes up.
+    Read(Mark),
+    /// This device has got the chat up to this place of its feed. It only goes up.
+    Delivered(Mark),
+    /// No notifications of the chat, for the user alone.
+    MuteChat(MuteChat),
+    /// The opposite.
+    UnmuteChat(ChatTarget),
+    /// A one-to-one is not listed until its next message, for the user alone.
+    HideChat(ChatTarget),
 }
 
 /// `{chatId, messageId, content, mentions?}`
@@ -152,6 +162,27 @@ impl std::fmt::Debug for Authenticate {
 pub struct ChatTarget {
     /// The chat.
     pub chat_id: ChatId,
+}
+
+/// `{chatId, seq}`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mark {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// A place of its feed: everything up to there. At most the feed's last entry.
+    pub seq: Seq,
+}
+
+/// `{chatId, until? | forever}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MuteChat {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// For how long.
+    #[serde(flatten)]
+    pub mute: Mute,
 }
 
 /// `{chatId, history?: {limit}}`
@@ -257,6 +288,11 @@ impl Command {
             "create_chat" => Self::CreateChat(payload(event, text)?),
             "presence_subscribe" => Self::PresenceSubscribe(payload(event, text)?),
             "resume" => Self::Resume(payload(event, text)?),
+            "read" => Self::Read(payload(event, text)?),
+            "delivered" => Self::Delivered(payload(event, text)?),
+            "mute_chat" => Self::MuteChat(payload(event, text)?),
+            "unmute_chat" => Self::UnmuteChat(payload(event, text)?),
+            "hide_chat" => Self::HideChat(payload(event, text)?),
             "authenticate" => Self::Authenticate(payload(event, text)?),
             "edit_message" => Self::EditMessage(payload(event, text)?),
             "delete_message" => Self::DeleteMessage(payload(event, text)?),

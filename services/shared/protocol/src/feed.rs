@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    client::Mark,
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, Shard, UserId},
     media::Media,
     server::{Chat, Me, Quote, UserCard},
@@ -106,6 +107,12 @@ pub enum Event {
     Deleted(Deleted),
     /// On a chat's feed: somebody reacts to a message, or does not any more.
     Reacted(Reacted),
+    /// On a user's feed: a chat is read up to a place, on one of the user's devices.
+    Read(Mark),
+    /// On a user's feed: one of the user's devices has got a chat up to a place.
+    Delivered(Mark),
+    /// On a user's feed: what the user wants of a chat has changed; the chat as the user sees it.
+    ChatUpdated(Box<Chat>),
 }
 
 impl Event {
@@ -361,6 +368,8 @@ pub enum UserChange {
     DeviceRevoked(DeviceRevoked),
     /// The name changed.
     ProfileChanged(ProfileChanged),
+    /// What the user wants of a chat has changed; the chat as the user sees it.
+    ChatUpdated(Box<Chat>),
 }
 
 /// What may be lost: published on `sig.…`, never stored.
@@ -385,6 +394,22 @@ pub enum Signal {
         /// When a device was last seen.
         #[serde(default, with = "timestamp::option")]
         last_seen_at: Option<OffsetDateTime>,
+    },
+    /// On a chat's subject: a participant has read it up to a place. Of chats of some size only.
+    #[serde(rename_all = "camelCase")]
+    Read {
+        /// Who.
+        user_id: UserId,
+        /// Up to where.
+        seq: Seq,
+    },
+    /// On a chat's subject: a device of a participant has got it up to a place; likewise.
+    #[serde(rename_all = "camelCase")]
+    Delivered {
+        /// Whose.
+        user_id: UserId,
+        /// Up to where.
+        seq: Seq,
     },
 }
 

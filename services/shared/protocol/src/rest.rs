@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    ids::{DeviceId, UserId},
+    ids::{DeviceId, Seq, UserId},
     limits,
     server::{Chat, Participant, UserCard},
     timestamp,
@@ -262,4 +262,56 @@ pub struct ParticipantPage {
     /// Ask for the next page with it; null at the end.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
+}
+
+/// `PUT /v1/chats/{id}/mute` and `mute_chat`: either a time, or for ever.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate,
+)]
+pub struct Mute {
+    /// Until when; in the future.
+    #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[garde(skip)]
+    pub until: Option<OffsetDateTime>,
+    /// For ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[garde(skip)]
+    pub forever: bool,
+}
+
+/// `POST /v1/chats/{id}/read` and `POST /v1/chats/{id}/delivered`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+pub struct UpTo {
+    /// A place of the chat's feed: everything up to there. At most the feed's last entry.
+    #[garde(skip)]
+    pub seq: Seq,
+}
+
+/// How far one participant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantReceipt {
+    /// Who.
+    pub user_id: UserId,
+    /// They have read everything up to this place of the chat's feed.
+    pub read_seq: Seq,
+    /// A device of theirs has got everything up to here.
+    pub delivered_seq: Seq,
+}
+
+/// How far the participants of a chat are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReceiptList {
+    /// By the time they joined.
+    pub items: Vec<ParticipantReceipt>,
+}
+
+/// What is unread in all chats of a user that are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnreadTotal {
+    /// Messages.
+    pub total: u64,
+    /// Chats that have any.
+    pub chats: u64,
 }

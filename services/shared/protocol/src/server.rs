@@ -60,6 +60,12 @@ pub enum ServerEvent<'a> {
     MessageDeleted(&'a MessageDeleted),
     /// Somebody reacts to a message, or does not any more.
     Reaction(&'a Reaction),
+    /// A participant has read a chat up to a place.
+    Read(Receipt),
+    /// A participant's device has got a chat up to a place.
+    Delivered(Receipt),
+    /// What the user wants of a chat has changed.
+    ChatUpdated(&'a Chat),
 }
 
 /// The reply to a request, written as `{"reply":7,"data":{…}}`.
@@ -467,6 +473,18 @@ pub struct Presence {
     pub last_seen_at: Option<OffsetDateTime>,
 }
 
+/// How far a participant is in a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// The participant.
+    pub user_id: UserId,
+    /// A place of the chat's feed: everything up to there.
+    pub seq: Seq,
+}
+
 /// Names a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -531,6 +549,42 @@ pub struct Me {
     pub name: String,
     /// The viewer's role.
     pub role: Role,
+    /// The viewer has read everything up to this place of the chat's feed, on whichever device.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub read_seq: Seq,
+    /// Messages beyond `readSeq` that are not deleted, of those that `lastSeq` covers.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub unread_count: u64,
+    /// The viewer wants no notifications of it.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub muted: bool,
+    /// Until when, if not for ever.
+    #[serde(default, with = "timestamp::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    pub muted_until: Option<OffsetDateTime>,
+    /// It is not listed until its next message.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub hidden: bool,
+}
+
+impl Me {
+    /// The part of somebody who has just joined.
+    #[must_use]
+    pub fn new(name: String, role: Role) -> Self {
+        Self {
+            name,
+            role,
+            read_seq: 0,
+            unread_count: 0,
+            muted: false,
+            muted_until: None,
+            hidden: false,
+        }
+    }
 }
 
 /// A chat as one participant sees it.

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use crate::{
     Result, Store, StoreError, outbox,
+    reads::unread,
     rows::{self, fold, sql_shard},
-    views::{self, ChatRow},
+    views::{self, ChatRow, of_participant},
 };
 
 /// A chat that was made, or was there.
@@ -110,22 +111,33 @@ impl Store {
     /// A chat with its first participants, last message and the viewer's part; none when the
     /// viewer is no participant, whether or not the chat exists.
     pub async fn chat(&self, viewer: UserId, chat: ChatId) -> Result<Option<Chat>> {
-        self.call(async |db| {
-            let row: Option<ChatRow> = sqlx::query_as(
-                "SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
-                    c.last_seq, c.last_message_seq, c.last_activity_at, m.role
-             FROM chats c JOIN chat_members m ON m.chat_id = c.id
-             WHERE c.id = $1 AND m.user_id = $2 AND m.left_at IS NULL",
-            )
-            .bind(chat.0)
-            .bind(viewer.0)
-            .fetch_optional(&mut *db)
-            .await?;
-            let rows = row.into_iter().collect();
-            views::load(db, Some(viewer), rows).await.map(|mut chats| chats.pop())
-        })
-        .await
+        self.call(async |db| seen(db, viewer, chat).await).await
     }
+}
+
+/// [`Store::chat`], in a transaction too.
+pub(crate) async fn seen(
+    connection: &mut PgConnection,
+    viewer: UserId,
+    chat: ChatId,
+) -> Result<Option<Chat>> {
+    let row: Option<ChatRow> = sqlx::query_as(concat!(
+        "SELECT v.*, ",
+        unread!(),
+        " AS unread FROM (
+             SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
+                    c.last_seq, c.last_message_seq, c.last_activity_at, ",
+        of_participant!(),
+        " FROM chats c JOIN chat_members m ON m.chat_id = c.id
+             WHERE c.id = $1 AND m.user_id = $2 AND m.left_at IS NULL
+         ) v"
+    ))
+    .bind(chat.0)
+    .bind(viewer.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let rows = row.into_iter().collect();
+    views::load(connection, Some(viewer), rows).await.map(|mut chats| chats.pop())
 }
 
 impl Store {

@@ -110,6 +110,8 @@ impl Changes {
             RowKind::Message(_)
             | RowKind::System(_)
             | RowKind::UserEvent
+            | RowKind::Read(_)
+            | RowKind::Delivered(_)
             | RowKind::Void { .. } => {}
         }
     }

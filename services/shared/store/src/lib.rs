@@ -14,6 +14,7 @@
 //! | [`media`] | what is known of files, who has fetched them, what is to be removed |
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
+//! | [`reads`] | how far participants are, what is unread, muting and hiding |
 //! | [`replay`] | a dead letter written after all |
 //! | [`outbox`] | changes committed here that feeds must hear of |
 //! | [`address`] | Postgres' URL, checked before anything connects |
@@ -39,6 +40,7 @@ pub mod media;
 pub mod members;
 pub mod outbox;
 pub mod persist;
+pub mod reads;
 pub mod replay;
 pub mod sessions;
 pub mod shards;
@@ -72,6 +74,7 @@ pub use media::{
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
 pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
+pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;

@@ -8,6 +8,7 @@ use natter_protocol::{
         ChatAdded, ChatRemoved, Entry, Event, Feed, OutboxChat, OutboxItem, OutboxUser, UserChange,
     },
     ids::{Seq, Shard, UserId},
+    server::Me,
 };
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
@@ -343,7 +344,7 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
         UserChange::Added { me } => {
             let chat = chat?;
             let mut view = chat.view.clone()?;
-            view.me = Some(me.clone());
+            view.me = Some(Me { read_seq: place, ..me.clone() });
             view.last_seq = view.last_seq.max(place);
             Event::ChatAdded(Box::new(ChatAdded { chat: view, shard: chat.shard, from_seq: place }))
         }
@@ -354,6 +355,7 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
         }
         UserChange::DeviceRevoked(revoked) => Event::DeviceRevoked(revoked.clone()),
         UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
+        UserChange::ChatUpdated(chat) => Event::ChatUpdated(chat.clone()),
     })
 }
 
@@ -378,7 +380,12 @@ async fn keep_place(
         "UPDATE chat_members SET
              from_seq = CASE WHEN user_id = ANY($3) THEN $5 ELSE from_seq END,
              until_seq = CASE WHEN user_id = ANY($4) THEN $5 ELSE until_seq END
-         WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))",
+         WHERE chat_id = $1 AND user_id IN (
+             -- In the order in which workers lock them.
+             SELECT user_id FROM chat_members
+             WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))
+             ORDER BY user_id FOR NO KEY UPDATE
+         )",
     )
     .bind(chat.chat_id.0)
     .bind(chat.event.version)

@@ -1,8 +1,9 @@
 //! A batch of feed entries, written in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use natter_protocol::{
+    client::Mark,
     feed::{Deleted, Edited, Feed, FeedKind, MessageSent, Reacted, SystemEvent, SystemKind},
     ids::{Seq, Shard, UserId},
     server::SystemDetail,
@@ -16,9 +17,12 @@ use uuid::Uuid;
 use crate::{
     Result, Store, StoreError,
     edits::{Changes, array},
+    reads::{Marks, move_marks},
     rows::{sql_seq, sql_shard},
 };
 
+/// The kind that counts.
+const MESSAGE: &str = "message";
 /// Characters kept of a void entry's reason.
 const REASON_CHARS: usize = 500;
 
@@ -42,8 +46,12 @@ pub enum RowKind {
     Message(MessageSent),
     /// On a chat's feed: something about the chat itself.
     System(SystemEvent),
-    /// On a user's feed: anything. Only its place is kept.
+    /// On a user's feed: anything else. Only its place is kept.
     UserEvent,
+    /// On a user's feed: a chat is read up to a place.
+    Read(Mark),
+    /// On a user's feed: a device has got a chat up to a place.
+    Delivered(Mark),
     /// An entry that could not be read or written: it keeps its place and is not shown.
     Void {
         /// Why, for the operator; never the content.
@@ -96,13 +104,16 @@ impl Store {
             if moved.rows_affected() != 1 {
                 return Err(StoreError::Fenced);
             }
-            let written = batch.entries.insert(tx).await?;
+            let numbers = batch.number(tx).await?;
+            let written = batch.entries.insert(tx, &numbers).await?;
             if written.len() < batch.entries.chats.len() {
                 batch.entries.fill_places(tx).await?;
+                batch.entries.number_again(tx).await?;
             }
             batch.changes.apply(tx).await?;
-            move_chats(tx, &batch, &written).await?;
+            move_chats(tx, &batch, &written, Counting::Here).await?;
             batch.entries.send_media(tx).await?;
+            move_marks(tx, &batch.marks, &written).await?;
             move_users(tx, &batch).await?;
             Ok(())
         })
@@ -121,6 +132,8 @@ pub(crate) struct Batch {
     chat_heads: BTreeMap<Uuid, i64>,
     /// The last entry of each user's feed.
     user_heads: BTreeMap<Uuid, i64>,
+    /// How far users are in chats, as their feeds tell.
+    pub(crate) marks: Marks,
 }
 
 impl Batch {
@@ -134,12 +147,37 @@ impl Batch {
                     batch.changes.push(row);
                     &mut batch.chat_heads
                 }
-                FeedKind::User => &mut batch.user_heads,
+                FeedKind::User => {
+                    batch.marks.push(row);
+                    &mut batch.user_heads
+                }
             };
             let head = heads.entry(row.feed.id).or_insert(place);
             *head = place.max(*head);
         }
         batch
+    }
+
+    /// The number of each entry: the count of its chat's messages up to and with it, taking none to
+    /// repeat another. Nobody else counts meanwhile: whoever does holds the shard's row.
+    async fn number(&self, tx: &mut PgConnection) -> Result<Vec<Option<i64>>> {
+        if self.chat_heads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Uuid> = self.chat_heads.keys().copied().collect();
+        let counts: Vec<(Uuid, i64)> =
+            sqlx::query_as("SELECT id, message_count FROM chats WHERE id = ANY($1)")
+                .bind(ids)
+                .fetch_all(tx)
+                .await?;
+        let mut counts: HashMap<Uuid, i64> = counts.into_iter().collect();
+        let entries = self.entries.chats.iter().zip(&self.entries.kinds);
+        let numbers = entries.map(|(chat, kind)| {
+            let count = counts.entry(*chat).or_default();
+            *count += i64::from(*kind == MESSAGE);
+            Some(*count)
+        });
+        Ok(numbers.collect())
     }
 }
 
@@ -161,12 +199,14 @@ pub(crate) struct Entries {
     mentions: Vec<Option<String>>,
 }
 
-/// A message that was inserted.
+/// An entry that was inserted.
 #[derive(sqlx::FromRow)]
 pub(crate) struct Written {
-    chat_id: Uuid,
-    seq: i64,
-    is_message: bool,
+    pub(crate) chat_id: Uuid,
+    pub(crate) seq: i64,
+    /// Of a message: who sent it.
+    pub(crate) sender_id: Option<Uuid>,
+    pub(crate) is_message: bool,
     created_at: OffsetDateTime,
 }
 
@@ -178,10 +218,12 @@ impl Entries {
         match &row.kind {
             RowKind::Message(message) => self.push_message(message),
             RowKind::System(event) => self.push_system(event),
-            RowKind::UserEvent => self.push_void("an event of a user's feed on a chat's"),
+            RowKind::UserEvent | RowKind::Read(_) | RowKind::Delivered(_) => {
+                self.push_void("an event of a user's feed on a chat's");
+            }
             RowKind::Void { reason } => self.push_void(reason),
             RowKind::Edit(edited) => {
-                self.push_change("edit", edited.actor_id, json!(edited.target))
+                self.push_change("edit", edited.actor_id, json!(edited.target));
             }
             RowKind::Delete(deleted) => {
                 self.push_change("delete", deleted.actor_id, json!(deleted.target));
@@ -196,7 +238,7 @@ impl Entries {
     }
 
     fn push_message(&mut self, message: &MessageSent) {
-        self.kinds.push("message");
+        self.kinds.push(MESSAGE);
         self.ids.push(Some(message.id.0));
         self.senders.push(Some(message.sender.id.0));
         self.devices.push(message.device_id.map(Into::into));
@@ -247,20 +289,25 @@ impl Entries {
         self.mentions.push(None);
     }
 
-    /// Inserts what is not there, by place and by triple, and returns what was.
-    pub(crate) async fn insert(&self, tx: &mut PgConnection) -> Result<Vec<Written>> {
+    /// Inserts what is not there, by place and by triple, and returns what was. An entry without a
+    /// number takes its place among the others, which count on.
+    pub(crate) async fn insert(
+        &self,
+        tx: &mut PgConnection,
+        numbers: &[Option<i64>],
+    ) -> Result<Vec<Written>> {
         let written = sqlx::query_as(
             "INSERT INTO messages (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
-                                   content, media, reply_to, detail, created_at, mentions)
+                                   content, media, reply_to, detail, created_at, mentions, nth)
              SELECT chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
-                    content, media, reply_to, detail, created_at, mentions::uuid[]
+                    content, media, reply_to, detail, created_at, mentions::uuid[], nth
              FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::uuid[],
                          $6::uuid[], $7::text[], $8::text[], $9::jsonb[], $10::uuid[],
-                         $11::jsonb[], $12::timestamptz[], $13::text[])
+                         $11::jsonb[], $12::timestamptz[], $13::text[], $14::bigint[])
                   AS e (chat_id, seq, kind, id, sender_id, device_id, client_msg_id,
-                        content, media, reply_to, detail, created_at, mentions)
+                        content, media, reply_to, detail, created_at, mentions, nth)
              ON CONFLICT DO NOTHING
-             RETURNING chat_id, seq, kind = 'message' AS is_message, created_at",
+             RETURNING chat_id, seq, sender_id, kind = 'message' AS is_message, created_at",
         )
         .bind(&self.chats)
         .bind(&self.seqs)
@@ -275,9 +322,46 @@ impl Entries {
         .bind(&self.details)
         .bind(&self.times)
         .bind(&self.mentions)
+        .bind(numbers)
         .fetch_all(tx)
         .await?;
         Ok(written)
+    }
+
+    /// Numbers the entries by what is there: some were not inserted as they are.
+    async fn number_again(&self, tx: &mut PgConnection) -> Result<()> {
+        let mut firsts: BTreeMap<Uuid, i64> = BTreeMap::new();
+        for (chat, seq) in self.chats.iter().zip(&self.seqs) {
+            let first = firsts.entry(*chat).or_insert(*seq);
+            *first = (*first).min(*seq);
+        }
+        let (chats, firsts): (Vec<Uuid>, Vec<i64>) = firsts.into_iter().unzip();
+        sqlx::query(
+            "UPDATE messages m SET nth = counted.nth
+             FROM (
+                 SELECT e.chat_id, e.seq, b.count + count(*) FILTER (WHERE e.kind = 'message')
+                            OVER (PARTITION BY e.chat_id ORDER BY e.seq) AS nth
+                 FROM unnest($1::uuid[], $2::bigint[]) AS f (chat_id, seq)
+                 CROSS JOIN LATERAL (
+                     SELECT COALESCE((
+                         SELECT nth FROM messages p
+                         WHERE p.chat_id = f.chat_id AND p.seq < f.seq
+                         ORDER BY p.seq DESC LIMIT 1
+                     ), 0) AS count
+                 ) b
+                 CROSS JOIN LATERAL (
+                     SELECT chat_id, seq, kind FROM messages
+                     WHERE chat_id = f.chat_id AND seq >= f.seq
+                 ) e
+             ) counted
+             WHERE m.chat_id = counted.chat_id AND m.seq = counted.seq
+               AND m.nth IS DISTINCT FROM counted.nth",
+        )
+        .bind(chats)
+        .bind(firsts)
+        .execute(tx)
+        .await?;
+        Ok(())
     }
 
     /// The files of these messages are theirs for good.
@@ -316,38 +400,53 @@ impl Entries {
     }
 }
 
-/// Moves each chat's last entry, last message and activity forward. A chat that is not there is
-/// passed over. No deadlock: only one writer of a shard gets here at a time, and whoever else
+/// Who counts a chat's messages that were inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// They came with their numbers.
+    Here,
+    /// They came without, and have been counted as they were inserted.
+    Done,
+}
+
+/// Moves each chat's last entry, last message and activity forward, and counts its messages. A chat
+/// that is not there is passed over. No deadlock: only one writer of a shard gets here at a time, and whoever else
 /// locks chats locks one.
 pub(crate) async fn move_chats(
     tx: &mut PgConnection,
     batch: &Batch,
     written: &[Written],
+    counting: Counting,
 ) -> Result<()> {
     let mut last_message: BTreeMap<Uuid, (i64, OffsetDateTime)> = BTreeMap::new();
+    let mut counts: HashMap<Uuid, i64> = HashMap::new();
     for message in written.iter().filter(|written| written.is_message) {
         let this = (message.seq, message.created_at);
         let last = last_message.entry(message.chat_id).or_insert(this);
         *last = this.max(*last);
+        *counts.entry(message.chat_id).or_default() += i64::from(counting == Counting::Here);
     }
     let (ids, heads): (Vec<Uuid>, Vec<i64>) = batch.chat_heads.iter().unzip();
     let messages: Vec<_> = ids.iter().map(|id| last_message.get(id).copied()).collect();
     let places: Vec<Option<i64>> = messages.iter().map(|last| last.map(|(seq, _)| seq)).collect();
     let times: Vec<Option<OffsetDateTime>> =
         messages.iter().map(|last| last.map(|(_, at)| at)).collect();
+    let counts: Vec<i64> = ids.iter().map(|id| counts.get(id).copied().unwrap_or(0)).collect();
     sqlx::query(
         "UPDATE chats c SET
              last_seq = GREATEST(c.last_seq, b.last_seq),
              last_message_seq = GREATEST(c.last_message_seq, b.message_seq),
-             last_activity_at = GREATEST(c.last_activity_at, b.at)
-         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[])
-              AS b (id, last_seq, message_seq, at)
+             last_activity_at = GREATEST(c.last_activity_at, b.at),
+             message_count = c.message_count + b.messages
+         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[])
+              AS b (id, last_seq, message_seq, at, messages)
          WHERE c.id = b.id",
     )
     .bind(ids)
     .bind(heads)
     .bind(places)
     .bind(times)
+    .bind(counts)
     .execute(tx)
     .await?;
     Ok(())

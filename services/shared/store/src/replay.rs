@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     Result, Row, RowKind, Store, StoreError, edits,
-    persist::{Batch, move_chats, move_users},
+    persist::{Batch, Counting, move_chats, move_users},
+    reads::move_marks,
     rows::{seq, sql_seq, sql_shard},
 };
 
@@ -32,7 +33,7 @@ pub enum Replayed {
 
 impl Store {
     /// Writes an entry at its place, if the worker has passed that and found it void or left it
-    /// empty. Of a user's feed only the place counts, as always.
+    /// empty. Of a user's feed only its place is kept, and what it tells of reading.
     ///
     /// # Errors
     /// [`StoreError::is_data_error`] when it still cannot be written, and nothing is changed.
@@ -40,9 +41,9 @@ impl Store {
         let batch = Batch::of(std::slice::from_ref(row));
         self.transaction(async |tx| {
             // The worker moves this in the transaction that writes the rows: from here on it does
-            // not come back to the place.
+            // not come back to the place. And it counts messages only while it holds this row.
             let persisted: i64 =
-                sqlx::query_scalar("SELECT persisted_seq FROM shards WHERE shard = $1")
+                sqlx::query_scalar("SELECT persisted_seq FROM shards WHERE shard = $1 FOR SHARE")
                     .bind(sql_shard(shard))
                     .fetch_one(&mut *tx)
                     .await?;
@@ -50,6 +51,7 @@ impl Store {
                 return Ok(Replayed::NotYet);
             }
             if batch.entries.chats.is_empty() {
+                move_marks(tx, &batch.marks, &[]).await?;
                 move_users(tx, &batch).await?;
                 return Ok(Replayed::Written);
             }
@@ -61,7 +63,7 @@ impl Store {
             .bind(sql_seq(row.seq))
             .execute(&mut *tx)
             .await?;
-            let written = batch.entries.insert(tx).await?;
+            let written = batch.entries.insert(tx, &[None]).await?;
             if written.is_empty() {
                 // Does nothing where the place is taken.
                 batch.entries.fill_places(tx).await?;
@@ -73,8 +75,9 @@ impl Store {
             }
             edits::take_back_late(tx, row).await?;
             batch.changes.apply(tx).await?;
-            move_chats(tx, &batch, &written).await?;
+            move_chats(tx, &batch, &written, Counting::Done).await?;
             batch.entries.send_media(tx).await?;
+            move_marks(tx, &batch.marks, &written).await?;
             Ok(Replayed::Written)
         })
         .await
@@ -96,7 +99,9 @@ async fn found(tx: &mut PgConnection, row: &Row) -> Result<Replayed> {
         RowKind::Edit(_) => kind == "edit",
         RowKind::Delete(_) => kind == "delete",
         RowKind::Reaction(_) => kind == "reaction",
-        RowKind::UserEvent | RowKind::Void { .. } => false,
+        RowKind::UserEvent | RowKind::Read(_) | RowKind::Delivered(_) | RowKind::Void { .. } => {
+            false
+        }
     };
     Ok(match kind.as_str() {
         _ if same => Replayed::AlreadyThere,

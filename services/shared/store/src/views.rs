@@ -30,13 +30,36 @@ pub(crate) struct ChatRow {
     pub last_message_seq: Option<i64>,
     pub last_activity_at: OffsetDateTime,
     pub role: Option<String>,
+    pub read_seq: i64,
+    pub unread: i64,
+    pub muted: bool,
+    pub muted_until: Option<OffsetDateTime>,
+    pub hidden: bool,
 }
+
+/// What a participant's row has of `m`, their membership, and `c`, the chat; all but what is unread.
+macro_rules! of_participant {
+    () => {
+        concat!(
+            "m.role, c.message_count, ",
+            $crate::reads::read_seq!(),
+            " AS read_seq, COALESCE(m.muted_until > now(), false) AS muted,
+             CASE WHEN m.muted_until > now() AND m.muted_until < 'infinity'
+                  THEN m.muted_until END AS muted_until, ",
+            $crate::reads::hidden!(),
+            " AS hidden"
+        )
+    };
+}
+pub(crate) use of_participant;
 
 /// The chat as all see it, without anybody's own part.
 pub(crate) async fn shared(connection: &mut PgConnection, chat: Uuid) -> Result<Chat> {
     let row: ChatRow = sqlx::query_as(
         "SELECT id, is_group, title, open, created_by, created_at, members, last_seq,
-                last_message_seq, last_activity_at, NULL::text AS role
+                last_message_seq, last_activity_at, NULL::text AS role, 0::bigint AS read_seq,
+                0::bigint AS unread, false AS muted, NULL::timestamptz AS muted_until,
+                false AS hidden
          FROM chats WHERE id = $1",
     )
     .bind(chat)
@@ -86,7 +109,14 @@ fn assemble(
         me: None,
     };
     if let (Some(viewer), Some(role)) = (viewer, role) {
-        chat.me = Some(me(&chat, viewer, role));
+        chat.me = Some(Me {
+            read_seq: seq(row.read_seq),
+            unread_count: u64::try_from(row.unread).unwrap_or(0),
+            muted: row.muted,
+            muted_until: row.muted_until,
+            hidden: row.hidden,
+            ..me(&chat, viewer, role)
+        });
     }
     chat
 }
@@ -99,7 +129,7 @@ pub(crate) fn me(chat: &Chat, viewer: UserId, role: Role) -> Me {
         let names: Vec<&str> = others.take(3).map(|other| other.name.as_str()).collect();
         names.join(", ")
     });
-    Me { name, role }
+    Me::new(name, role)
 }
 
 async fn first_participants(

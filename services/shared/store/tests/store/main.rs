@@ -10,5 +10,7 @@ mod media;
 mod outbox;
 mod persist;
 mod plans;
+mod reads;
 mod sessions;
 mod support;
+mod unread;

@@ -7,11 +7,14 @@ use natter_protocol::{
     feed::{Deleted, Edited, Feed, Reacted, Target},
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
 };
-use natter_store::{Login, Page, Row, RowKind, Store, StoreConfig, UserSearch};
+use natter_store::{Login, Muting, Page, Row, RowKind, Store, StoreConfig, UserSearch};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{Broker, LEASE, OWNER, at, device, message, relay, some_token};
+use crate::{
+    reads::read,
+    support::{Broker, LEASE, OWNER, at, device, message, relay, some_token},
+};
 
 /// Postgres plans a prepared statement for its values at first and for any values later, which
 /// may be another plan.
@@ -95,7 +98,7 @@ async fn until_alone(connection: &mut PgConnection) -> Result<()> {
 async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
     let (ana, chat, phone) = (user(n), chat(n), n.to_string());
     let page = Page { before: None, after: None, limit: 50 };
-    let place = Seq::try_from(n)? + 100_000;
+    let place = Seq::try_from(n)? * 2 + 99_999;
     match what {
         "device_state" => drop(store.device_state(ana, device_of(n)).await?.context("there")?),
         "devices" => drop(store.devices(ana).await?),
@@ -129,6 +132,10 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             store.history(chat, Page { before: Some(50_000), ..page }).await?;
             store.history(chat, Page { after: Some(50_000), ..page }).await?;
         }
+        "receipts" => drop(store.receipts(chat, 256).await?),
+        "size" => drop(store.size(chat).await?.context("there")?),
+        "unread_total" => drop(store.unread_total(ana).await?),
+        "mute" => drop(store.mute(user(n * 10 + 2), chat, Muting::Forever).await?),
         "sent_before" => drop(store.sent_before(chat, user(1), "7").await?),
         "join" => drop(store.join(ana, chat).await?),
         "leave" => drop(store.leave(ana, chat).await?),
@@ -138,8 +145,9 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "outbox_backlog" => drop(store.outbox_backlog(100).await?),
         "relay" => drop(relay(store, &Broker::default(), chat.0).await?),
         "persist" => {
-            let rows = [message(chat, ana, place, &phone, "x")];
-            store.persist(0, OWNER, place - 1, place, at(place), &rows).await?;
+            let rows = [message(chat, ana, place, &phone, "x"), read(ana, chat, place + 1, place)];
+            let to = place + 1;
+            store.persist(0, OWNER, to - 2, to, at(to), &rows).await?;
         }
         "message" => drop(store.message(chat, message_of(n)).await?.1.context("there")?),
         "around" => {
@@ -218,6 +226,10 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "chat",
         "history",
         "sent_before",
+        "receipts",
+        "size",
+        "unread_total",
+        "mute",
         "persist",
         "message",
         "around",
