@@ -558,11 +558,13 @@ export class NatterClient extends EventTarget {
     const { signal } = this.#connection;
     if (gap && signal) this.#keepUp(chatId, signal);
     const chat = this.chats.get(chatId);
-    const leaves = entry.kind === 'left' || entry.kind === 'removed'; // `chat_removed` follows
+    // `chat_removed` follows.
+    const leaves = ['left', 'removed'].includes(entry.kind) && entry.userId === this.user?.id;
+    const gone = leaves || entry.kind === 'deleted';
     if (chat && !entry.kind && entry.seq > (chat.lastMessage?.seq ?? 0)) {
       this.chats.set(chatId, { ...chat, lastMessage: entry });
       this.#emit('chats');
-    } else if (signal && (!chat || entry.kind) && !(leaves && entry.userId === this.user?.id)) {
+    } else if (signal && (!chat || entry.kind) && !gone) {
       // A chat not listed yet, or its participants or title have changed.
       this.#fetchSoon(chatId, signal);
     }

@@ -13,7 +13,8 @@ const KEPT = 500;
  * @typedef {{chatId: string, seq: number, prevSeq?: number, createdAt: string, id?: string,
  *   senderId?: string, sender?: {id: string, name: string}, contentType?: string,
  *   content?: string, media?: import('./media.js').Media, clientMsgId?: string, kind?: string,
- *   actorId?: string, userId?: string, msg?: string}} Entry a message, or a system line when it has
+ *   actorId?: string, userId?: string, msg?: string, title?: string,
+ *   role?: string}} Entry a message, or a system line when it has
  *   a `kind`; beside `media`, `content` is its caption
  * @typedef {{messages: Entry[], hasMore: boolean, fromSeq: number, toSeq: number,
  *   partial?: boolean}} Page everything of the feed after `fromSeq`, up to `toSeq`

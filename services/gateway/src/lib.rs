@@ -8,6 +8,7 @@
 //! | [`admission`] | letting connections in: paced, and for a while without Postgres |
 //! | [`rest`] | `/v1/…`, described by OpenAPI |
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
+//! | [`groups`] | groups managed: participants, roles, bans, invites |
 //! | [`send`] | messages on their way into the log |
 //! | [`history`] | pages of a chat's messages |
 //! | [`media`] | files on their way into the store and out of it |
@@ -39,6 +40,7 @@ pub mod chats;
 pub mod codec;
 pub mod config;
 pub mod fault;
+pub mod groups;
 pub mod history;
 pub mod hub;
 pub mod measures;

@@ -78,7 +78,8 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
-            | Event::ProfileChanged(_),
+            | Event::ProfileChanged(_)
+            | Event::Blocking(_),
         ) => Ok(RowKind::UserEvent),
         (FeedKind::Chat, _) => Err("an event of users on a chat's feed".to_owned()),
         (FeedKind::User, _) => Err("an event of chats on a user's feed".to_owned()),

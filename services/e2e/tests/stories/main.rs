@@ -1,6 +1,7 @@
 //! Stories that share one cluster, most of them side by side.
 
 mod accounts;
+mod blocking;
 mod chats;
 mod comebacks;
 mod described;
@@ -10,6 +11,7 @@ mod life_of_a_message;
 mod page;
 mod presence;
 mod resume;
+mod roles;
 mod typing;
 
 use natter_e2e::{Stage, tokens};

@@ -152,7 +152,8 @@ impl Delivery {
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
-            | Event::ProfileChanged(_) => return None,
+            | Event::ProfileChanged(_)
+            | Event::Blocking(_) => return None,
         };
         let at = Some(arrival.at);
         Some(Self { feed, seq, bases, part: Part::None, at, event, sender, origin })
@@ -164,16 +165,9 @@ impl Delivery {
         let (event, sender) = match &message.system {
             None => (Spelled::new(&ServerEvent::Message(message)), Some(message.sender_id)),
             Some(detail) => {
-                let event = System {
-                    msg: message.content.clone(),
-                    chat_id: message.chat_id,
-                    seq: message.seq,
-                    prev_seq: message.prev_seq,
-                    kind: detail.kind,
-                    actor_id: detail.actor_id,
-                    user_id: detail.user_id,
-                    created_at: message.created_at,
-                };
+                let place = (message.chat_id, message.seq, message.prev_seq);
+                let msg = message.content.clone();
+                let event = System::at(place, message.created_at, msg, detail.clone());
                 (Spelled::new(&ServerEvent::System(&event)), None)
             }
         };
@@ -287,16 +281,8 @@ pub fn message(chat: ChatId, sent: &MessageSent, arrival: &Arrival) -> Message {
 }
 
 fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
-    System {
-        msg: event.msg.clone(),
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        kind: event.kind,
-        actor_id: event.actor_id,
-        user_id: event.user_id,
-        created_at: timestamp::truncate(arrival.at),
-    }
+    let place = (chat, arrival.seq, arrival.prev);
+    System::at(place, timestamp::truncate(arrival.at), event.msg.clone(), event.into())
 }
 
 fn reply(message: &Message) -> Sent {
@@ -332,15 +318,12 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
             reply_to: None,
             client_msg_id: String::new(),
             created_at: timestamp::truncate(arrival.at),
-            system: Some(SystemDetail {
-                kind: event.kind,
-                actor_id: event.actor_id,
-                user_id: event.user_id,
-            }),
+            system: Some(SystemDetail::from(event)),
         }),
         Event::ChatAdded(_)
         | Event::ChatRemoved(_)
         | Event::DeviceRevoked(_)
-        | Event::ProfileChanged(_) => None,
+        | Event::ProfileChanged(_)
+        | Event::Blocking(_) => None,
     }
 }

@@ -30,9 +30,9 @@ use natter_presence::Typist;
 use natter_protocol::{
     cursor::{Bases, Cursor},
     error::close,
-    feed::{ChatAdded, Event, Feed, Signal, SystemEvent},
+    feed::{Blocking, ChatAdded, Event, Feed, Signal, SystemEvent, SystemKind},
     ids::{ChatId, ConnectionId, DeviceId, Seq, Shard, UserId},
-    server::{ChatRef, Presence, ServerEvent, UserTyping},
+    server::{BlockChange, ChatRef, Presence, ServerEvent, UserTyping},
 };
 use natter_runtime::context;
 use natter_store::Followed;
@@ -281,7 +281,8 @@ impl FanOut {
             Command::Attach(attach) => self.attach(*attach),
             Command::Detach(user, connection, outlet) => self.detach(user, connection, &outlet),
             Command::Acked(feed, seq) => self.follower.expect(feed, seq),
-            Command::Watch(user, connection, users) => {
+            Command::Watch(user, connection, mut users) => {
+                users.retain(|(other, _)| !self.read().is_hidden(user, *other));
                 let change = self.watchers.subscribe((user, connection), &users);
                 self.watch(change);
             }
@@ -420,11 +421,18 @@ impl FanOut {
             span.record("connections", connections);
             self.measures.fanned_out(arrival, connections);
         }
-        if let Event::System(SystemEvent { kind, user_id: Some(user), .. }) = entry.event
-            && kind.ends_membership()
-        {
-            self.leave(user, chat, arrival.seq);
-            self.online.parted(user);
+        if let Event::System(SystemEvent { kind, user_id, .. }) = entry.event {
+            let ended: Vec<UserId> = match user_id {
+                _ if kind == SystemKind::Deleted => {
+                    self.read().participants(chat).map(|user| user.id).collect()
+                }
+                Some(user) if kind.ends_membership() => vec![user],
+                _ => Vec::new(),
+            };
+            for user in ended {
+                self.leave(user, chat, arrival.seq);
+                self.online.parted(user);
+            }
         }
     }
 
@@ -477,7 +485,33 @@ impl FanOut {
                 }
             }
             Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),
+            Event::Blocking(blocking) => self.blocking(feed, seq, blocking),
             Event::Message(_) | Event::System(_) => {}
+        }
+    }
+
+    /// One of the two this feed is of has blocked the other, or does so no more.
+    fn blocking(&mut self, own: Feed, seq: Seq, blocking: Blocking) {
+        let user = UserId(own.id);
+        let Blocking { by, user_id, blocked, chat_id, shut } = blocking;
+        if let Some(chat) = chat_id {
+            for typist in [by, user_id].into_iter().filter(|_| shut) {
+                if self.typing.forget(chat, typist) {
+                    self.show_typing(chat, typist, None, false);
+                }
+            }
+            self.write().set_shut(user, chat, shut);
+        }
+        if user == user_id {
+            // Kept for a subscription that has asked before this was committed, and comes after.
+            self.write().set_hidden(user, by, blocked);
+            if blocked {
+                let change = self.watchers.forget(user, &[by]);
+                self.watch(change);
+            }
+        } else {
+            let event = ServerEvent::Blocking(BlockChange { user_id, blocked, chat_id });
+            self.deliver_own(Delivery::own(own, seq, &event, &self.bases));
         }
     }
 
@@ -529,7 +563,12 @@ impl FanOut {
     fn show_typing(&self, chat: ChatId, user: UserId, device: Option<DeviceId>, typing: bool) {
         let event = ServerEvent::UserTyping(UserTyping { chat_id: chat, user_id: user, typing });
         let frame = Shared::new(&event);
-        for other in self.read().members(chat) {
+        let registry = self.read();
+        for other in registry.members(chat) {
+            // A start may have been on its way when one of the two blocked the other.
+            if typing && registry.is_shut(other.id, chat) {
+                continue;
+            }
             let own = other.id == user;
             if own && !self.settings.own_devices_see_typing {
                 continue;

@@ -2,14 +2,14 @@
 
 use natter_protocol::{
     error::{ErrorCode, WireError},
-    feed::SystemKind,
+    feed::{SystemEvent, SystemKind},
     ids::{ChatId, ConnectionId, DeviceId, MediaId, MessageId, UserId},
     limits,
     media::{Media, MediaKind},
     server::{
-        Authenticated, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me, Message,
+        Authenticated, BlockChange, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me, Message,
         Participant, Presence, PresenceList, Ready, Resumed, Role, Sent, ServerEvent, System,
-        UserCard, UserTyping,
+        SystemDetail, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};
@@ -21,6 +21,8 @@ pub const CHAT: ChatId = ChatId(Uuid::from_u128(0x0198_c0de_0002_7a00_8000_0000_
 pub const FILE: MediaId = MediaId(Uuid::from_u128(0x0198_c0de_0006_7a00_8000_0000_0000_00f6));
 /// Best a UUIDv7.
 pub const CLIENT_MSG_ID: &str = "0198c0de-0003-7a00-8000-0000000000d4";
+/// An invite's.
+pub const CODE: &str = "q2W8…Zg";
 pub const CURSOR: &str = "AXk3…Qw";
 /// Not one that anybody accepts.
 pub const TOKEN: &str = "eyJhbGciOi…";
@@ -103,6 +105,7 @@ impl Samples {
             ServerEvent::Reconnect { after_ms: 1_200 },
             ServerEvent::ResumeDone { cursor: CURSOR.to_owned() },
             ServerEvent::Exception(&self.error),
+            ServerEvent::Blocking(BlockChange { user_id: BEN, blocked: true, chat_id: None }),
         ]
     }
 }
@@ -169,16 +172,8 @@ pub fn picture() -> Media {
 }
 
 fn joined() -> System {
-    System {
-        msg: "Ben joined".to_owned(),
-        chat_id: CHAT,
-        seq: 3_991,
-        prev_seq: 3_980,
-        kind: SystemKind::Joined,
-        actor_id: BEN,
-        user_id: Some(BEN),
-        created_at: AT,
-    }
+    let event = SystemEvent::new(SystemKind::Joined, BEN, 2, "Ben joined".to_owned()).about(BEN);
+    System::at((CHAT, 3_991, 3_980), AT, event.msg.clone(), SystemDetail::from(&event))
 }
 
 fn chat(newest: &Message) -> Chat {
@@ -187,6 +182,7 @@ fn chat(newest: &Message) -> Chat {
         id: CHAT,
         is_group: true,
         title: Some("Sailing".to_owned()),
+        description: Some("Boats, and where to find them".to_owned()),
         open: true,
         created_by: ADA,
         created_at: AT,

@@ -9,9 +9,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use natter_protocol::{
     cursor::{Bases, Cursor},
     error::WireError,
-    feed::{ChatAdded, ChatRemoved, Event, Feed},
+    feed::{Blocking, ChatAdded, ChatRemoved, Event, Feed},
     ids::{ChatId, Seq},
-    server::{ChatRef, ResumeRefusal, ServerEvent},
+    server::{BlockChange, ChatRef, ResumeRefusal, ServerEvent},
 };
 use natter_store::Followed;
 use tokio::{sync::oneshot, time::sleep};
@@ -127,8 +127,17 @@ impl Plan<'_> {
                 {
                     return Err(NoReplay::Revoked);
                 }
+                // Who is blocked is not told.
+                Event::Blocking(Blocking { by, user_id, blocked, chat_id, .. })
+                    if by == self.viewer.user =>
+                {
+                    let event = ServerEvent::Blocking(BlockChange { user_id, blocked, chat_id });
+                    let own = Delivery::own(self.viewer.feed, seq, &event, self.bases());
+                    steps.push(Step::Own(own));
+                }
                 Event::DeviceRevoked(_)
                 | Event::ProfileChanged(_)
+                | Event::Blocking(_)
                 | Event::Message(_)
                 | Event::System(_) => {}
             }

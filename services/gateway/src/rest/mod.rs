@@ -5,7 +5,8 @@
 //! | [`problem`] | errors as RFC 9457 problems |
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
-//! | `accounts`, `devices`, `users`, `chats`, `messages`, `media` | the calls |
+//! | `accounts`, `devices`, `users`, `blocks` | the calls about people |
+//! | `chats`, `groups`, `invites`, `messages`, `media` | the calls about chats |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -16,8 +17,11 @@ pub mod openapi;
 pub mod problem;
 
 mod accounts;
+mod blocks;
 mod chats;
 mod devices;
+mod groups;
+mod invites;
 mod layers;
 mod media;
 mod messages;
@@ -52,6 +56,9 @@ fn described() -> OpenApiRouter<App> {
         .merge(devices::routes())
         .merge(users::routes())
         .merge(chats::routes())
+        .merge(groups::routes())
+        .merge(invites::routes())
+        .merge(blocks::routes())
         .merge(messages::routes())
         .merge(media::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)

@@ -19,3 +19,9 @@ pub const PARTICIPANTS_SHOWN: i64 = 50;
 pub const PRESENCE_USERS: usize = 500;
 /// Characters of a name or title.
 pub const NAME_CHARS: usize = 100;
+/// Characters of a group's description.
+pub const DESCRIPTION_CHARS: usize = 500;
+/// Users added to a chat at once.
+pub const ADDED: usize = 100;
+/// Invites of one chat that are good at the same time.
+pub const INVITES: i64 = 100;

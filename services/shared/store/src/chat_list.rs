@@ -38,7 +38,7 @@ impl Store {
             // their rows can move with every message without an index that moves too. The viewer's
             // own name is no reason to find a chat: it would find them all.
             let mut rows: Vec<ChatRow> = sqlx::query_as(
-                r"SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
+                r"SELECT c.id, c.is_group, c.title, c.description, c.open, c.created_by, c.created_at, c.members,
                     c.last_seq, c.last_message_seq, c.last_activity_at, m.role
              FROM chat_members m JOIN chats c ON c.id = m.chat_id
              WHERE m.user_id = $1 AND m.left_at IS NULL

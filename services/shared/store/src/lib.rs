@@ -8,6 +8,10 @@
 //! | [`sessions`] | logging in, refresh tokens that rotate, replay detection |
 //! | [`chats`] | groups and one-to-ones made, one chat as its viewer sees it |
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
+//! | [`roles`] | groups managed: participants, roles, what a group is called, its end |
+//! | [`bans`] | who may not come back to a group |
+//! | [`invites`] | links into a group |
+//! | [`blocks`] | who wants nothing from whom |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
 //! | [`history`] | pages of messages, and whether a message was sent before |
 //! | [`media`] | what is known of files, who has fetched them, what is to be removed |
@@ -27,17 +31,21 @@
 
 pub mod accounts;
 pub mod address;
+pub mod bans;
+pub mod blocks;
 pub mod chat_list;
 pub mod chats;
 pub mod devices;
 pub mod error;
 pub mod history;
 pub mod inspection;
+pub mod invites;
 pub mod media;
 pub mod members;
 pub mod outbox;
 pub mod persist;
 pub mod replay;
+pub mod roles;
 pub mod sessions;
 pub mod shards;
 
@@ -56,11 +64,14 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use accounts::{Credentials, Login, NewUser, UserSearch};
 pub use address::{UrlError, parse_url};
+pub use bans::BanCursor;
+pub use blocks::BlockCursor;
 pub use chat_list::ChatCursor;
 pub use chats::Created;
 pub use devices::DeviceState;
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
+pub use invites::NewInvite;
 pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
@@ -70,6 +81,7 @@ pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor}
 pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use replay::Replayed;
+pub use roles::ChatEdit;
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
 

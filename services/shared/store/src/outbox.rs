@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use natter_protocol::{
     feed::{
-        ChatAdded, ChatRemoved, Entry, Event, Feed, OutboxChat, OutboxItem, OutboxUser, UserChange,
+        ChatAdded, ChatRemoved, Entry, Event, Feed, OutboxChat, OutboxItem, OutboxUser, SystemKind,
+        UserChange,
     },
     ids::{Seq, Shard, UserId},
 };
@@ -354,13 +355,15 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
         }
         UserChange::DeviceRevoked(revoked) => Event::DeviceRevoked(revoked.clone()),
         UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
+        UserChange::Blocking(blocking) => Event::Blocking(*blocking),
     })
 }
 
 /// Notes the chat's place in the row, and in the memberships that the row is about. That is before
 /// any user's feed tells of it: who reads a membership without its place will hear of it there. A
 /// membership that has changed again since has another version, and a later row of the lane for
-/// its place.
+/// its place. A change that is told in several rows, since it is about so many users, has one place:
+/// it is noted in all of them.
 async fn keep_place(
     tx: &mut PgConnection,
     row: i64,
@@ -377,21 +380,29 @@ async fn keep_place(
     sqlx::query(
         "UPDATE chat_members SET
              from_seq = CASE WHEN user_id = ANY($3) THEN $5 ELSE from_seq END,
-             until_seq = CASE WHEN user_id = ANY($4) THEN $5 ELSE until_seq END
-         WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))",
+             until_seq = CASE WHEN user_id = ANY($4) OR $6 THEN $5 ELSE until_seq END
+         WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4) OR $6)",
     )
     .bind(chat.chat_id.0)
     .bind(chat.event.version)
     .bind(added)
     .bind(removed)
     .bind(sql_seq(place))
+    // Everybody's part ends with it.
+    .bind(chat.event.kind == SystemKind::Deleted)
     .execute(&mut *tx)
     .await?;
-    sqlx::query("UPDATE outbox SET chat_seq = $2 WHERE id = $1")
-        .bind(row)
-        .bind(sql_seq(place))
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "UPDATE outbox SET chat_seq = $2
+         WHERE id = $1 OR ($3 AND lane = $4 AND payload->'chat'->'event'->'version' = $5)",
+    )
+    .bind(row)
+    .bind(sql_seq(place))
+    .bind(chat.event.kind == SystemKind::Deleted)
+    .bind(chat.chat_id.0)
+    .bind(Json(chat.event.version))
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

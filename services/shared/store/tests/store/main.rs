@@ -3,11 +3,14 @@
 
 mod accounts;
 mod away;
+mod blocks;
 mod chats;
 mod history;
+mod invites;
 mod media;
 mod outbox;
 mod persist;
 mod plans;
+mod roles;
 mod sessions;
 mod support;
