@@ -314,7 +314,11 @@ mod tests {
     fn a_description_has_lines_and_nothing_else_that_is_not_seen() {
         assert_eq!(described(" About\n\nsailing \n"), Ok("About\n\nsailing".to_owned()));
         for wrong in ["", " \n ", "a\rb", "a\u{7}b", "a\u{9b}b"] {
-            assert_eq!(described(wrong).map_err(|e| e.code), Err(ErrorCode::BadRequest), "{wrong:?}");
+            assert_eq!(
+                described(wrong).map_err(|e| e.code),
+                Err(ErrorCode::BadRequest),
+                "{wrong:?}"
+            );
         }
     }
 

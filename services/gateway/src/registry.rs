@@ -436,7 +436,10 @@ mod tests {
         assert_eq!(registry.writable(ana, chat), Some((feed, true)));
         assert_eq!(registry.membership(ana, chat), Some(feed), "it can be read");
         registry.set_shut(ana, chat, false);
-        assert_eq!((registry.writable(ana, chat), registry.shut(ana)), (Some((feed, false)), &[][..]));
+        assert_eq!(
+            (registry.writable(ana, chat), registry.shut(ana)),
+            (Some((feed, false)), &[][..])
+        );
         registry.set_hidden(ana, ben, true);
         assert!(registry.is_hidden(ana, ben) && !registry.is_hidden(ben, ana));
         registry.set_hidden(ana, ben, false);

@@ -38,7 +38,10 @@ async fn what_a_group_is_called_is_told_to_everybody_with_the_change() -> Result
     let chat = ana.api(0).group("Rowing", &[&ben]).await?.id;
     let (anas, bens) = (ana.connect(0).await?, ben.connect(1).await?);
     let changed = anas
-        .request("update_chat", json!({"chatId": chat, "title": " Sailing ", "description": "Boats"}))
+        .request(
+            "update_chat",
+            json!({"chatId": chat, "title": " Sailing ", "description": "Boats"}),
+        )
         .await?;
     assert_eq!((&changed["title"], &changed["description"]), (&json!("Sailing"), &json!("Boats")));
     for socket in [&anas, &bens] {
@@ -262,7 +265,8 @@ async fn an_invite_lets_in_on_any_gateway_until_it_is_over() -> Result<()> {
     })
     .await?;
     assert_eq!(code(&doras, "join_by_invite", json!({"code": short.code})).await?, "not_found");
-    for wrong in [json!({"expiresIn": 0}), json!({"maxUses": 0}), json!({"expiresIn": 40_000_000})] {
+    for wrong in [json!({"expiresIn": 0}), json!({"maxUses": 0}), json!({"expiresIn": 40_000_000})]
+    {
         ana.api(0).post(&invites, wrong).await?.refused(400, "bad_request")?;
     }
     for nothing in ["x", "%F0%9F%9B%B6", &"x".repeat(500)] {
@@ -278,11 +282,11 @@ async fn roles_change_hands_and_a_group_keeps_an_owner() -> Result<()> {
     let ben = Person::register(&cluster, "Ben").await?;
     let cleo = Person::register(&cluster, "Cleo").await?;
     let chat = ana.api(0).group("Owned", &[&ben, &cleo]).await?.id;
-    let (anas, bens, cleos) = (ana.connect(0).await?, ben.connect(1).await?, cleo.connect(0).await?);
+    let (anas, bens, cleos) =
+        (ana.connect(0).await?, ben.connect(1).await?, cleo.connect(0).await?);
     let path = format!("/chats/{chat}");
-    let role_of = |who: &Person, role: &str| {
-        json!({"chatId": chat, "participantId": who.id, "role": role})
-    };
+    let role_of =
+        |who: &Person, role: &str| json!({"chatId": chat, "participantId": who.id, "role": role});
     assert_eq!(code(&bens, "set_role", role_of(&ben, "owner")).await?, "forbidden");
     assert_eq!(code(&anas, "set_role", role_of(&ana, "member")).await?, "conflict");
     assert_eq!(code(&anas, "set_role", role_of(&ana, "king")).await?, "bad_request");
@@ -323,7 +327,9 @@ async fn two_owners_who_demote_each_other_on_two_gateways() -> Result<()> {
     let ben = Person::register(&cluster, "Ben").await?;
     let chat = ana.api(0).group("Two owners", &[&ben]).await?.id;
     for round in 0..10 {
-        let (owner, other) = if round == 0 || ana.api(0).chat(chat).await?.me.context("no me")?.role == Role::Owner {
+        let (owner, other) = if round == 0
+            || ana.api(0).chat(chat).await?.me.context("no me")?.role == Role::Owner
+        {
             (&ana, &ben)
         } else {
             (&ben, &ana)

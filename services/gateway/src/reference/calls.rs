@@ -8,8 +8,8 @@ use natter_protocol::{
     media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
     rest::{
         AddUsers, Ban, BanPage, Block, BlockPage, ChangeRole, ChatPage, CreateChat, CreateInvite,
-        Device, DeviceList, Invitation, Invite, InviteList, MadeInvite, ParticipantPage, Session, User,
-        UserList,
+        Device, DeviceList, Invitation, Invite, InviteList, MadeInvite, ParticipantPage, Session,
+        User, UserList,
     },
     server::{Chat, Empty, Me, Role, Sent, UserCard},
 };

@@ -7,9 +7,9 @@ use natter_protocol::{
     limits,
     media::{Media, MediaKind},
     server::{
-        Authenticated, BlockChange, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me, Message,
-        Participant, Presence, PresenceList, Ready, Resumed, Role, Sent, ServerEvent, System,
-        SystemDetail, UserCard, UserTyping,
+        Authenticated, BlockChange, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me,
+        Message, Participant, Presence, PresenceList, Ready, Resumed, Role, Sent, ServerEvent,
+        System, SystemDetail, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};

@@ -2,9 +2,7 @@
 
 use axum::extract::FromRef;
 use natter_protocol::{
-    client::{
-        AddParticipants, ChatTarget, JoinByInvite, RemoveParticipant, SetRole, UpdateChat,
-    },
+    client::{AddParticipants, ChatTarget, JoinByInvite, RemoveParticipant, SetRole, UpdateChat},
     error::WireError,
     limits,
     server::Empty,

@@ -329,7 +329,9 @@ pub struct BanPage {
 }
 
 /// `POST /v1/chats/{id}/invites`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct CreateInvite {
     /// Seconds for which it is good: up to a year; a week by default.

@@ -63,19 +63,17 @@ impl Store {
             } else {
                 "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2"
             };
-            let done =
-                sqlx::query(statement).bind(by.0).bind(user_id.0).execute(&mut *tx).await?;
+            let done = sqlx::query(statement).bind(by.0).bind(user_id.0).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
                 return Ok(None);
             }
             let shut = between(tx, by, user_id).await?;
-            let chat: Option<Uuid> = sqlx::query_scalar(
-                "UPDATE chats SET shut = $2 WHERE direct_key = $1 RETURNING id",
-            )
-            .bind(direct_key(by, user_id))
-            .bind(shut)
-            .fetch_optional(&mut *tx)
-            .await?;
+            let chat: Option<Uuid> =
+                sqlx::query_scalar("UPDATE chats SET shut = $2 WHERE direct_key = $1 RETURNING id")
+                    .bind(direct_key(by, user_id))
+                    .bind(shut)
+                    .fetch_optional(&mut *tx)
+                    .await?;
             let change = Blocking { by, user_id, blocked, chat_id: chat.map(ChatId), shut };
             let users = known.into_iter().map(|(id, shard)| OutboxUser {
                 user_id: UserId(id),

@@ -75,10 +75,14 @@ impl Store {
     ) -> Result<OffsetDateTime> {
         self.transaction(async |tx| {
             Acting::of(tx, actor, chat).await?.needs(Role::Admin)?;
-            sqlx::query(concat!("DELETE FROM chat_invites WHERE chat_id = $1 AND NOT (", good!(), ")"))
-                .bind(chat.0)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(concat!(
+                "DELETE FROM chat_invites WHERE chat_id = $1 AND NOT (",
+                good!(),
+                ")"
+            ))
+            .bind(chat.0)
+            .execute(&mut *tx)
+            .await?;
             let count: i64 =
                 sqlx::query_scalar("SELECT count(*) FROM chat_invites WHERE chat_id = $1")
                     .bind(chat.0)

@@ -71,8 +71,8 @@ pub use chats::Created;
 pub use devices::DeviceState;
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
-pub use invites::NewInvite;
 pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
+pub use invites::NewInvite;
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
     UnmadeThumbnail,

@@ -378,10 +378,7 @@ pub(crate) async fn current_role(
     Ok(role.map(|role| Role::parse(&role).unwrap_or(Role::Member)))
 }
 
-pub(crate) async fn name_and_shard(
-    tx: &mut PgConnection,
-    user: UserId,
-) -> Result<(String, Shard)> {
+pub(crate) async fn name_and_shard(tx: &mut PgConnection, user: UserId) -> Result<(String, Shard)> {
     let (name, shard): (String, i16) =
         sqlx::query_as("SELECT name, shard FROM users WHERE id = $1")
             .bind(user.0)
@@ -518,7 +515,9 @@ pub(crate) async fn ensure_owner(
     .fetch_optional(&mut *tx)
     .await?;
     match heir {
-        Some((heir, name)) => give_role(tx, (chat, shard), actor, (heir.into(), &name), Role::Owner).await,
+        Some((heir, name)) => {
+            give_role(tx, (chat, shard), actor, (heir.into(), &name), Role::Owner).await
+        }
         None => Ok(()),
     }
 }

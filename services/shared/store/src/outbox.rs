@@ -362,8 +362,7 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
 /// Notes the chat's place in the row, and in the memberships that the row is about. That is before
 /// any user's feed tells of it: who reads a membership without its place will hear of it there. A
 /// membership that has changed again since has another version, and a later row of the lane for
-/// its place. A change that is told in several rows, since it is about so many users, has one place:
-/// it is noted in all of them.
+/// its place.
 async fn keep_place(
     tx: &mut PgConnection,
     row: i64,
@@ -380,27 +379,43 @@ async fn keep_place(
     sqlx::query(
         "UPDATE chat_members SET
              from_seq = CASE WHEN user_id = ANY($3) THEN $5 ELSE from_seq END,
-             until_seq = CASE WHEN user_id = ANY($4) OR $6 THEN $5 ELSE until_seq END
-         WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4) OR $6)",
+             until_seq = CASE WHEN user_id = ANY($4) THEN $5 ELSE until_seq END
+         WHERE chat_id = $1 AND version = $2 AND (user_id = ANY($3) OR user_id = ANY($4))",
     )
     .bind(chat.chat_id.0)
     .bind(chat.event.version)
     .bind(added)
     .bind(removed)
     .bind(sql_seq(place))
-    // Everybody's part ends with it.
-    .bind(chat.event.kind == SystemKind::Deleted)
     .execute(&mut *tx)
     .await?;
+    sqlx::query("UPDATE outbox SET chat_seq = $2 WHERE id = $1")
+        .bind(row)
+        .bind(sql_seq(place))
+        .execute(&mut *tx)
+        .await?;
+    if chat.event.kind == SystemKind::Deleted {
+        keep_end(tx, chat, place).await?;
+    }
+    Ok(())
+}
+
+/// The same for the end of a chat, which is told in several rows when it is about many users: it has
+/// one place, noted in all of them.
+async fn keep_end(tx: &mut PgConnection, chat: &OutboxChat, place: Seq) -> Result<()> {
+    sqlx::query("UPDATE chat_members SET until_seq = $3 WHERE chat_id = $1 AND version = $2")
+        .bind(chat.chat_id.0)
+        .bind(chat.event.version)
+        .bind(sql_seq(place))
+        .execute(&mut *tx)
+        .await?;
     sqlx::query(
-        "UPDATE outbox SET chat_seq = $2
-         WHERE id = $1 OR ($3 AND lane = $4 AND payload->'chat'->'event'->'version' = $5)",
+        "UPDATE outbox SET chat_seq = $3
+         WHERE lane = $1 AND payload->'chat'->'event'->'version' = $2",
     )
-    .bind(row)
-    .bind(sql_seq(place))
-    .bind(chat.event.kind == SystemKind::Deleted)
     .bind(chat.chat_id.0)
     .bind(Json(chat.event.version))
+    .bind(sql_seq(place))
     .execute(tx)
     .await?;
     Ok(())

@@ -211,8 +211,8 @@ impl Store {
                     .fetch_one(&mut *tx)
                     .await?;
             let mut events = Vec::new();
-            let mut event = |kind, msg: String| SystemEvent::new(kind, actor, 0, msg);
-            if let Some(new) = edit.title.filter(|new| title.as_deref() != Some(new)) {
+            let event = |kind, msg: String| SystemEvent::new(kind, actor, 0, msg);
+            if let Some(new) = edit.title.filter(|new| title.as_deref() != Some(*new)) {
                 let msg = format!("{} named the chat \u{201c}{new}\u{201d}", acting.name);
                 let title = Some(new.to_owned());
                 events.push(SystemEvent { title, ..event(SystemKind::Renamed, msg) });

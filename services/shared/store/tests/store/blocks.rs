@@ -41,7 +41,8 @@ async fn a_one_to_one_is_shut_while_either_blocks_the_other() -> Result<()> {
     let broker = Broker::default();
     relay(&store, &broker, lane).await?;
     let told = |user: UserId| -> Vec<Blocking> {
-        let of_user = broker.stored().into_iter().filter(|(_, feed, _)| feed.user_id() == Some(user));
+        let of_user =
+            broker.stored().into_iter().filter(|(_, feed, _)| feed.user_id() == Some(user));
         of_user
             .filter_map(|(.., entry)| match entry.event {
                 Event::Blocking(blocking) => Some(blocking),

@@ -22,7 +22,11 @@ fn none<T: std::fmt::Debug>(result: natter_store::Result<T>) {
     assert!(matches!(result, Err(StoreError::NotFound)), "{result:?}");
 }
 
-async fn uses(store: &Store, owner: natter_protocol::ids::UserId, chat: ChatId) -> Result<Vec<u32>> {
+async fn uses(
+    store: &Store,
+    owner: natter_protocol::ids::UserId,
+    chat: ChatId,
+) -> Result<Vec<u32>> {
     Ok(store.invites(owner, chat).await?.iter().map(|invite| invite.uses).collect())
 }
 

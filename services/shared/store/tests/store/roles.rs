@@ -116,11 +116,10 @@ async fn what_changes_is_told_on_the_feed_with_what_it_is_now() -> Result<()> {
     let users = people(&store, 3).await?;
     let [ana, ben, cleo] = users[..] else { panic!("three") };
     let chat = store.create_group(ana, Some("T"), false, &[ben], 0).await?.chat;
-    let edit = ChatEdit {
-        title: Some("Ölclub"),
-        description: Some(Some("About\noil")),
-        open: Some(true),
-    };
+    let edit =
+        ChatEdit {
+            title: Some("Ölclub"), description: Some(Some("About\noil")), open: Some(true)
+        };
     store.update_chat(ana, chat, &edit).await?;
     store.add_participants(ana, chat, &[cleo, ben, cleo]).await?;
     store.set_role(ana, chat, ben, Role::Owner, true).await?;
@@ -132,7 +131,8 @@ async fn what_changes_is_told_on_the_feed_with_what_it_is_now() -> Result<()> {
     relay(&store, &broker, chat.0).await?;
     let told = entries(&broker);
     use SystemKind as Kind;
-    let kinds: Vec<_> = told.iter().map(|event| (event.kind, event.actor_id, event.user_id)).collect();
+    let kinds: Vec<_> =
+        told.iter().map(|event| (event.kind, event.actor_id, event.user_id)).collect();
     assert_eq!(
         kinds,
         [
@@ -324,7 +324,12 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-async fn act(store: &Store, users: &[UserId], chat: ChatId, deed: Deed) -> natter_store::Result<bool> {
+async fn act(
+    store: &Store,
+    users: &[UserId],
+    chat: ChatId,
+    deed: Deed,
+) -> natter_store::Result<bool> {
     Ok(match deed {
         Deed::Join(a) => store.join(users[a], chat).await?.changed,
         Deed::Leave(a) => store.leave(users[a], chat).await?.changed,
@@ -388,7 +393,9 @@ impl Model {
                 self.0.push((b, Role::Member));
             }
             Deed::Remove(a, b) if a != b => match (self.role(a), self.role(b)) {
-                (Some(Role::Owner), Some(_)) | (Some(Role::Admin), Some(Role::Member)) => self.end(b),
+                (Some(Role::Owner), Some(_)) | (Some(Role::Admin), Some(Role::Member)) => {
+                    self.end(b)
+                }
                 _ => {}
             },
             Deed::SetRole(a, b, role) => match (self.role(a), self.role(b)) {
@@ -484,7 +491,8 @@ async fn a_group_has_an_owner_whatever_everybody_does_at_once() -> Result<()> {
         let told = entries(&broker);
         let versions: Vec<i64> = told.iter().map(|event| event.version).collect();
         assert_eq!(versions, (1..=told.len() as i64).collect::<Vec<_>>());
-        let mut held: HashMap<UserId, Role> = users.iter().map(|user| (*user, Role::Member)).collect();
+        let mut held: HashMap<UserId, Role> =
+            users.iter().map(|user| (*user, Role::Member)).collect();
         held.insert(users[0], Role::Owner);
         for event in told {
             match (event.kind, event.user_id, event.role) {
