@@ -609,7 +609,9 @@ export class NatterClient extends EventTarget {
     const { signal } = this.#connection;
     if (gap && signal) this.#keepUp(chatId, signal);
     const chat = this.chats.get(chatId);
-    const leaves = entry.kind === 'left' || entry.kind === 'removed'; // `chat_removed` follows
+    // `chat_removed` follows.
+    const leaves = ['left', 'removed'].includes(entry.kind) && entry.userId === this.user?.id;
+    const gone = leaves || entry.kind === 'deleted';
     if (chat && !entry.kind && entry.seq > (chat.lastMessage?.seq ?? 0)) {
       const own = entry.senderId === this.user?.id;
       const unread = entry.seq > chat.me.readSeq ? chat.me.unreadCount + 1 : chat.me.unreadCount;
@@ -618,7 +620,7 @@ export class NatterClient extends EventTarget {
         : { ...chat.me, unreadCount: unread };
       this.chats.set(chatId, { ...chat, me, lastMessage: entry });
       this.#emit('chats');
-    } else if (signal && (!chat || entry.kind) && !(leaves && entry.userId === this.user?.id)) {
+    } else if (signal && (!chat || entry.kind) && !gone) {
       // A chat not listed yet, or its participants or title have changed.
       this.#fetchSoon(chatId, signal);
     }

@@ -15,7 +15,8 @@ const CHANGES_KEPT = 200;
  * @typedef {{chatId: string, seq: number, prevSeq?: number, createdAt: string, id?: string,
  *   senderId?: string, sender?: {id: string, name: string}, contentType?: string,
  *   content?: string, media?: import('./media.js').Media, clientMsgId?: string, kind?: string,
- *   actorId?: string, userId?: string, msg?: string, editedAt?: string, deleted?: boolean,
+ *   actorId?: string, userId?: string, msg?: string, title?: string, role?: string,
+ *   editedAt?: string, deleted?: boolean,
  *   quote?: {senderName: string, content: string, deleted?: boolean},
  *   reactions?: {emoji: string, count: number, mine: boolean}[]}} Entry a message, or a system line
  *   when it has a `kind`; beside `media`, `content` is its caption

@@ -171,9 +171,19 @@ export function systemText(entry, nameOf) {
     case 'removed':
       return `${actor} removed ${user}`;
     case 'renamed':
-      return `${actor} changed the title`;
+      return entry.title ? `${actor} named this chat “${entry.title}”` : `${actor} changed the title`;
+    case 'described':
+      return `${actor} changed the description`;
+    case 'opened':
+      return `${actor} opened this chat to anybody`;
+    case 'closed':
+      return `${actor} closed this chat`;
+    case 'deleted':
+      return `${actor} deleted this chat`;
     case 'role':
-      return `${actor} changed what ${user} may do`;
+      return entry.role
+        ? `${actor} made ${user} ${entry.role === 'member' ? 'a' : 'an'} ${entry.role}`
+        : `${actor} changed what ${user} may do`;
     default:
       return entry.msg ?? entry.content ?? '';
   }

@@ -73,6 +73,9 @@ struct Facts {
     /// True up to this place of the user's own feed.
     own: Seq,
     chats: Vec<KeptChat>,
+    /// Those of them to which nobody can write, since one has blocked the other.
+    #[serde(default)]
+    shut: Vec<ChatId>,
 }
 
 /// A chat in which the user took part.
@@ -201,6 +204,7 @@ impl Admissions {
             user_last_seq: kept.own,
             leaving: Vec::new(),
             persisted: Vec::new(),
+            shut: kept.shut.clone(),
         })
     }
 
@@ -277,6 +281,8 @@ async fn keep(app: &App, viewer: Viewer) {
                 .iter()
                 .filter_map(|(feed, from)| KeptChat::new(*feed, *from, standing.at.position(*feed)))
                 .collect(),
+            // What the user's feed has told beyond the standing is applied again, which does no harm.
+            shut: registry.shut(viewer.user).to_vec(),
         }
     };
     let Ok(facts) = serde_json::to_vec(&facts) else { return };

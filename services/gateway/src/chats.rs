@@ -7,7 +7,7 @@ use natter_protocol::{
     rest::CreateChat,
     server::Chat,
 };
-use natter_store::{ChatCursor, Store, StoreError};
+use natter_store::{ChatCursor, Conflict, Store, StoreError};
 use uuid::Uuid;
 
 use crate::{auth::Caller, fault, relay::Relay, room::Room, text};
@@ -35,7 +35,8 @@ impl Chats {
     ///
     /// # Errors
     /// `bad_request` for a request that names no such chat; `not_found` for an unknown
-    /// participant; `unavailable`, with `not_sent` while a log is nearly full.
+    /// participant; `forbidden` for a one-to-one between two of whom one has blocked the other;
+    /// `unavailable`, with `not_sent` while a log is nearly full.
     pub async fn create(
         &self,
         caller: &Caller,
@@ -57,6 +58,11 @@ impl Chats {
             StoreError::NotFound => {
                 WireError::new(ErrorCode::NotFound, "a participant does not exist")
             }
+            // Not who has blocked whom.
+            StoreError::Forbidden => {
+                let message = "a one-to-one with this user cannot be opened";
+                WireError::new(ErrorCode::Forbidden, message)
+            }
             other => fault::store(other),
         })?;
         self.relay.lane_if_any(created.lane).await;
@@ -74,11 +80,13 @@ impl Chats {
     /// Makes the caller a participant of an open chat; one who is already stays so.
     ///
     /// # Errors
-    /// `not_found` for an unknown chat; `forbidden` when it is not open; `unavailable`.
+    /// `not_found` for an unknown chat; `forbidden` when it is not open, or the caller is banned from
+    /// it; `unavailable`.
     pub async fn join(&self, caller: &Caller, chat: ChatId) -> Result<Chat, WireError> {
         let joined = self.store.join(caller.user_id, chat).await.map_err(|error| match error {
             StoreError::Forbidden => WireError::new(ErrorCode::Forbidden, "the chat is not open"),
             StoreError::NotFound => WireError::new(ErrorCode::NotFound, "there is no such chat"),
+            StoreError::Conflict(Conflict::Banned) => banned(),
             other => fault::store(other),
         })?;
         self.relay.lane_if_any(joined.lane).await;
@@ -128,6 +136,16 @@ impl Chats {
 /// The answer to one who takes no part, and for a chat that does not exist: the two look alike.
 pub fn not_member() -> WireError {
     WireError::new(ErrorCode::NotMember, "not a participant of this chat")
+}
+
+/// The answer to one who would write to a one-to-one in which one has blocked the other; not who.
+pub fn shut() -> WireError {
+    WireError::new(ErrorCode::Forbidden, "messages cannot be sent in this chat")
+}
+
+/// The answer to one who may not come back.
+pub fn banned() -> WireError {
+    WireError::new(ErrorCode::Forbidden, "banned from this chat")
 }
 
 fn no_room() -> WireError {

@@ -35,6 +35,7 @@ pub fn store(error: StoreError) -> WireError {
         StoreError::Conflict(conflict) => conflicting(*conflict),
         StoreError::NotFound => WireError::new(ErrorCode::NotFound, "not found"),
         StoreError::Forbidden => WireError::new(ErrorCode::Forbidden, "not allowed"),
+        StoreError::NotMember => crate::chats::not_member(),
         StoreError::Data(_) => WireError::new(ErrorCode::BadRequest, "a value is not accepted"),
         StoreError::Fenced | StoreError::Database(_) | StoreError::Migrate(_) => {
             internal("the database refused a statement", &error)
@@ -55,6 +56,7 @@ mod tests {
         let code = |error| store(error).code;
         assert_eq!(code(StoreError::NotFound), ErrorCode::NotFound);
         assert_eq!(code(StoreError::Forbidden), ErrorCode::Forbidden);
+        assert_eq!(code(StoreError::NotMember), ErrorCode::NotMember);
         assert_eq!(code(StoreError::Conflict(Conflict::Email)), ErrorCode::Conflict);
         let fault = store(StoreError::Fenced);
         assert_eq!(fault.code, ErrorCode::Internal);

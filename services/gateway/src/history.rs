@@ -9,7 +9,7 @@ use natter_protocol::{
     feed::Feed,
     ids::{ChatId, MessageId, Seq, UserId},
     limits,
-    server::{HistoryPage, Joined, Message, Quote},
+    server::{Chat, HistoryPage, Joined, Message, Quote},
 };
 use natter_store::{HistorySlice, Page, Store};
 
@@ -121,6 +121,20 @@ pub async fn join(
     limit: u32,
 ) -> Result<Joined, WireError> {
     let joined = app.chats.join(caller, chat).await?;
+    opened(app, caller, joined, limit).await
+}
+
+/// What one who opens a chat wants to see: its newest messages, and who types.
+///
+/// # Errors
+/// `unavailable`.
+pub async fn opened(
+    app: &App,
+    caller: &Caller,
+    joined: Chat,
+    limit: u32,
+) -> Result<Joined, WireError> {
+    let chat = joined.id;
     let page = page(app, caller, chat, None, None, limit).await?;
     // Typing may be lost: without Redis nobody is known to type.
     let typists = app.presence.typing_in(chat).await.unwrap_or_default();

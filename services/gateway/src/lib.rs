@@ -8,6 +8,7 @@
 //! | [`admission`] | letting connections in: paced, and for a while without Postgres |
 //! | [`rest`] | `/v1/…`, described by OpenAPI |
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
+//! | [`groups`] | groups managed: participants, roles, bans, invites |
 //! | [`send`] | messages on their way into the log |
 //! | [`edits`] | messages edited, deleted, reacted to, answered |
 //! | [`changes`] | the same as the log's tail has it, before it is written |
@@ -44,6 +45,7 @@ pub mod codec;
 pub mod config;
 pub mod edits;
 pub mod fault;
+pub mod groups;
 pub mod history;
 pub mod hub;
 pub mod measures;

@@ -78,6 +78,11 @@ pub struct User {
     /// The user's own feed has not been read to its end yet: who takes part in what is as an
     /// earlier moment had it, and nothing of a chat may be delivered.
     arriving: bool,
+    /// One-to-ones to which nobody can write, since one has blocked the other. Not part of what the
+    /// user takes part in: the feeds that tell of the two are independent.
+    shut: Vec<ChatId>,
+    /// Who has blocked the user since the user came here.
+    hidden: Vec<UserId>,
     reached: Reached,
 }
 
@@ -139,6 +144,44 @@ impl Registry {
         let user = self.user(user).filter(|user| !user.arriving)?;
         let takes_part = user.chats.iter().any(|part| part.chat == slot);
         takes_part.then(|| self.chats[slot as usize].feed)
+    }
+
+    /// As [`Self::membership`], and whether the chat is shut.
+    #[must_use]
+    pub fn writable(&self, user: UserId, chat: ChatId) -> Option<(Feed, bool)> {
+        Some((self.membership(user, chat)?, self.is_shut(user, chat)))
+    }
+
+    /// Whether nobody can write to this one-to-one of a user connected here.
+    #[must_use]
+    pub fn is_shut(&self, user: UserId, chat: ChatId) -> bool {
+        self.user(user).is_some_and(|user| user.shut.contains(&chat))
+    }
+
+    /// The one-to-ones of a user connected here to which nobody can write.
+    #[must_use]
+    pub fn shut(&self, user: UserId) -> &[ChatId] {
+        self.user(user).map(|user| &user.shut[..]).unwrap_or_default()
+    }
+
+    /// A one-to-one of the user is shut, or is no more.
+    pub fn set_shut(&mut self, user: UserId, chat: ChatId, shut: bool) {
+        if let Some(&slot) = self.users_by_id.get(&user) {
+            set(&mut self.users[slot as usize].shut, chat, shut);
+        }
+    }
+
+    /// Whether the other has blocked the user, as far as has been heard here.
+    #[must_use]
+    pub fn is_hidden(&self, user: UserId, from: UserId) -> bool {
+        self.user(user).is_some_and(|user| user.hidden.contains(&from))
+    }
+
+    /// The other has blocked the user, or does so no more.
+    pub fn set_hidden(&mut self, user: UserId, from: UserId, hidden: bool) {
+        if let Some(&slot) = self.users_by_id.get(&user) {
+            set(&mut self.users[slot as usize].hidden, from, hidden);
+        }
     }
 
     /// Whether the user's device has a connection here.
@@ -215,6 +258,8 @@ impl Registry {
                 chats: Vec::new(),
                 left: Vec::new(),
                 arriving: false,
+                shut: Vec::new(),
+                hidden: Vec::new(),
                 reached: Reached::default(),
             }) as u32
         });
@@ -407,9 +452,44 @@ impl Registry {
     }
 }
 
+/// Puts something among others, once, or takes it out.
+fn set<T: PartialEq>(among: &mut Vec<T>, what: T, wanted: bool) {
+    let there = among.contains(&what);
+    if wanted && !there {
+        among.push(what);
+    } else if there && !wanted {
+        among.retain(|other| *other != what);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shut_does_not_depend_on_when_the_chat_is_heard_of() {
+        let mut registry = Registry::default();
+        let (ana, ben, chat) = (UserId::generate(), UserId::generate(), ChatId::generate());
+        let feed = Feed::chat(0, chat);
+        registry.set_shut(ana, chat, true);
+        assert!(!registry.is_shut(ana, chat), "nobody is here");
+        registry.connect(ana, &"Ana".into(), Feed::user(0, ana), connection());
+        registry.set_shut(ana, chat, true);
+        registry.set_shut(ana, chat, true);
+        assert_eq!(registry.writable(ana, chat), None);
+        registry.join(ana, chat, feed, 1);
+        assert_eq!(registry.writable(ana, chat), Some((feed, true)));
+        assert_eq!(registry.membership(ana, chat), Some(feed), "it can be read");
+        registry.set_shut(ana, chat, false);
+        assert_eq!(
+            (registry.writable(ana, chat), registry.shut(ana)),
+            (Some((feed, false)), &[][..])
+        );
+        registry.set_hidden(ana, ben, true);
+        assert!(registry.is_hidden(ana, ben) && !registry.is_hidden(ben, ana));
+        registry.set_hidden(ana, ben, false);
+        assert!(!registry.is_hidden(ana, ben));
+    }
 
     fn connection() -> Connection {
         let (id, device) = (ConnectionId::generate(), DeviceId::generate());

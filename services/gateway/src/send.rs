@@ -22,7 +22,12 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
 use uuid::Uuid;
 
-use crate::{app::App, auth::Caller, chats::not_member, edits, fault};
+use crate::{
+    app::App,
+    auth::Caller,
+    chats::{self, not_member},
+    edits, fault,
+};
 
 /// A client id made this recently cannot have been published before the log's window.
 const FRESH: Duration = Duration::from_mins(1);
@@ -90,7 +95,8 @@ pub enum Settled {
 /// Checks a draft and whether its sender may send it.
 ///
 /// # Errors
-/// `bad_request`, `too_large`, `not_member`, `unavailable` (`not_sent`).
+/// `bad_request`, `too_large`, `not_member`, `forbidden` for a one-to-one in which one has blocked the
+/// other, `unavailable` (`not_sent`).
 pub async fn prepare(
     app: &App,
     sender: Sender,
@@ -212,7 +218,7 @@ impl InFlight {
 /// Sends a message that came by REST.
 ///
 /// # Errors
-/// `not_member`, `bad_request`, `too_large`, `unavailable` with its outcome.
+/// `not_member`, `forbidden`, `bad_request`, `too_large`, `unavailable` with its outcome.
 pub async fn send_from_rest(
     app: &App,
     caller: &Caller,
@@ -322,21 +328,23 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError>
 /// The feed of a chat that the user may write to.
 ///
 /// # Errors
-/// `not_member`, `unavailable` (`not_sent`).
+/// `not_member`, `forbidden` in a one-to-one where one has blocked the other, `unavailable`
+/// (`not_sent`).
 pub async fn writable_feed(app: &App, user: UserId, chat: ChatId) -> Result<Feed, WireError> {
-    let known = app.hub.registry().membership(user, chat);
-    if let Some(feed) = known {
+    let known = app.hub.registry().writable(user, chat);
+    if let Some((feed, shut)) = known {
         if app.hub.out_of_touch(feed.shard) {
             return Err(not_sent("the chat's feed is out of reach"));
         }
-        return Ok(feed);
+        return if shut { Err(chats::shut()) } else { Ok(feed) };
     }
     // Not connected here, or the feed that tells of a new chat is a moment behind.
     let member = app.store.membership(user, chat).await.map_err(|error| {
         let error = fault::store(error);
         if error.code == ErrorCode::Unavailable { error.outcome(Outcome::NotSent) } else { error }
     })?;
-    member.map(|member| Feed::chat(member.shard, chat)).ok_or_else(not_member)
+    let member = member.ok_or_else(not_member)?;
+    if member.shut { Err(chats::shut()) } else { Ok(Feed::chat(member.shard, chat)) }
 }
 
 /// The message, when Postgres has it; none when it certainly was never sent before the window.

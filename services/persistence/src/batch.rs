@@ -84,7 +84,8 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
             | Event::ProfileChanged(_)
-            | Event::ChatUpdated(_),
+            | Event::ChatUpdated(_)
+            | Event::Blocking(_),
         ) => Ok(RowKind::UserEvent),
         (FeedKind::Chat, _) => Err("an event of users on a chat's feed".to_owned()),
         (FeedKind::User, _) => Err("an event of chats on a user's feed".to_owned()),

@@ -152,13 +152,7 @@ async fn who_has_left_as_the_chat_tells_and_the_own_feed_does_not_stays_out() ->
 
     let url = format!("nats://{}", cluster.nats().address());
     let bus = Bus::connect(&BusConfig::new(url, "half")).await?;
-    let left = SystemEvent {
-        kind: SystemKind::Left,
-        actor_id: ana.id,
-        user_id: Some(ana.id),
-        version: 3,
-        msg: "Ana left".to_owned(),
-    };
+    let left = SystemEvent::new(SystemKind::Left, ana.id, 3, "Ana left".to_owned()).about(ana.id);
     let entry = Entry { origin: None, event: Event::System(left) };
     soon("the leaving is on the chat's feed", async || {
         let Ok(published) = bus.publish(Feed::chat(0, chat), "half", &entry) else {

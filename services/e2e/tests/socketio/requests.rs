@@ -131,3 +131,52 @@ async fn a_burst_reaches_clients_that_take_few_packets_at_once() -> Result<()> {
     }
     Ok(())
 }
+
+async fn managed(language: Language, mode: Mode) -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let scenery = Scenery::new(&cluster, language).await?;
+    let Scenery { ana, ben, chat: direct, .. } = &scenery;
+    let anas = scenery.peers.connect("Ana", &scenery.dial(ana, mode)).await?;
+    let bens = scenery.ben.connect(1).await?;
+    let group = ana.api(0).group("Managed", &[]).await?.id;
+    anas.expect("chat_added", |data| data["id"] == json!(group)).await?;
+    let add = json!({"chatId": group, "userIds": [ben.id]});
+    let added = anas.request("add_participants", add).await?;
+    assert_eq!(added["participantCount"], 2);
+    anas.request("update_chat", json!({"chatId": group, "title": "Renamed"})).await?;
+    let over = json!({"chatId": group, "participantId": ben.id, "role": "owner", "transfer": true});
+    anas.request("set_role", over).await?;
+    anas.expect("system", |data| data["title"] == "Renamed").await?;
+    anas.expect("system", |data| data["role"] == "admin").await?;
+    let refused = anas.refused("delete_chat", json!({"chatId": group})).await?;
+    assert_eq!(refused.code, ErrorCode::Forbidden);
+
+    // Removed by the one who was added, who is on the other transport.
+    bens.expect("chat_added", |data| data["id"] == json!(group)).await?;
+    let remove = json!({"chatId": group, "participantId": ana.id});
+    bens.request("remove_participant", remove).await?;
+    anas.expect("system", |data| data["kind"] == "removed").await?;
+    anas.expect("chat_removed", |data| data["id"] == json!(group)).await?;
+    bens.say(group, "without her").await?;
+    bens.say(*direct, "to her").await?;
+    anas.hears(*direct, "to her").await?;
+    assert_eq!(heard_from(&anas, ben), ["to her"]);
+    let refused = anas.refused("history", json!({"chatId": group})).await?;
+    assert_eq!(refused.code, ErrorCode::NotMember);
+
+    let path = format!("/users/{}/block", ben.id);
+    ana.api(1).request(reqwest::Method::PUT, &path).send().await?.error_for_status()?;
+    let told = anas.expect("blocking", |_| true).await?;
+    assert_eq!(told, json!({"userId": ben.id, "blocked": true, "chatId": direct}));
+    let refused = anas.refused("send_message", json!({"chatId": direct, "content": "?"})).await?;
+    assert_eq!(refused.code, ErrorCode::Forbidden);
+    anas.check_feeds()
+}
+
+#[tokio::test]
+async fn groups_are_managed_and_people_are_blocked() -> Result<()> {
+    for (language, mode) in CLIENTS {
+        managed(language, mode).await?;
+    }
+    Ok(())
+}

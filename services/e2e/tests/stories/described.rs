@@ -12,6 +12,7 @@ use natter_cluster::{
 };
 use natter_e2e::{Person, Socket, api::Api};
 use natter_protocol::ids::{ChatId, UserId};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -67,20 +68,35 @@ impl Said {
     }
 }
 
-/// A payload that goes well for each request.
-fn payload(
-    event: &str,
+/// What requests name.
+struct Named<'a> {
     chat: ChatId,
-    message: &Value,
+    /// One that was sent there.
+    message: Value,
     direct: ChatId,
     other: UserId,
-    token: &str,
-    cursor: &str,
-) -> Result<Value> {
+    token: &'a str,
+    cursor: &'a str,
+    /// A group of the one who asks, and somebody who can be added to it.
+    own: ChatId,
+    third: UserId,
+    /// An invite's, into another group.
+    code: &'a str,
+}
+
+/// A payload that goes well for each request.
+fn payload(event: &str, named: &Named<'_>) -> Result<Value> {
+    let Named { chat, message, direct, other, token, cursor, own, third, code } = named;
     Ok(match event {
         "edit_message" => json!({"chatId": chat, "messageId": message, "content": "Hello"}),
         "react" => json!({"chatId": chat, "messageId": message, "emoji": "👍"}),
         "delete_message" => json!({"chatId": chat, "messageId": message}),
+        "add_participants" => json!({"chatId": own, "userIds": [third]}),
+        "remove_participant" => json!({"chatId": own, "participantId": third}),
+        "set_role" => json!({"chatId": own, "participantId": third, "role": "admin"}),
+        "update_chat" => json!({"chatId": own, "title": "New", "description": "Of the story"}),
+        "delete_chat" => json!({"chatId": own}),
+        "join_by_invite" => json!({"code": code}),
         "authenticate" => json!({"token": token}),
         "create_chat" => json!({"isGroup": true, "title": "New", "participantIds": [other]}),
         "send_message" => json!({"chatId": chat, "content": "hello"}),
@@ -152,18 +168,34 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     ordered.sort_by_key(|name| match *name {
         "resume" => 0,
         "join_chat" => 1,
-        "send_message" => 2,
-        "delete_message" => 4,
-        "leave_chat" => 5,
+        "send_message" | "add_participants" => 2,
+        "delete_message" | "remove_participant" => 4,
+        "delete_chat" => 5,
+        "leave_chat" => 6,
         _ => 3,
     });
-    let mut message = Value::Null;
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let own = ben.api(0).group("Ben's", &[]).await?.id;
+    let invited = ana.api(1).group("By invitation", &[]).await?.id;
+    let invite = ana.api(0).post(&format!("/chats/{invited}/invites"), json!({})).await?;
+    let invite = invite.expect(201)?;
+    said.answer("MadeInvite", &invite);
+    let code = invite["code"].as_str().context("no code")?;
+    let mut named = Named {
+        chat,
+        message: Value::Null,
+        direct,
+        other: ana.id,
+        token: &ben.first.access_token,
+        cursor: &cursor,
+        own,
+        third: cleo.id,
+        code,
+    };
     for name in ordered {
-        let token = &ben.first.access_token;
-        let data = payload(name, chat, &message, direct, ana.id, token, &cursor)?;
-        let reply = socket.request(name, data).await?;
+        let reply = socket.request(name, payload(name, &named)?).await?;
         if name == "send_message" {
-            message = reply["id"].clone();
+            named.message = reply["id"].clone();
         }
         said.data(&format!("{name}.reply"), &reply);
     }
@@ -180,6 +212,19 @@ async fn what_is_said_is_what_is_described() -> Result<()> {
     )
     .await?;
     hear(&anas, &["message_edited", "reaction", "message_deleted"], &mut said).await?;
+    let block = format!("/users/{}/block", cleo.id);
+    ben.api(1).request(Method::PUT, &block).send().await?.error_for_status()?;
+    hear(&socket, &["blocking"], &mut said).await?;
+    let bans = format!("/chats/{invited}/participants/{}?ban=true", ben.id);
+    ana.api(1).delete(&bans).await?.expect(204)?;
+    for (schema, path) in [
+        ("Invitation", format!("/invites/{code}")),
+        ("InviteList", format!("/chats/{invited}/invites")),
+        ("BanPage", format!("/chats/{invited}/bans")),
+    ] {
+        said.answer(schema, &ana.api(0).get(&path).await?.expect(200)?);
+    }
+    said.answer("BlockPage", &ben.api(0).get("/blocks").await?.expect(200)?);
     let refused = socket.refused("history", json!({"chatId": ChatId::generate()})).await?;
     said.data("exception", &serde_json::to_value(refused)?);
     rest(&ana.api(0), chat, &mut said).await?;

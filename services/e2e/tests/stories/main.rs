@@ -1,6 +1,7 @@
 //! Stories that share one cluster, most of them side by side.
 
 mod accounts;
+mod blocking;
 mod chats;
 mod comebacks;
 mod described;
@@ -11,6 +12,7 @@ mod page;
 mod presence;
 mod reads;
 mod resume;
+mod roles;
 mod typing;
 
 use natter_e2e::{Stage, tokens};

@@ -85,6 +85,9 @@ impl FanOut {
                 registry.join(user, chat.id, chat_feed, from);
                 follow.push((chat_feed, Start::Now));
             }
+            for chat in &snapshot.shut {
+                registry.set_shut(user, *chat, true);
+            }
         }
         let id = self.next_admission;
         self.next_admission += 1;

@@ -170,7 +170,8 @@ impl Delivery {
             | Event::ProfileChanged(_)
             | Event::Read(_)
             | Event::Delivered(_)
-            | Event::ChatUpdated(_) => return None,
+            | Event::ChatUpdated(_)
+            | Event::Blocking(_) => return None,
         };
         let at = Some(arrival.at);
         Some(Self { feed, seq, bases, part: Part::None, at, event, sender, origin })
@@ -182,16 +183,9 @@ impl Delivery {
         let (event, sender) = match &message.system {
             None => (Spelled::new(&ServerEvent::Message(message)), Some(message.sender_id)),
             Some(detail) => {
-                let event = System {
-                    msg: message.content.clone(),
-                    chat_id: message.chat_id,
-                    seq: message.seq,
-                    prev_seq: message.prev_seq,
-                    kind: detail.kind,
-                    actor_id: detail.actor_id,
-                    user_id: detail.user_id,
-                    created_at: message.created_at,
-                };
+                let place = (message.chat_id, message.seq, message.prev_seq);
+                let msg = message.content.clone();
+                let event = System::at(place, message.created_at, msg, detail.clone());
                 (Spelled::new(&ServerEvent::System(&event)), None)
             }
         };
@@ -372,16 +366,8 @@ fn reaction(chat: ChatId, reacted: &Reacted, arrival: &Arrival) -> Reaction {
 }
 
 fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
-    System {
-        msg: event.msg.clone(),
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        kind: event.kind,
-        actor_id: event.actor_id,
-        user_id: event.user_id,
-        created_at: timestamp::truncate(arrival.at),
-    }
+    let place = (chat, arrival.seq, arrival.prev);
+    System::at(place, timestamp::truncate(arrival.at), event.msg.clone(), event.into())
 }
 
 fn reply(message: &Message) -> Sent {
@@ -417,11 +403,7 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
             reply_to: None,
             client_msg_id: String::new(),
             created_at: timestamp::truncate(arrival.at),
-            system: Some(SystemDetail {
-                kind: event.kind,
-                actor_id: event.actor_id,
-                user_id: event.user_id,
-            }),
+            system: Some(SystemDetail::from(event)),
             quote: None,
             mentions: Vec::new(),
             edited_at: None,
@@ -437,6 +419,7 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
         | Event::ProfileChanged(_)
         | Event::Read(_)
         | Event::Delivered(_)
-        | Event::ChatUpdated(_) => None,
+        | Event::ChatUpdated(_)
+        | Event::Blocking(_) => None,
     }
 }

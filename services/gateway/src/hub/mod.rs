@@ -31,9 +31,9 @@ use natter_protocol::{
     client::Mark,
     cursor::{Bases, Cursor},
     error::close,
-    feed::{ChatAdded, Entry, Event, Feed, Signal, SystemEvent},
+    feed::{Blocking, ChatAdded, Entry, Event, Feed, Signal, SystemEvent, SystemKind},
     ids::{ChatId, ConnectionId, DeviceId, Seq, Shard, UserId},
-    server::{ChatRef, Presence, Receipt, ServerEvent, UserTyping},
+    server::{BlockChange, ChatRef, Presence, Receipt, ServerEvent, UserTyping},
 };
 use natter_runtime::context;
 use natter_store::Followed;
@@ -282,7 +282,8 @@ impl FanOut {
             Command::Attach(attach) => self.attach(*attach),
             Command::Detach(user, connection, outlet) => self.detach(user, connection, &outlet),
             Command::Acked(feed, seq) => self.follower.expect(feed, seq),
-            Command::Watch(user, connection, users) => {
+            Command::Watch(user, connection, mut users) => {
+                users.retain(|(other, _)| !self.read().is_hidden(user, *other));
                 let change = self.watchers.subscribe((user, connection), &users);
                 self.watch(change);
             }
@@ -425,11 +426,18 @@ impl FanOut {
             span.record("connections", connections);
             self.measures.fanned_out(arrival, connections);
         }
-        if let Event::System(SystemEvent { kind, user_id: Some(user), .. }) = entry.event
-            && kind.ends_membership()
-        {
-            self.leave(user, chat, arrival.seq);
-            self.online.parted(user);
+        if let Event::System(SystemEvent { kind, user_id, .. }) = entry.event {
+            let ended: Vec<UserId> = match user_id {
+                _ if kind == SystemKind::Deleted => {
+                    self.read().participants(chat).map(|user| user.id).collect()
+                }
+                Some(user) if kind.ends_membership() => vec![user],
+                _ => Vec::new(),
+            };
+            for user in ended {
+                self.leave(user, chat, arrival.seq);
+                self.online.parted(user);
+            }
         }
     }
 
@@ -492,6 +500,7 @@ impl FanOut {
                 let event = ServerEvent::ChatUpdated(&chat);
                 self.deliver_own(Delivery::own(feed, seq, &event, &self.bases));
             }
+            Event::Blocking(blocking) => self.blocking(feed, seq, blocking),
             // For the other participants, who have a signal.
             Event::Read(_)
             | Event::Delivered(_)
@@ -500,6 +509,31 @@ impl FanOut {
             | Event::Edited(_)
             | Event::Deleted(_)
             | Event::Reacted(_) => {}
+        }
+    }
+
+    /// One of the two this feed is of has blocked the other, or does so no more.
+    fn blocking(&mut self, own: Feed, seq: Seq, blocking: Blocking) {
+        let user = UserId(own.id);
+        let Blocking { by, user_id, blocked, chat_id, shut } = blocking;
+        if let Some(chat) = chat_id {
+            for typist in [by, user_id].into_iter().filter(|_| shut) {
+                if self.typing.forget(chat, typist) {
+                    self.show_typing(chat, typist, None, false);
+                }
+            }
+            self.write().set_shut(user, chat, shut);
+        }
+        if user == user_id {
+            // Kept for a subscription that has asked before this was committed, and comes after.
+            self.write().set_hidden(user, by, blocked);
+            if blocked {
+                let change = self.watchers.forget(user, &[by]);
+                self.watch(change);
+            }
+        } else {
+            let event = ServerEvent::Blocking(BlockChange { user_id, blocked, chat_id });
+            self.deliver_own(Delivery::own(own, seq, &event, &self.bases));
         }
     }
 
@@ -577,7 +611,12 @@ impl FanOut {
     fn show_typing(&self, chat: ChatId, user: UserId, device: Option<DeviceId>, typing: bool) {
         let event = ServerEvent::UserTyping(UserTyping { chat_id: chat, user_id: user, typing });
         let frame = Shared::new(&event);
-        for other in self.read().members(chat) {
+        let registry = self.read();
+        for other in registry.members(chat) {
+            // A start may have been on its way when one of the two blocked the other.
+            if typing && registry.is_shut(other.id, chat) {
+                continue;
+            }
             let own = other.id == user;
             if own && !self.settings.own_devices_see_typing {
                 continue;

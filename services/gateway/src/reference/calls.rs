@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 
 use natter_protocol::{
     client::{Draft, Edit},
-    ids::{Seq, UserId},
+    ids::{InviteId, Seq, UserId},
     media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
     rest::{
-        ChatPage, CreateChat, Device, DeviceList, Mute, ParticipantPage, ParticipantReceipt,
-        ReceiptList, Session, UnreadTotal, UpTo, User, UserList,
+        AddUsers, Ban, BanPage, Block, BlockPage, ChangeRole, ChatPage, CreateChat, CreateInvite,
+        Device, DeviceList, Invitation, Invite, InviteList, MadeInvite, Mute, ParticipantPage,
+        ParticipantReceipt, ReceiptList, Session, UnreadTotal, UpTo, User, UserList,
     },
     server::{Chat, Empty, Me, Role, Sent, UserCard},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::samples::{ADA, AT, BEN, CLIENT_MSG_ID, DEVICE, FILE, Samples, TOKEN, picture};
+use super::samples::{ADA, AT, BEN, CLIENT_MSG_ID, CODE, DEVICE, FILE, Samples, TOKEN, picture};
 
+const INVITE: InviteId = InviteId(Uuid::from_u128(0x0198_c0de_0007_7a00_8000_0000_0000_00a8));
 const PHONE: &str = "+15550101";
 const REFRESH_TOKEN: &str = "b3Bhc…hcXVl";
 const PASSWORD: &str = "correct horse battery";
@@ -79,6 +82,7 @@ fn examples() -> BTreeMap<String, Value> {
                 "UploadForm",
                 json!({"file": "(its bytes)", "caption": "The harbour", "clientMsgId": CLIENT_MSG_ID}),
             ),
+            ("ChangeChat", json!({"title": "Sailing club", "description": null})),
             ("create_chat 200", json!(direct)),
             ("send_message 200", json!(again)),
             ("mute_chat 200", json!(samples.muted)),
@@ -115,6 +119,41 @@ fn examples() -> BTreeMap<String, Value> {
         example(&DeviceList { items: vec![device()] }),
         example(&ChatPage { items: vec![samples.chat.clone()], next_cursor: None }),
         example(&ParticipantPage { items: samples.chat.participants.clone(), next_cursor: None }),
+        example(&AddUsers { user_ids: vec![BEN] }),
+        example(&ChangeRole { role: Role::Owner, transfer: true }),
+        example(&BanPage {
+            items: vec![Ban { user: ben.clone(), banned_by: ADA, banned_at: AT }],
+            next_cursor: None,
+        }),
+        example(&CreateInvite { expires_in: Some(86_400), max_uses: Some(10) }),
+        example(&MadeInvite {
+            id: INVITE,
+            code: CODE.to_owned(),
+            path: format!("/v1/invites/{CODE}"),
+            expires_at: AT,
+            max_uses: Some(10),
+        }),
+        example(&InviteList {
+            items: vec![Invite {
+                id: INVITE,
+                created_by: ADA,
+                created_at: AT,
+                expires_at: AT,
+                max_uses: Some(10),
+                uses: 3,
+            }],
+        }),
+        example(&Invitation {
+            chat_id: samples.chat.id,
+            title: samples.chat.title.clone(),
+            description: samples.chat.description.clone(),
+            participant_count: samples.chat.participant_count,
+            expires_at: AT,
+        }),
+        example(&BlockPage {
+            items: vec![Block { user: ben.clone(), blocked_at: AT }],
+            next_cursor: None,
+        }),
         example(&samples.chat),
         example(&Mute { until: Some(AT), forever: false }),
         example(&UpTo { seq: samples.chat.last_seq }),
@@ -172,6 +211,7 @@ fn direct(group: &Chat, other: &UserCard) -> Chat {
     Chat {
         is_group: false,
         title: None,
+        description: None,
         open: false,
         participants,
         me: Some(Me { read_seq: group.last_seq, ..Me::new(other.name.clone(), Role::Member) }),
@@ -198,7 +238,7 @@ fn device() -> Device {
 #[cfg(test)]
 mod tests {
     use garde::Validate;
-    use natter_protocol::rest::{ChangePassword, Login, Refresh, Register, UpdateUser};
+    use natter_protocol::rest::{ChangeChat, ChangePassword, Login, Refresh, Register, UpdateUser};
     use serde::de::DeserializeOwned;
 
     use super::{super::schemas::Schemas, *};
@@ -241,6 +281,10 @@ mod tests {
         take::<UpdateUser>()?;
         take::<Mute>()?;
         take::<UpTo>()?;
+        take::<ChangeChat>()?;
+        take::<AddUsers>()?;
+        take::<ChangeRole>()?;
+        take::<CreateInvite>()?;
         take::<CreateChat>()
     }
 }

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::{
     asyncapi::reference,
-    samples::{BEN, CHAT, CLIENT_MSG_ID, CURSOR, Samples, TOKEN},
+    samples::{BEN, CHAT, CLIENT_MSG_ID, CODE, CURSOR, Samples, TOKEN},
 };
 use crate::codec;
 
@@ -88,28 +88,33 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
             &[Code::NotMember, Code::NotFound, Code::Conflict, Code::TooLarge],
             "The reply means that the message is stored durably, and stands at the message's own \
              place in the feed. Retry what is `unavailable`, or was never answered, with the same \
-             `clientMsgId`: it is one message for ever.",
+             `clientMsgId`: it is one message for ever. `forbidden`: a one-to-one in which messages \
+             cannot be sent.",
         ),
         request(
             "create_chat",
             json!({"isGroup": true, "title": "Sailing", "participantIds": [BEN], "open": true}),
             answer::<Chat>(&samples.chat),
             &[Code::NotFound],
-            "A one-to-one that exists already is answered with.",
+            "A one-to-one that exists already is answered with. `forbidden`: one with this user \
+             cannot be opened.",
         ),
         request(
             "join_chat",
             json!({"chatId": CHAT, "history": {"limit": 50}}),
             answer::<Joined>(&samples.joined),
             &[Code::NotFound],
-            "The event `chat_history` comes before the reply. `forbidden`: the chat is not open.",
+            "The event `chat_history` comes before the reply. `forbidden`: the chat is not open, or \
+             the caller is banned from it.",
         ),
         request(
             "leave_chat",
             chat(),
             empty(),
             &[Code::NotMember],
-            "The others hear of it by `system`. `forbidden`: a one-to-one cannot be left.",
+            "The others hear of it by `system`. When the last owner leaves, the admin who has been \
+             there for longest becomes one, or else whoever has. `forbidden`: a one-to-one cannot be \
+             left.",
         ),
         request(
             "history",
@@ -136,6 +141,50 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
             answer::<PresenceList>(&samples.presence),
             &[Code::TooLarge],
             "Of people one shares a chat with; changes come as `presence`.",
+        ),
+        request(
+            "add_participants",
+            json!({"chatId": CHAT, "userIds": [BEN]}),
+            answer::<Chat>(&samples.chat),
+            &[Code::NotMember, Code::NotFound, Code::Conflict],
+            "Each of them is told of by `system`. `conflict`: one of them is banned.",
+        ),
+        request(
+            "remove_participant",
+            json!({"chatId": CHAT, "participantId": BEN, "ban": true}),
+            empty(),
+            &[Code::NotMember, Code::NotFound, Code::Conflict],
+            "They get nothing more of the chat from the `system` event on that tells of it. With \
+             `ban` they need take no part just now. `conflict`: one leaves oneself.",
+        ),
+        request(
+            "set_role",
+            json!({"chatId": CHAT, "participantId": BEN, "role": "owner", "transfer": true}),
+            empty(),
+            &[Code::NotMember, Code::NotFound, Code::Conflict],
+            "`conflict`: the group would have no owner.",
+        ),
+        request(
+            "update_chat",
+            json!({"chatId": CHAT, "title": "Sailing club", "description": null}),
+            answer::<Chat>(&samples.chat),
+            &[Code::NotMember],
+            "What is missing stays; `null` takes the description away. Everybody is told by `system`, \
+             which has the new title or description.",
+        ),
+        request(
+            "delete_chat",
+            chat(),
+            empty(),
+            &[Code::NotMember],
+            "Everybody's part ends with the `system` event that tells of it.",
+        ),
+        request(
+            "join_by_invite",
+            json!({"code": CODE, "history": {"limit": 50}}),
+            answer::<Joined>(&samples.joined),
+            &[Code::NotFound],
+            "As `join_chat`. `forbidden`: the caller is banned from the group.",
         ),
         request(
             "resume",
@@ -257,6 +306,10 @@ pub fn told(event: &str) -> Option<Told> {
         "chat_updated" => (
             "To the user's own devices, when they have muted or hidden a chat. What of it is older \
              than `lastSeq` may have been told since.",
+            true,
+        ),
+        "blocking" => (
+            "To the own devices of whoever has blocked somebody; whom they have blocked is not told.",
             true,
         ),
         _ => return None,

@@ -2,14 +2,15 @@
 
 use natter_protocol::{
     error::{ErrorCode, WireError},
-    feed::SystemKind,
+    feed::{SystemEvent, SystemKind},
     ids::{ChatId, ConnectionId, DeviceId, MediaId, MessageId, Seq, UserId},
     limits,
     media::{Media, MediaKind},
     server::{
-        Authenticated, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined, Limits, Me,
-        Message, MessageDeleted, MessageEdited, Participant, Presence, PresenceList, Reaction,
-        ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent, System, UserCard, UserTyping,
+        Authenticated, BlockChange, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined,
+        Limits, Me, Message, MessageDeleted, MessageEdited, Participant, Presence, PresenceList,
+        Reaction, ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent, System,
+        SystemDetail, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};
@@ -21,6 +22,8 @@ pub const CHAT: ChatId = ChatId(Uuid::from_u128(0x0198_c0de_0002_7a00_8000_0000_
 pub const FILE: MediaId = MediaId(Uuid::from_u128(0x0198_c0de_0006_7a00_8000_0000_0000_00f6));
 /// Best a UUIDv7.
 pub const CLIENT_MSG_ID: &str = "0198c0de-0003-7a00-8000-0000000000d4";
+/// An invite's.
+pub const CODE: &str = "q2W8…Zg";
 pub const CURSOR: &str = "AXk3…Qw";
 /// Not one that anybody accepts.
 pub const TOKEN: &str = "eyJhbGciOi…";
@@ -121,6 +124,7 @@ impl Samples {
             ServerEvent::Read(receipt(4_021)),
             ServerEvent::Delivered(receipt(4_021)),
             ServerEvent::ChatUpdated(&self.muted),
+            ServerEvent::Blocking(BlockChange { user_id: BEN, blocked: true, chat_id: None }),
         ]
     }
 }
@@ -234,16 +238,8 @@ pub fn picture() -> Media {
 }
 
 fn joined() -> System {
-    System {
-        msg: "Ben joined".to_owned(),
-        chat_id: CHAT,
-        seq: 3_991,
-        prev_seq: 3_980,
-        kind: SystemKind::Joined,
-        actor_id: BEN,
-        user_id: Some(BEN),
-        created_at: AT,
-    }
+    let event = SystemEvent::new(SystemKind::Joined, BEN, 2, "Ben joined".to_owned()).about(BEN);
+    System::at((CHAT, 3_991, 3_980), AT, event.msg.clone(), SystemDetail::from(&event))
 }
 
 fn chat(newest: &Message) -> Chat {
@@ -252,6 +248,7 @@ fn chat(newest: &Message) -> Chat {
         id: CHAT,
         is_group: true,
         title: Some("Sailing".to_owned()),
+        description: Some("Boats, and where to find them".to_owned()),
         open: true,
         created_by: ADA,
         created_at: AT,

@@ -122,6 +122,8 @@ fn tidy(document: &utoipa::openapi::OpenApi) -> Value {
         ("NAME_CHARS", limits::NAME_CHARS.to_string()),
         ("PARTICIPANTS", limits::PARTICIPANTS.to_string()),
         ("PRESENCE_USERS", limits::PRESENCE_USERS.to_string()),
+        ("DESCRIPTION_CHARS", limits::DESCRIPTION_CHARS.to_string()),
+        ("ADDED", limits::ADDED.to_string()),
     ] {
         text = text.replace(&format!("[`crate::limits::{name}`]"), &value);
     }

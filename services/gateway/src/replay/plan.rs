@@ -10,9 +10,9 @@ use natter_protocol::{
     client::Mark,
     cursor::{Bases, Cursor},
     error::WireError,
-    feed::{ChatAdded, ChatRemoved, Event, Feed},
+    feed::{Blocking, ChatAdded, ChatRemoved, Event, Feed},
     ids::{ChatId, Seq},
-    server::{ChatRef, Receipt, ResumeRefusal, ServerEvent},
+    server::{BlockChange, ChatRef, Receipt, ResumeRefusal, ServerEvent},
 };
 use natter_store::Followed;
 use tokio::{sync::oneshot, time::sleep};
@@ -139,9 +139,18 @@ impl Plan<'_> {
                     let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
                     steps.push(Step::Own(delivery));
                 }
+                // Who is blocked is not told.
+                Event::Blocking(Blocking { by, user_id, blocked, chat_id, .. })
+                    if by == self.viewer.user =>
+                {
+                    let event = ServerEvent::Blocking(BlockChange { user_id, blocked, chat_id });
+                    let own = Delivery::own(self.viewer.feed, seq, &event, self.bases());
+                    steps.push(Step::Own(own));
+                }
                 Event::DeviceRevoked(_)
                 | Event::ProfileChanged(_)
                 | Event::Delivered(_)
+                | Event::Blocking(_)
                 | Event::Message(_)
                 | Event::System(_)
                 | Event::Edited(_)

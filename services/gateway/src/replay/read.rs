@@ -252,9 +252,7 @@ impl<'a> Reader<'a> {
 
     fn message_ends(&self, message: &Message) -> bool {
         let detail = message.system.as_ref();
-        detail.is_some_and(|detail| {
-            detail.kind.ends_membership() && detail.user_id == Some(self.viewer.user)
-        })
+        detail.is_some_and(|detail| detail.kind.ends_part_of(self.viewer.user, detail.user_id))
     }
 
     /// Whether the cursor lies beyond the log's end, in any shard where it is ahead of `onto`:

@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use garde::Validate;
 use natter_protocol::{
+    error::WireError,
     ids::ChatId,
     limits,
     rest::{ChatPage, CreateChat, ParticipantPage},
@@ -46,6 +47,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses(
         (status = 201, description = "Made.", body = Chat),
         (status = 200, description = "The one-to-one that was there.", body = Chat),
+        (status = 403, description = "A one-to-one with this user cannot be opened (`forbidden`).",
+            body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 404, description = "A participant does not exist (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
@@ -112,10 +115,21 @@ async fn get(
 
 /// How much of the history a join answers with.
 #[derive(Default, Deserialize, ToSchema, Validate)]
-struct JoinRequest {
+pub(super) struct JoinRequest {
     /// Of the history.
     #[garde(skip)]
     history: Option<JoinWindow>,
+}
+
+impl JoinRequest {
+    /// How much that is.
+    ///
+    /// # Errors
+    /// `bad_request` when it is out of bounds.
+    pub(super) fn limit(self) -> Result<u32, WireError> {
+        let asked = self.history.and_then(|history| history.limit);
+        limit(asked, limits::PAGE_DEFAULT, limits::PAGE)
+    }
 }
 
 #[derive(Default, Deserialize, ToSchema)]
@@ -131,7 +145,7 @@ struct JoinWindow {
     request_body(content = Option<JoinRequest>, content_type = "application/json"),
     responses(
         (status = 200, description = "A participant now, or as before.", body = Joined),
-        (status = 403, description = "The chat is not open (`forbidden`).",
+        (status = 403, description = "The chat is not open, or the caller is banned from it (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 404, description = "There is no such chat (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
@@ -143,9 +157,7 @@ async fn join(
     PathId(chat): PathId<ChatId>,
     OptionalBody(request): OptionalBody<JoinRequest>,
 ) -> Result<Json<Joined>, Problem> {
-    let asked = request.history.and_then(|history| history.limit);
-    let limit = limit(asked, limits::PAGE_DEFAULT, limits::PAGE)?;
-    Ok(Json(history::join(&app, &caller, chat, limit).await?))
+    Ok(Json(history::join(&app, &caller, chat, request.limit()?).await?))
 }
 
 /// Stop being a participant of a group.

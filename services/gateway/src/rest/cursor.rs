@@ -6,7 +6,7 @@ use natter_protocol::{
     error::WireError,
     ids::{ChatId, UserId},
 };
-use natter_store::{ChatCursor, ParticipantCursor};
+use natter_store::{BanCursor, BlockCursor, ChatCursor, ParticipantCursor};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -75,6 +75,26 @@ impl Cursor for ParticipantCursor {
     }
 }
 
+impl Cursor for BanCursor {
+    fn new(at: OffsetDateTime, id: Uuid) -> Self {
+        Self { banned_at: at, id: UserId(id) }
+    }
+
+    fn parts(&self) -> (OffsetDateTime, Uuid) {
+        (self.banned_at, self.id.0)
+    }
+}
+
+impl Cursor for BlockCursor {
+    fn new(at: OffsetDateTime, id: Uuid) -> Self {
+        Self { blocked_at: at, id: UserId(id) }
+    }
+
+    fn parts(&self) -> (OffsetDateTime, Uuid) {
+        (self.blocked_at, self.id.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -89,6 +109,10 @@ mod tests {
             prop_assert_eq!(ChatCursor::decode(&cursor.encode()), Ok(cursor));
             let cursor = ParticipantCursor::new(at, Uuid::from_u128(id));
             prop_assert_eq!(ParticipantCursor::decode(&cursor.encode()), Ok(cursor));
+            let cursor = BanCursor::new(at, Uuid::from_u128(id));
+            prop_assert_eq!(BanCursor::decode(&cursor.encode()), Ok(cursor));
+            let cursor = BlockCursor::new(at, Uuid::from_u128(id));
+            prop_assert_eq!(BlockCursor::decode(&cursor.encode()), Ok(cursor));
         }
 
         #[test]

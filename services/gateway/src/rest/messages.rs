@@ -68,7 +68,7 @@ async fn page(
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 409, description = "`mediaId`: it was sent with another message (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
-        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`); a one-to-one in which messages cannot be sent (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 413, description = "`content`, or the body, is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),

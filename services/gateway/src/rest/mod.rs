@@ -5,7 +5,9 @@
 //! | [`problem`] | errors as RFC 9457 problems |
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
-//! | `accounts`, `devices`, `users`, `chats`, `messages`, `edits`, `reads`, `media` | the calls |
+//! | `accounts`, `devices`, `users`, `blocks` | the calls about people |
+//! | `chats`, `groups`, `invites`, `reads` | the calls about chats |
+//! | `messages`, `edits`, `media` | the calls about messages |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -16,9 +18,12 @@ pub mod openapi;
 pub mod problem;
 
 mod accounts;
+mod blocks;
 mod chats;
 mod devices;
 mod edits;
+mod groups;
+mod invites;
 mod layers;
 mod media;
 mod messages;
@@ -54,6 +59,9 @@ fn described() -> OpenApiRouter<App> {
         .merge(devices::routes())
         .merge(users::routes())
         .merge(chats::routes())
+        .merge(groups::routes())
+        .merge(invites::routes())
+        .merge(blocks::routes())
         .merge(messages::routes())
         .merge(edits::routes())
         .merge(reads::routes())

@@ -12,13 +12,14 @@ use natter_protocol::{
     feed::{Feed, Origin, Signal},
     ids::{ChatId, ConnectionId, UserId},
     limits,
-    server::{Authenticated, Empty, Presence, PresenceList, Sent, ServerEvent, UserCard},
+    server::{Authenticated, Empty, Joined, Presence, PresenceList, Sent, ServerEvent, UserCard},
 };
 use natter_runtime::{causes, context};
 use serde::Serialize;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 
+use super::managing;
 use crate::{
     app::App,
     auth::Caller,
@@ -110,6 +111,12 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
         Command::PresenceSubscribe(subscribe) => {
             presence_subscribe(&app, &who, request, subscribe).await
         }
+        Command::AddParticipants(add) => managing::add(&app, &who, request, add).await,
+        Command::RemoveParticipant(remove) => managing::remove(&app, &who, request, remove).await,
+        Command::SetRole(set) => managing::set_role(&app, &who, request, set).await,
+        Command::UpdateChat(update) => managing::update(&app, &who, request, update).await,
+        Command::DeleteChat(target) => managing::delete(&app, &who, request, target).await,
+        Command::JoinByInvite(join) => managing::join(&app, &who, request, join).await,
         Command::Authenticate(authenticate) => renew(&app, &who.caller, authenticate.token).await,
         Command::EditMessage(EditMessage { chat_id, message_id, edit }) => {
             let span = context::begin(|| info_span!("edit_message", chat = %chat_id));
@@ -153,7 +160,7 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
     Done { request, result }
 }
 
-fn answer<T: Serialize>(who: &Who, request: Option<u64>, data: &T) -> Outcome {
+pub(super) fn answer<T: Serialize>(who: &Who, request: Option<u64>, data: &T) -> Outcome {
     Outcome::Frames(request.map(|request| who.codec.reply(request, data)).into_iter().collect())
 }
 
@@ -188,13 +195,18 @@ async fn typing(
     starts: bool,
 ) -> Result<Outcome, WireError> {
     let chat = target.chat_id;
-    let known = app.hub.registry().membership(caller.user_id, chat);
-    let feed = if let Some(feed) = known {
-        feed
+    let known = app.hub.registry().writable(caller.user_id, chat);
+    let (feed, shut) = if let Some(known) = known {
+        known
     } else {
         let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
-        Feed::chat(member.ok_or_else(not_member)?.shard, chat)
+        let member = member.ok_or_else(not_member)?;
+        (Feed::chat(member.shard, chat), member.shut)
     };
+    if shut && starts {
+        // Nobody is told, not even that nobody is.
+        return Ok(Outcome::Typing(chat, None));
+    }
     let (user_id, device_id) = (caller.user_id, caller.device_id);
     let ttl_ms = if starts { TYPING_MS } else { 0 };
     let _ = app.bus.signal(feed, &Signal::Typing { user_id, device_id, ttl_ms });
@@ -230,9 +242,14 @@ async fn join_chat(
 ) -> Result<Outcome, WireError> {
     let limit = join.history.and_then(|history| history.limit).unwrap_or(limits::PAGE_DEFAULT);
     let joined = history::join(app, &who.caller, join.chat_id, limit).await?;
+    Ok(opened(who, request, &joined))
+}
+
+/// What one who has joined is sent.
+pub(super) fn opened(who: &Who, request: Option<u64>, joined: &Joined) -> Outcome {
     let mut frames = vec![who.codec.event(&ServerEvent::ChatHistory(&joined.messages))];
-    frames.extend(request.map(|request| who.codec.reply(request, &joined)));
-    Ok(Outcome::Frames(frames))
+    frames.extend(request.map(|request| who.codec.reply(request, joined)));
+    Outcome::Frames(frames)
 }
 
 async fn presence_subscribe(

@@ -8,11 +8,12 @@
 //! - `playing`: what it has missed, replayed
 //! - `checkpoints`: what its client has yet to acknowledge
 //! - `moving`: to another transport
-//! - `commands`: what a client asks for
+//! - `commands`: what a client asks for; `managing`: of that, what manages groups
 
 mod checkpoints;
 mod commands;
 pub(crate) mod handshake;
+mod managing;
 mod moving;
 mod playing;
 mod session;

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use crate::{
     error::{ErrorCode, WireError},
     ids::{ChatId, MediaId, MessageId, Seq, UserId},
-    rest::{CreateChat, Mute},
+    rest::{ChangeChat, CreateChat, Mute},
+    server::Role,
 };
 
 /// A frame of the WebSocket transport: `{"event":"send_message","id":7,"data":{…}}`.
@@ -78,6 +79,18 @@ pub enum Command {
     UnmuteChat(ChatTarget),
     /// A one-to-one is not listed until its next message, for the user alone.
     HideChat(ChatTarget),
+    /// Add users to a group, all or none: its owners and admins.
+    AddParticipants(AddParticipants),
+    /// End somebody's participation in a group: owners, and admins for members.
+    RemoveParticipant(RemoveParticipant),
+    /// Change a role: owners, and anybody who steps down.
+    SetRole(SetRole),
+    /// Rename, describe, open or close a group: owners, and admins all but the last two.
+    UpdateChat(UpdateChat),
+    /// Delete a group: its owners.
+    DeleteChat(ChatTarget),
+    /// Become a participant by an invite's code, and get the newest messages.
+    JoinByInvite(JoinByInvite),
 }
 
 /// `{chatId, messageId, content, mentions?}`
@@ -131,6 +144,72 @@ pub struct React {
 
 fn yes() -> bool {
     true
+}
+
+/// `{chatId, userIds}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddParticipants {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// Whom; at most [`crate::limits::ADDED`]. Those who take part already stay so.
+    pub user_ids: Vec<UserId>,
+}
+
+/// `{chatId, participantId, ban?}`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoveParticipant {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// Whom. (Not `userId`, which names the sender.)
+    pub participant_id: UserId,
+    /// They may not come back.
+    #[serde(default)]
+    pub ban: bool,
+}
+
+/// `{chatId, participantId, role, transfer?}`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetRole {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// Whose. (Not `userId`, which names the sender.)
+    pub participant_id: UserId,
+    /// From now on.
+    pub role: Role,
+    /// With `owner`: the caller becomes an admin in the same change.
+    #[serde(default)]
+    pub transfer: bool,
+}
+
+/// `{chatId, title?, description?, open?}`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateChat {
+    /// The chat.
+    pub chat_id: ChatId,
+    /// What is to change.
+    #[serde(flatten)]
+    pub change: ChangeChat,
+}
+
+/// `{code, history?: {limit}}`
+#[derive(Clone, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct JoinByInvite {
+    /// As it was shared.
+    pub code: String,
+    /// How much of the chat's history to answer with.
+    #[serde(default)]
+    pub history: Option<JoinHistory>,
+}
+
+/// Without the code, which lets in whoever knows it.
+impl std::fmt::Debug for JoinByInvite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinByInvite { .. }")
+    }
 }
 
 /// `{cursor}`
@@ -297,6 +376,12 @@ impl Command {
             "edit_message" => Self::EditMessage(payload(event, text)?),
             "delete_message" => Self::DeleteMessage(payload(event, text)?),
             "react" => Self::React(payload(event, text)?),
+            "add_participants" => Self::AddParticipants(payload(event, text)?),
+            "remove_participant" => Self::RemoveParticipant(payload(event, text)?),
+            "set_role" => Self::SetRole(payload(event, text)?),
+            "update_chat" => Self::UpdateChat(payload(event, text)?),
+            "delete_chat" => Self::DeleteChat(payload(event, text)?),
+            "join_by_invite" => Self::JoinByInvite(payload(event, text)?),
             _ => return Err(WireError::new(ErrorCode::BadRequest, "unknown event")),
         })
     }

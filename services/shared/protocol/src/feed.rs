@@ -13,7 +13,7 @@ use crate::{
     client::Mark,
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, Shard, UserId},
     media::Media,
-    server::{Chat, Me, Quote, UserCard},
+    server::{Chat, Me, Quote, Role, UserCard},
     timestamp,
     words::words,
 };
@@ -113,6 +113,8 @@ pub enum Event {
     Delivered(Mark),
     /// On a user's feed: what the user wants of a chat has changed; the chat as the user sees it.
     ChatUpdated(Box<Chat>),
+    /// On the feeds of both: one has blocked the other, or does so no more.
+    Blocking(Blocking),
 }
 
 impl Event {
@@ -120,7 +122,7 @@ impl Event {
     #[must_use]
     pub fn ends_part_of(&self, user: UserId) -> bool {
         matches!(self, Self::System(SystemEvent { kind, user_id, .. })
-            if kind.ends_membership() && *user_id == Some(user))
+            if kind.ends_part_of(user, *user_id))
     }
 }
 
@@ -224,6 +226,14 @@ words! {
         Renamed,
         /// A role changed.
         Role,
+        /// The description changed, or was taken away.
+        Described,
+        /// Anybody may join from here on.
+        Opened,
+        /// Nobody may join by themselves any more.
+        Closed,
+        /// The group was deleted: nobody takes part in it any more.
+        Deleted,
     }
 }
 
@@ -232,6 +242,12 @@ impl SystemKind {
     #[must_use]
     pub fn ends_membership(self) -> bool {
         matches!(self, Self::Left | Self::Removed)
+    }
+
+    /// Whether this user is no participant any more after it, which names `named`.
+    #[must_use]
+    pub fn ends_part_of(self, user: UserId, named: Option<UserId>) -> bool {
+        self == Self::Deleted || (self.ends_membership() && named == Some(user))
     }
 
     /// As it is written on the wire and in the database.
@@ -245,6 +261,10 @@ impl SystemKind {
             Self::Removed => "removed",
             Self::Renamed => "renamed",
             Self::Role => "role",
+            Self::Described => "described",
+            Self::Opened => "opened",
+            Self::Closed => "closed",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -264,6 +284,42 @@ pub struct SystemEvent {
     pub version: i64,
     /// In English, for clients that do not know `kind`.
     pub msg: String,
+    /// For `renamed`: the title from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// For `described`: the description from now on; none when it was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// For `role`: the role from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// For `removed`: who was removed may not come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub banned: bool,
+}
+
+impl SystemEvent {
+    /// Of this kind, with nothing that only some kinds have.
+    #[must_use]
+    pub fn new(kind: SystemKind, actor_id: UserId, version: i64, msg: String) -> Self {
+        Self {
+            kind,
+            actor_id,
+            user_id: None,
+            version,
+            msg,
+            title: None,
+            description: None,
+            role: None,
+            banned: false,
+        }
+    }
+
+    /// The same about this user.
+    #[must_use]
+    pub fn about(self, user: UserId) -> Self {
+        Self { user_id: Some(user), ..self }
+    }
 }
 
 /// A user has become a participant.
@@ -309,6 +365,23 @@ pub struct DeviceRevoked {
 pub struct ProfileChanged {
     /// The name from now on.
     pub name: String,
+}
+
+/// One user has blocked another, or does so no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocking {
+    /// Who blocks. Only this one's clients are told.
+    pub by: UserId,
+    /// Whom.
+    pub user_id: UserId,
+    /// Whether from now on, or no more.
+    pub blocked: bool,
+    /// Their one-to-one, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_id: Option<ChatId>,
+    /// Whether either blocks the other now: nobody can write to it then.
+    pub shut: bool,
 }
 
 /// A change that Postgres has committed and that its feeds must hear of: one row of the outbox.
@@ -370,6 +443,8 @@ pub enum UserChange {
     ProfileChanged(ProfileChanged),
     /// What the user wants of a chat has changed; the chat as the user sees it.
     ChatUpdated(Box<Chat>),
+    /// One has blocked the other.
+    Blocking(Blocking),
 }
 
 /// What may be lost: published on `sig.…`, never stored.

@@ -80,6 +80,11 @@ id!(
     MediaId
 );
 
+id!(
+    /// One link into a group; not what is shared, which is its code.
+    InviteId
+);
+
 /// The position of an event in its shard's log; it totally orders a feed. Starts at 1.
 pub type Seq = u64;
 

@@ -29,3 +29,9 @@ pub const EMOJI_BYTES: usize = 40;
 pub const REACTIONS_OF_USER: usize = 20;
 /// Different emoji on one message.
 pub const REACTIONS: usize = 100;
+/// Characters of a group's description.
+pub const DESCRIPTION_CHARS: usize = 500;
+/// Users added to a chat at once.
+pub const ADDED: usize = 100;
+/// Invites of one chat that are good at the same time.
+pub const INVITES: i64 = 100;

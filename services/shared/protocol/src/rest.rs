@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    ids::{DeviceId, Seq, UserId},
+    ids::{ChatId, DeviceId, InviteId, Seq, UserId},
     limits,
-    server::{Chat, Participant, UserCard},
+    server::{Chat, Participant, Role, UserCard},
     timestamp,
 };
 
@@ -314,4 +314,179 @@ pub struct UnreadTotal {
     pub total: u64,
     /// Chats that have any.
     pub chats: u64,
+}
+
+/// `PATCH /v1/chats/{id}`: what is missing stays; `null` takes the description away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, Validate)]
+pub struct ChangeChat {
+    /// 1 to [`crate::limits::NAME_CHARS`] characters.
+    #[serde(default)]
+    #[garde(inner(length(chars, min = 1, max = limits::NAME_CHARS)))]
+    pub title: Option<String>,
+    /// 1 to [`crate::limits::DESCRIPTION_CHARS`] characters.
+    #[serde(default, deserialize_with = "present")]
+    #[garde(inner(inner(length(chars, min = 1, max = limits::DESCRIPTION_CHARS))))]
+    #[schema(value_type = Option<String>)]
+    pub description: Option<Option<String>>,
+    /// Whether anybody may join.
+    #[serde(default)]
+    #[garde(skip)]
+    pub open: Option<bool>,
+}
+
+/// `POST /v1/chats/{id}/participants`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub struct AddUsers {
+    /// Whom; at most [`crate::limits::ADDED`]. Those who take part already stay so.
+    #[garde(length(min = 1, max = limits::ADDED))]
+    pub user_ids: Vec<UserId>,
+}
+
+/// `PATCH /v1/chats/{id}/participants/{userId}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
+pub struct ChangeRole {
+    /// From now on.
+    #[garde(skip)]
+    pub role: Role,
+    /// With `owner`: the caller becomes an admin in the same change.
+    #[serde(default)]
+    #[garde(skip)]
+    pub transfer: bool,
+}
+
+/// Somebody who may not come back to a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ban {
+    /// Who.
+    pub user: UserCard,
+    /// Who said so.
+    pub banned_by: UserId,
+    /// When.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub banned_at: OffsetDateTime,
+}
+
+/// A page of those who may not come back, in the order in which they were banned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BanPage {
+    /// Oldest first.
+    pub items: Vec<Ban>,
+    /// Ask for the next page with it; null at the end.
+    #[schema(required = true)]
+    pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/chats/{id}/invites`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateInvite {
+    /// Seconds for which it is good: up to a year; a week by default.
+    #[serde(default)]
+    #[garde(inner(range(min = 1, max = 31_536_000)))]
+    pub expires_in: Option<u32>,
+    /// How many people may come by it; any number by default.
+    #[serde(default)]
+    #[garde(inner(range(min = 1, max = 1_000_000)))]
+    pub max_uses: Option<u32>,
+}
+
+/// A link into a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Invite {
+    /// To revoke it by.
+    pub id: InviteId,
+    /// Who made it.
+    pub created_by: UserId,
+    /// When.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// Until when it is good.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: OffsetDateTime,
+    /// How many people may come by it; missing for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub max_uses: Option<u32>,
+    /// How many have.
+    pub uses: u32,
+}
+
+/// A link that was just made: the only time that its code is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeInvite {
+    /// To revoke it by.
+    pub id: InviteId,
+    /// What is shared: whoever knows it may join.
+    pub code: String,
+    /// Where the gateway tells what it leads to.
+    pub path: String,
+    /// Until when it is good.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: OffsetDateTime,
+    /// How many people may come by it; missing for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub max_uses: Option<u32>,
+}
+
+/// A list without pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InviteList {
+    /// Those that are good, oldest first.
+    pub items: Vec<Invite>,
+}
+
+/// What an invite leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Invitation {
+    /// The group.
+    pub chat_id: ChatId,
+    /// Its title.
+    #[schema(required = true)]
+    pub title: Option<String>,
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub description: Option<String>,
+    /// How many take part.
+    pub participant_count: i64,
+    /// Until when the invite is good.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: OffsetDateTime,
+}
+
+/// Somebody whom the caller has blocked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Block {
+    /// Who.
+    pub user: UserCard,
+    /// Since when.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub blocked_at: OffsetDateTime,
+}
+
+/// A page of those whom the caller has blocked, in the order in which they were.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockPage {
+    /// Oldest first.
+    pub items: Vec<Block>,
+    /// Ask for the next page with it; null at the end.
+    #[schema(required = true)]
+    pub next_cursor: Option<String>,
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     error::WireError,
-    feed::SystemKind,
+    feed::{SystemEvent, SystemKind},
     ids::{ChatId, ConnectionId, DeviceId, MessageId, Seq, UserId},
     limits,
     media::{self, Media, MediaKind},
@@ -66,6 +66,8 @@ pub enum ServerEvent<'a> {
     Delivered(Receipt),
     /// What the user wants of a chat has changed.
     ChatUpdated(&'a Chat),
+    /// The user has blocked somebody, or does so no more.
+    Blocking(BlockChange),
 }
 
 /// The reply to a request, written as `{"reply":7,"data":{…}}`.
@@ -419,6 +421,35 @@ pub struct SystemDetail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub user_id: Option<UserId>,
+    /// For `renamed`: the title from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub title: Option<String>,
+    /// For `described`: the description from then on; missing when it was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub description: Option<String>,
+    /// For `role`: the role from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub role: Option<Role>,
+    /// For `removed`: who was removed may not come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub banned: bool,
+}
+
+impl From<&SystemEvent> for SystemDetail {
+    fn from(event: &SystemEvent) -> Self {
+        Self {
+            kind: event.kind,
+            actor_id: event.actor_id,
+            user_id: event.user_id,
+            title: event.title.clone(),
+            description: event.description.clone(),
+            role: event.role,
+            banned: event.banned,
+        }
+    }
 }
 
 /// A live system entry.
@@ -441,10 +472,66 @@ pub struct System {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub user_id: Option<UserId>,
+    /// For `renamed`: the title from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub title: Option<String>,
+    /// For `described`: the description from now on; missing when it was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub description: Option<String>,
+    /// For `role`: the role from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub role: Option<Role>,
+    /// For `removed`: who was removed may not come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub banned: bool,
     /// When the broker stored it.
     #[serde(with = "timestamp")]
     #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
+}
+
+impl System {
+    /// At this place of a chat's feed.
+    #[must_use]
+    pub fn at(
+        (chat_id, seq, prev_seq): (ChatId, Seq, Seq),
+        created_at: OffsetDateTime,
+        msg: String,
+        detail: SystemDetail,
+    ) -> Self {
+        let SystemDetail { kind, actor_id, user_id, title, description, role, banned } = detail;
+        Self {
+            msg,
+            chat_id,
+            seq,
+            prev_seq,
+            kind,
+            actor_id,
+            user_id,
+            title,
+            description,
+            role,
+            banned,
+            created_at,
+        }
+    }
+}
+
+/// The user has blocked somebody, or does so no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockChange {
+    /// Whom.
+    pub user_id: UserId,
+    /// Whether from now on, or no more.
+    pub blocked: bool,
+    /// Their one-to-one, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub chat_id: Option<ChatId>,
 }
 
 /// Somebody types, or has stopped.
@@ -498,9 +585,9 @@ words! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
     #[serde(rename_all = "snake_case")]
     pub enum Role {
-        /// Made the chat.
+        /// May do everything: who made the group, and whom an owner makes one.
         Owner,
-        /// Manages it.
+        /// Adds and removes members, renames and describes the group, invites.
         Admin,
         /// Takes part.
         Member,
@@ -527,6 +614,17 @@ impl Role {
             "member" => Some(Self::Member),
             _ => None,
         }
+    }
+
+    /// Whether it may do all that `other` may.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> bool {
+        let rank = |role| match role {
+            Self::Owner => 2,
+            Self::Admin => 1,
+            Self::Member => 0,
+        };
+        rank(self) >= rank(other)
     }
 }
 
@@ -598,6 +696,10 @@ pub struct Chat {
     /// A group's title; none for a one-to-one.
     #[schema(required = true)]
     pub title: Option<String>,
+    /// What a group is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub description: Option<String>,
     /// Whether anybody may join.
     pub open: bool,
     /// Who made it.

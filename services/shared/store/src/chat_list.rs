@@ -44,7 +44,7 @@ impl Store {
                 "SELECT v.*, ",
                 unread!(),
                 " AS unread FROM (
-                 SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
+                 SELECT c.id, c.is_group, c.title, c.description, c.open, c.created_by, c.created_at, c.members,
                     c.last_seq, c.last_message_seq, c.last_activity_at, ",
                 of_participant!(),
                 r" FROM chat_members m JOIN chats c ON c.id = m.chat_id

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Result, Store, StoreError, outbox,
+    Result, Store, StoreError, blocks, outbox,
     reads::unread,
     rows::{self, fold, sql_shard},
     views::{self, ChatRow, of_participant},
@@ -74,7 +74,8 @@ impl Store {
     /// the same chat, also when both ask at once.
     ///
     /// # Errors
-    /// `NotFound` when one does not exist; `Forbidden` with oneself.
+    /// `NotFound` when one does not exist; `Forbidden` with oneself, or when there is none yet and
+    /// one has blocked the other.
     pub async fn open_direct(&self, a: UserId, b: UserId, shard: Shard) -> Result<Created> {
         if a == b {
             return Err(StoreError::Forbidden);
@@ -96,6 +97,11 @@ impl Store {
         // the first rolls back instead, the second makes it.
         let created = self
             .transaction(async |tx| {
+                // Whoever blocks takes it too, and shuts the chat that is there by then.
+                blocks::lock_pair(tx, a, b).await?;
+                if blocks::between(tx, a, b).await? {
+                    return Err(StoreError::Forbidden);
+                }
                 if !insert_chat(tx, &draft, 2).await? {
                     return Ok(None);
                 }
@@ -125,7 +131,7 @@ pub(crate) async fn seen(
         "SELECT v.*, ",
         unread!(),
         " AS unread FROM (
-             SELECT c.id, c.is_group, c.title, c.open, c.created_by, c.created_at, c.members,
+             SELECT c.id, c.is_group, c.title, c.description, c.open, c.created_by, c.created_at, c.members,
                     c.last_seq, c.last_message_seq, c.last_activity_at, ",
         of_participant!(),
         " FROM chats c JOIN chat_members m ON m.chat_id = c.id
@@ -162,7 +168,7 @@ impl Store {
 }
 
 /// The same for both orders.
-fn direct_key(a: UserId, b: UserId) -> String {
+pub(crate) fn direct_key(a: UserId, b: UserId) -> String {
     format!("{}:{}", a.min(b), a.max(b))
 }
 
@@ -241,13 +247,8 @@ async fn announce(
             },
         })
         .collect();
-    let event = SystemEvent {
-        kind: SystemKind::Created,
-        actor_id: draft.created_by,
-        user_id: None,
-        version: 1,
-        msg: format!("{actor_name} created the chat"),
-    };
+    let msg = format!("{actor_name} created the chat");
+    let event = SystemEvent::new(SystemKind::Created, draft.created_by, 1, msg);
     let item = OutboxItem {
         chat: Some(OutboxChat { chat_id: draft.id, shard: draft.shard, event, view: Some(view) }),
         users: added,

@@ -21,6 +21,9 @@ pub enum StoreError {
     /// The caller may not do this.
     #[error("forbidden")]
     Forbidden,
+    /// The caller takes no part in the chat.
+    #[error("not a participant")]
+    NotMember,
     /// Another owner has the shard, or its position is not the one expected.
     #[error("the shard has moved on without this owner")]
     Fenced,
@@ -73,6 +76,18 @@ pub enum Conflict {
     /// Neither phone nor e-mail would be left to log in with.
     #[error("phone or e-mail must stay")]
     LastLogin,
+    /// The group would have no owner.
+    #[error("a group keeps an owner: make somebody else one first")]
+    LastOwner,
+    /// One does not remove oneself.
+    #[error("one does not remove oneself, but leaves")]
+    Oneself,
+    /// Somebody among those named may not come back.
+    #[error("one of them is banned from this chat")]
+    Banned,
+    /// The chat has as many invites as there can be.
+    #[error("too many invites of this chat are good: revoke some")]
+    Invites,
 }
 
 /// What the database or its driver said. The server's detail line is left out on purpose: it
@@ -135,7 +150,10 @@ impl StoreError {
             Some("devices_pkey") => return Self::Conflict(Conflict::Device),
             // A row for a user who does not exist.
             Some(
-                "devices_user_id_fkey" | "chat_members_user_id_fkey" | "chats_created_by_fkey",
+                "devices_user_id_fkey"
+                | "chat_members_user_id_fkey"
+                | "chats_created_by_fkey"
+                | "chat_bans_user_id_fkey",
             ) => return Self::NotFound,
             _ => {}
         }

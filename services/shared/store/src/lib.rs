@@ -8,6 +8,10 @@
 //! | [`sessions`] | logging in, refresh tokens that rotate, replay detection |
 //! | [`chats`] | groups and one-to-ones made, one chat as its viewer sees it |
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
+//! | [`roles`] | groups managed: participants, roles, what a group is called, its end |
+//! | [`bans`] | who may not come back to a group |
+//! | [`invites`] | links into a group |
+//! | [`blocks`] | who wants nothing from whom |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
 //! | [`history`] | pages of messages, and whether a message was sent before |
 //! | [`edits`] | what becomes of messages: edits, deletions, reactions, and what is read for them |
@@ -29,6 +33,8 @@
 
 pub mod accounts;
 pub mod address;
+pub mod bans;
+pub mod blocks;
 pub mod chat_list;
 pub mod chats;
 pub mod devices;
@@ -36,12 +42,14 @@ pub mod edits;
 pub mod error;
 pub mod history;
 pub mod inspection;
+pub mod invites;
 pub mod media;
 pub mod members;
 pub mod outbox;
 pub mod persist;
 pub mod reads;
 pub mod replay;
+pub mod roles;
 pub mod sessions;
 pub mod shards;
 
@@ -60,6 +68,8 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use accounts::{Credentials, Login, NewUser, UserSearch};
 pub use address::{UrlError, parse_url};
+pub use bans::BanCursor;
+pub use blocks::BlockCursor;
 pub use chat_list::ChatCursor;
 pub use chats::Created;
 pub use devices::DeviceState;
@@ -67,6 +77,7 @@ pub use edits::{Around, FeedEntry};
 pub use error::{Conflict, Result, StoreError};
 pub use history::{HistorySlice, Page, SentBefore};
 pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
+pub use invites::NewInvite;
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
     UnmadeThumbnail,
@@ -76,6 +87,7 @@ pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;
+pub use roles::ChatEdit;
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
 

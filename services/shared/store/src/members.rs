@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Result, Store, StoreError, outbox,
+    Conflict, Result, Store, StoreError, bans, outbox,
     rows::{self, seq},
     views,
 };
@@ -36,6 +36,8 @@ pub struct Member {
     pub shard: Shard,
     /// What they may do.
     pub role: Role,
+    /// A one-to-one of which one has blocked the other: nobody can write to it.
+    pub shut: bool,
 }
 
 /// Where a page of participants ended. Times are whole milliseconds.
@@ -63,6 +65,8 @@ pub struct Followed {
     pub leaving: Vec<Uuid>,
     /// Up to where each shard is written here.
     pub persisted: Vec<(Shard, Seq)>,
+    /// The chats among them to which nobody can write, since one has blocked the other.
+    pub shut: Vec<ChatId>,
 }
 
 /// One of them.
@@ -83,7 +87,8 @@ impl Store {
     /// Makes the user a participant of an open chat.
     ///
     /// # Errors
-    /// `NotFound` for an unknown chat or user; `Forbidden` when the chat is not open.
+    /// `NotFound` for an unknown chat or user; `Forbidden` when the chat is not open;
+    /// `Conflict::Banned` when the user may not come back.
     pub async fn join(&self, user: UserId, chat: ChatId) -> Result<Membership> {
         // Clients join whatever they open: most are in already, and nothing needs a lock.
         if let Some(member) = self.membership(user, chat).await? {
@@ -99,46 +104,14 @@ impl Store {
             if !place.open {
                 return Err(StoreError::Forbidden);
             }
-            let (name, user_shard) = name_and_shard(tx, user).await?;
-            let version = next_version(tx, chat, 1).await?;
-            sqlx::query(
-                "INSERT INTO chat_members (chat_id, user_id, role, joined_at, version)
-             VALUES ($1, $2, $3, date_trunc('milliseconds', now()), $4)
-             ON CONFLICT (chat_id, user_id) DO UPDATE SET
-                 role = excluded.role, joined_at = excluded.joined_at, version = excluded.version,
-                 left_at = NULL, from_seq = NULL, until_seq = NULL",
-            )
-            .bind(chat.0)
-            .bind(user.0)
-            .bind(Role::Member.as_str())
-            .bind(version)
-            .execute(&mut *tx)
-            .await?;
-            let view = views::shared(tx, chat.0).await?;
-            let change = UserChange::Added { me: views::me(&view, user, Role::Member) };
-            let event = SystemEvent {
-                kind: SystemKind::Joined,
-                actor_id: user,
-                user_id: Some(user),
-                version,
-                msg: format!("{name} joined"),
-            };
-            let item = OutboxItem {
-                chat: Some(OutboxChat {
-                    chat_id: chat,
-                    shard: place.shard,
-                    event,
-                    view: Some(view),
-                }),
-                users: vec![OutboxUser { user_id: user, shard: user_shard, change }],
-            };
-            outbox::add(tx, chat.0, item).await?;
+            enter(tx, user, chat, &place).await?;
             Ok(changed(place.shard, chat))
         })
         .await
     }
 
-    /// Ends the user's participation in a group.
+    /// Ends the user's participation in a group. When its last owner leaves, somebody else becomes
+    /// one.
     ///
     /// # Errors
     /// `NotFound` when the user is no participant or the chat is unknown; `Forbidden` for a
@@ -147,39 +120,20 @@ impl Store {
         self.transaction(async |tx| {
             let place = lock_chat(tx, chat).await?;
             // Leaving twice, or leaving and being removed at once: the second finds nothing here.
-            if current_role(tx, user, chat).await?.is_none() {
+            let Some(role) = current_role(tx, user, chat).await? else {
                 return Err(StoreError::NotFound);
-            }
+            };
             if !place.is_group {
                 return Err(StoreError::Forbidden);
             }
             let (name, user_shard) = name_and_shard(tx, user).await?;
-            let version = next_version(tx, chat, -1).await?;
-            sqlx::query(
-                "UPDATE chat_members SET left_at = date_trunc('milliseconds', now()), version = $3
-             WHERE chat_id = $1 AND user_id = $2",
-            )
-            .bind(chat.0)
-            .bind(user.0)
-            .bind(version)
-            .execute(&mut *tx)
-            .await?;
-            let event = SystemEvent {
-                kind: SystemKind::Left,
-                actor_id: user,
-                user_id: Some(user),
-                version,
-                msg: format!("{name} left"),
-            };
-            let item = OutboxItem {
-                chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: None }),
-                users: vec![OutboxUser {
-                    user_id: user,
-                    shard: user_shard,
-                    change: UserChange::Removed,
-                }],
-            };
-            outbox::add(tx, chat.0, item).await?;
+            let version = end_part(tx, user, chat).await?;
+            let msg = format!("{name} left");
+            let event = SystemEvent::new(SystemKind::Left, user, version, msg).about(user);
+            tell_end(tx, chat, place.shard, event, (user, user_shard)).await?;
+            if role == Role::Owner {
+                ensure_owner(tx, chat, place.shard, user).await?;
+            }
             Ok(changed(place.shard, chat))
         })
         .await
@@ -187,10 +141,10 @@ impl Store {
 
     /// Whether the user takes part.
     pub async fn membership(&self, user: UserId, chat: ChatId) -> Result<Option<Member>> {
-        let row: Option<(i16, String)> = self
+        let row: Option<(i16, String, bool)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT c.shard, m.role FROM chat_members m JOIN chats c ON c.id = m.chat_id
+                    "SELECT c.shard, m.role, c.shut FROM chat_members m JOIN chats c ON c.id = m.chat_id
              WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_at IS NULL",
                 )
                 .bind(chat.0)
@@ -199,9 +153,10 @@ impl Store {
                 .await
             })
             .await?;
-        Ok(row.map(|(shard, role)| Member {
+        Ok(row.map(|(shard, role, shut)| Member {
             shard: rows::shard(shard),
             role: Role::parse(&role).unwrap_or(Role::Member),
+            shut,
         }))
     }
 
@@ -264,15 +219,16 @@ impl Store {
                     r#"SELECT u.name, u.shard AS user_shard, u.last_seq AS user_last_seq,
                     COALESCE(f.ids, '{}') AS ids, COALESCE(f.shards, '{}') AS shards,
                     COALESCE(f.from_seqs, '{}') AS from_seqs,
-                    COALESCE(f.last_seqs, '{}') AS last_seqs,
+                    COALESCE(f.last_seqs, '{}') AS last_seqs, COALESCE(f.shut, '{}') AS shut,
                     COALESCE(l.lanes, '{}') AS leaving,
                     COALESCE(s.numbers, '{}') AS numbers, COALESCE(s.persisted, '{}') AS persisted
              FROM users u
              CROSS JOIN (
                  SELECT array_agg(id) AS ids, array_agg(shard) AS shards,
-                        array_agg(from_seq) AS from_seqs, array_agg(last_seq) AS last_seqs
+                        array_agg(from_seq) AS from_seqs, array_agg(last_seq) AS last_seqs,
+                        array_agg(id) FILTER (WHERE shut) AS shut
                  FROM (
-                     SELECT c.id, c.shard, c.last_seq,
+                     SELECT c.id, c.shard, c.last_seq, c.shut,
                             CASE WHEN EXISTS (
                                 SELECT FROM outbox o
                                 WHERE o.lane = m.chat_id AND o.payload->'users'
@@ -307,8 +263,8 @@ impl Store {
         Ok(row.into())
     }
 
-    /// Of these users (the first 1,000), those with whom the viewer shares a chat, or who are the
-    /// viewer, with the shards of their feeds.
+    /// Of these users (the first 1,000), those with whom the viewer shares a chat and who have not
+    /// blocked the viewer, or who are the viewer, with the shards of their feeds.
     pub async fn shares_chat(
         &self,
         viewer: UserId,
@@ -323,7 +279,9 @@ impl Store {
                  SELECT FROM chat_members mine JOIN chat_members theirs USING (chat_id)
                  WHERE mine.user_id = $1 AND mine.left_at IS NULL
                    AND theirs.user_id = u.id AND theirs.left_at IS NULL
-             ))",
+             )) AND NOT EXISTS (
+                 SELECT FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = $1
+             )",
                 )
                 .bind(viewer.0)
                 .bind(ids)
@@ -344,6 +302,7 @@ struct FollowedRow {
     shards: Vec<i16>,
     from_seqs: Vec<Option<i64>>,
     last_seqs: Vec<i64>,
+    shut: Vec<Uuid>,
     leaving: Vec<Uuid>,
     numbers: Vec<i16>,
     persisted: Vec<i64>,
@@ -371,47 +330,55 @@ impl From<FollowedRow> for Followed {
             user_last_seq: seq(row.user_last_seq),
             leaving: row.leaving,
             persisted: numbers.zip(row.persisted.into_iter().map(seq)).collect(),
+            shut: row.shut.into_iter().map(ChatId).collect(),
         }
     }
 }
 
 /// What of a chat decides who may come and go.
-struct Place {
-    shard: Shard,
-    is_group: bool,
-    open: bool,
+pub(crate) struct Place {
+    pub(crate) shard: Shard,
+    pub(crate) is_group: bool,
+    pub(crate) open: bool,
+    pub(crate) members: i64,
 }
 
-fn unchanged(shard: Shard) -> Membership {
+pub(crate) fn unchanged(shard: Shard) -> Membership {
     Membership { shard, changed: false, lane: None }
 }
 
-fn changed(shard: Shard, chat: ChatId) -> Membership {
+pub(crate) fn changed(shard: Shard, chat: ChatId) -> Membership {
     Membership { shard, changed: true, lane: Some(chat.0) }
 }
 
-/// Locks the chat: what changes its members takes turns.
-async fn lock_chat(tx: &mut PgConnection, chat: ChatId) -> Result<Place> {
-    let (shard, is_group, open): (i16, bool, bool) =
-        sqlx::query_as("SELECT shard, is_group, open FROM chats WHERE id = $1 FOR NO KEY UPDATE")
-            .bind(chat.0)
-            .fetch_one(tx)
-            .await?;
-    Ok(Place { shard: rows::shard(shard), is_group, open })
+/// Locks the chat: what changes its members takes turns. `NotFound` also for one that was deleted.
+pub(crate) async fn lock_chat(tx: &mut PgConnection, chat: ChatId) -> Result<Place> {
+    let (shard, is_group, open, members): (i16, bool, bool, i64) = sqlx::query_as(
+        "SELECT shard, is_group, open, members FROM chats
+         WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE",
+    )
+    .bind(chat.0)
+    .fetch_one(tx)
+    .await?;
+    Ok(Place { shard: rows::shard(shard), is_group, open, members })
 }
 
-async fn current_role(tx: &mut PgConnection, user: UserId, chat: ChatId) -> Result<Option<String>> {
-    let role = sqlx::query_scalar(
+pub(crate) async fn current_role(
+    tx: &mut PgConnection,
+    user: UserId,
+    chat: ChatId,
+) -> Result<Option<Role>> {
+    let role: Option<String> = sqlx::query_scalar(
         "SELECT role FROM chat_members WHERE chat_id = $1 AND user_id = $2 AND left_at IS NULL",
     )
     .bind(chat.0)
     .bind(user.0)
     .fetch_optional(tx)
     .await?;
-    Ok(role)
+    Ok(role.map(|role| Role::parse(&role).unwrap_or(Role::Member)))
 }
 
-async fn name_and_shard(tx: &mut PgConnection, user: UserId) -> Result<(String, Shard)> {
+pub(crate) async fn name_and_shard(tx: &mut PgConnection, user: UserId) -> Result<(String, Shard)> {
     let (name, shard): (String, i16) =
         sqlx::query_as("SELECT name, shard FROM users WHERE id = $1")
             .bind(user.0)
@@ -421,7 +388,7 @@ async fn name_and_shard(tx: &mut PgConnection, user: UserId) -> Result<(String, 
 }
 
 /// Counts the change, and the members after it.
-async fn next_version(tx: &mut PgConnection, chat: ChatId, members: i64) -> Result<i64> {
+pub(crate) async fn next_version(tx: &mut PgConnection, chat: ChatId, members: i64) -> Result<i64> {
     let version = sqlx::query_scalar(
         "UPDATE chats SET version = version + 1, members = members + $2 WHERE id = $1
          RETURNING version",
@@ -431,4 +398,151 @@ async fn next_version(tx: &mut PgConnection, chat: ChatId, members: i64) -> Resu
     .fetch_one(tx)
     .await?;
     Ok(version)
+}
+
+/// Makes somebody a participant who comes by themselves. The caller has locked the chat, and knows
+/// that they take no part yet and may come. Whoever comes to an empty group owns it.
+///
+/// # Errors
+/// `Conflict::Banned` for one who may not come back; `NotFound` when there is no such user.
+pub(crate) async fn enter(
+    tx: &mut PgConnection,
+    user: UserId,
+    chat: ChatId,
+    place: &Place,
+) -> Result<()> {
+    if bans::any(tx, chat, &[user.0]).await? {
+        return Err(StoreError::Conflict(Conflict::Banned));
+    }
+    let (name, user_shard) = name_and_shard(tx, user).await?;
+    let version = next_version(tx, chat, 1).await?;
+    let role = if place.members == 0 { Role::Owner } else { Role::Member };
+    put_in(tx, chat, &[user.0], &[version], role).await?;
+    let view = views::shared(tx, chat.0).await?;
+    let change = UserChange::Added { me: views::me(&view, user, role) };
+    let msg = format!("{name} joined");
+    let event = SystemEvent::new(SystemKind::Joined, user, version, msg).about(user);
+    let item = OutboxItem {
+        chat: Some(OutboxChat { chat_id: chat, shard: place.shard, event, view: Some(view) }),
+        users: vec![OutboxUser { user_id: user, shard: user_shard, change }],
+    };
+    outbox::add(tx, chat.0, item).await
+}
+
+/// The rows of new participants, each with the version of its own change.
+pub(crate) async fn put_in(
+    tx: &mut PgConnection,
+    chat: ChatId,
+    users: &[Uuid],
+    versions: &[i64],
+    role: Role,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO chat_members (chat_id, user_id, role, joined_at, version)
+         SELECT $1, user_id, $4, date_trunc('milliseconds', now()), version
+         FROM unnest($2::uuid[], $3::bigint[]) AS m (user_id, version)
+         ON CONFLICT (chat_id, user_id) DO UPDATE SET
+             role = excluded.role, joined_at = excluded.joined_at, version = excluded.version,
+             left_at = NULL, from_seq = NULL, until_seq = NULL",
+    )
+    .bind(chat.0)
+    .bind(users)
+    .bind(versions)
+    .bind(role.as_str())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends a participant's part, and counts that. The caller has locked the chat.
+pub(crate) async fn end_part(tx: &mut PgConnection, user: UserId, chat: ChatId) -> Result<i64> {
+    let version = next_version(tx, chat, -1).await?;
+    sqlx::query(
+        "UPDATE chat_members SET left_at = date_trunc('milliseconds', now()), version = $3
+         WHERE chat_id = $1 AND user_id = $2",
+    )
+    .bind(chat.0)
+    .bind(user.0)
+    .bind(version)
+    .execute(tx)
+    .await?;
+    Ok(version)
+}
+
+/// Has the feeds told of an end.
+pub(crate) async fn tell_end(
+    tx: &mut PgConnection,
+    chat_id: ChatId,
+    shard: Shard,
+    event: SystemEvent,
+    (user_id, user_shard): (UserId, Shard),
+) -> Result<()> {
+    let item = OutboxItem {
+        chat: Some(OutboxChat { chat_id, shard, event, view: None }),
+        users: vec![OutboxUser { user_id, shard: user_shard, change: UserChange::Removed }],
+    };
+    outbox::add(tx, chat_id.0, item).await
+}
+
+/// Has the chat's feed told of something that no user's feed need hear of.
+pub(crate) async fn tell(
+    tx: &mut PgConnection,
+    chat_id: ChatId,
+    shard: Shard,
+    event: SystemEvent,
+) -> Result<()> {
+    let chat = Some(OutboxChat { chat_id, shard, event, view: None });
+    outbox::add(tx, chat_id.0, OutboxItem { chat, users: Vec::new() }).await
+}
+
+/// Where a group has participants and no owner, its longest-standing admin becomes one, or else
+/// whoever has been in it for longest. The caller has locked the chat.
+pub(crate) async fn ensure_owner(
+    tx: &mut PgConnection,
+    chat: ChatId,
+    shard: Shard,
+    actor: UserId,
+) -> Result<()> {
+    let heir: Option<(Uuid, String)> = sqlx::query_as(
+        "SELECT m.user_id, u.name FROM chat_members m JOIN users u ON u.id = m.user_id
+         WHERE m.chat_id = $1 AND m.left_at IS NULL AND NOT EXISTS (
+             SELECT FROM chat_members o
+             WHERE o.chat_id = $1 AND o.left_at IS NULL AND o.role = 'owner'
+         )
+         ORDER BY m.role <> 'admin', m.joined_at, m.user_id LIMIT 1",
+    )
+    .bind(chat.0)
+    .fetch_optional(&mut *tx)
+    .await?;
+    match heir {
+        Some((heir, name)) => {
+            give_role(tx, (chat, shard), actor, (heir.into(), &name), Role::Owner).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Gives a participant a role, and has the chat's feed told. The row keeps its version, which is that
+/// of the change that made the user a participant: its relay may still be under way.
+pub(crate) async fn give_role(
+    tx: &mut PgConnection,
+    (chat, shard): (ChatId, Shard),
+    actor: UserId,
+    (user, name): (UserId, &str),
+    role: Role,
+) -> Result<()> {
+    let version = next_version(tx, chat, 0).await?;
+    sqlx::query(
+        "UPDATE chat_members SET role = $3
+         WHERE chat_id = $1 AND user_id = $2 AND left_at IS NULL",
+    )
+    .bind(chat.0)
+    .bind(user.0)
+    .bind(role.as_str())
+    .execute(&mut *tx)
+    .await?;
+    let article = if role == Role::Member { "a" } else { "an" };
+    let msg = format!("{name} is {article} {} now", role.as_str());
+    let event = SystemEvent::new(SystemKind::Role, actor, version, msg).about(user);
+    tell(tx, chat, shard, SystemEvent { role: Some(role), ..event }).await
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use natter_protocol::{
     feed::{
-        ChatAdded, ChatRemoved, Entry, Event, Feed, OutboxChat, OutboxItem, OutboxUser, UserChange,
+        ChatAdded, ChatRemoved, Entry, Event, Feed, OutboxChat, OutboxItem, OutboxUser, SystemKind,
+        UserChange,
     },
     ids::{Seq, Shard, UserId},
     server::Me,
@@ -356,6 +357,7 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
         UserChange::DeviceRevoked(revoked) => Event::DeviceRevoked(revoked.clone()),
         UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
         UserChange::ChatUpdated(chat) => Event::ChatUpdated(chat.clone()),
+        UserChange::Blocking(blocking) => Event::Blocking(*blocking),
     })
 }
 
@@ -397,8 +399,32 @@ async fn keep_place(
     sqlx::query("UPDATE outbox SET chat_seq = $2 WHERE id = $1")
         .bind(row)
         .bind(sql_seq(place))
-        .execute(tx)
+        .execute(&mut *tx)
         .await?;
+    if chat.event.kind == SystemKind::Deleted {
+        keep_end(tx, chat, place).await?;
+    }
+    Ok(())
+}
+
+/// The same for the end of a chat, which is told in several rows when it is about many users: it has
+/// one place, noted in all of them.
+async fn keep_end(tx: &mut PgConnection, chat: &OutboxChat, place: Seq) -> Result<()> {
+    sqlx::query("UPDATE chat_members SET until_seq = $3 WHERE chat_id = $1 AND version = $2")
+        .bind(chat.chat_id.0)
+        .bind(chat.event.version)
+        .bind(sql_seq(place))
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "UPDATE outbox SET chat_seq = $3
+         WHERE lane = $1 AND payload->'chat'->'event'->'version' = $2",
+    )
+    .bind(chat.chat_id.0)
+    .bind(Json(chat.event.version))
+    .bind(sql_seq(place))
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -251,8 +251,7 @@ impl Entries {
     }
 
     fn push_system(&mut self, event: &SystemEvent) {
-        let detail =
-            SystemDetail { kind: event.kind, actor_id: event.actor_id, user_id: event.user_id };
+        let detail = SystemDetail::from(event);
         self.push_other("system", event.msg.clone(), json!(detail));
         if let Some(sender) = self.senders.last_mut() {
             *sender = Some(event.actor_id.0);

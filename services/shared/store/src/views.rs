@@ -22,6 +22,7 @@ pub(crate) struct ChatRow {
     pub id: Uuid,
     pub is_group: bool,
     pub title: Option<String>,
+    pub description: Option<String>,
     pub open: bool,
     pub created_by: Uuid,
     pub created_at: OffsetDateTime,
@@ -56,7 +57,7 @@ pub(crate) use of_participant;
 /// The chat as all see it, without anybody's own part.
 pub(crate) async fn shared(connection: &mut PgConnection, chat: Uuid) -> Result<Chat> {
     let row: ChatRow = sqlx::query_as(
-        "SELECT id, is_group, title, open, created_by, created_at, members, last_seq,
+        "SELECT id, is_group, title, description, open, created_by, created_at, members, last_seq,
                 last_message_seq, last_activity_at, NULL::text AS role, 0::bigint AS read_seq,
                 0::bigint AS unread, false AS muted, NULL::timestamptz AS muted_until,
                 false AS hidden
@@ -99,6 +100,7 @@ fn assemble(
         id: row.id.into(),
         is_group: row.is_group,
         title: row.title,
+        description: row.description,
         open: row.open,
         created_by: row.created_by.into(),
         created_at: row.created_at,

@@ -22,7 +22,7 @@ use natter_protocol::{
     limits,
 };
 
-use super::member;
+use super::writer;
 use crate::{
     app::App,
     auth::Caller,
@@ -48,7 +48,7 @@ pub(super) async fn begin(
     request: Request,
 ) -> Result<(Multipart, Place), (Problem, Body)> {
     let place = async {
-        member(app, caller, chat).await?;
+        writer(app, caller, chat).await?;
         Ok(app.library.place(caller.user_id).await?)
     };
     let place = match place.await {

@@ -14,7 +14,11 @@ use natter_store::Member;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::problem::Problem;
-use crate::{app::App, auth::Caller, chats::not_member};
+use crate::{
+    app::App,
+    auth::Caller,
+    chats::{not_member, shut},
+};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     uploads::routes().merge(fetching::routes()).merge(downloads::routes())
@@ -22,4 +26,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 async fn member(app: &App, caller: &Caller, chat: ChatId) -> Result<Member, Problem> {
     Ok(app.store.membership(caller.user_id, chat).await?.ok_or_else(not_member)?)
+}
+
+/// That the caller may send what is uploaded.
+async fn writer(app: &App, caller: &Caller, chat: ChatId) -> Result<(), Problem> {
+    let member = member(app, caller, chat).await?;
+    if member.shut { Err(shut().into()) } else { Ok(()) }
 }

@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     form::{self, Texts},
-    member,
+    writer,
 };
 use crate::{
     app::App,
@@ -62,7 +62,7 @@ struct UploadForm {
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 201, description = "The file is stored, and sent if that was asked for.", body = Uploaded),
-        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`); a one-to-one in which messages cannot be sent (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 413, description = "The file, or the caption, is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
@@ -133,7 +133,7 @@ async fn sent(
     request_body = UploadDraft,
     responses(
         (status = 201, description = "Put the file there, then complete the upload.", body = UploadTicket),
-        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`); a one-to-one in which messages cannot be sent (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 404, description = "Files are uploaded by multipart/form-data here (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
@@ -147,7 +147,7 @@ async fn ticket(
     PathId(chat): PathId<ChatId>,
     Unchecked(draft): Unchecked<UploadDraft>,
 ) -> Result<(StatusCode, Json<UploadTicket>), Problem> {
-    member(&app, &caller, chat).await?;
+    writer(&app, &caller, chat).await?;
     let ticket = app.library.ticket(chat, caller.user_id, &draft).await?;
     Ok((StatusCode::CREATED, Json(ticket)))
 }
@@ -185,7 +185,7 @@ struct CompleteRequest {
     request_body(content = Option<CompleteRequest>, content_type = "application/json"),
     responses(
         (status = 201, description = "The file can be sent, or has been.", body = Uploaded),
-        (status = 403, description = "Not a participant, or no such chat (`not_member`).",
+        (status = 403, description = "Not a participant, or no such chat (`not_member`); a one-to-one in which messages cannot be sent (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 404, description = "There is no such upload of yours, or nothing has come yet (`not_found`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
@@ -203,7 +203,7 @@ async fn complete(
     PathIds(chat, media): PathIds<ChatId, MediaId>,
     OptionalBody(request): OptionalBody<CompleteRequest>,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
-    member(&app, &caller, chat).await?;
+    writer(&app, &caller, chat).await?;
     let media = app.library.complete(chat, caller.user_id, media).await?;
     let CompleteRequest { caption, send, client_msg_id, reply_to } = request;
     let texts = Texts { caption, send, client_msg_id, reply_to };

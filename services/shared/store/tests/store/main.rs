@@ -3,14 +3,17 @@
 
 mod accounts;
 mod away;
+mod blocks;
 mod chats;
 mod edits;
 mod history;
+mod invites;
 mod media;
 mod outbox;
 mod persist;
 mod plans;
 mod reads;
+mod roles;
 mod sessions;
 mod support;
 mod unread;

@@ -105,13 +105,9 @@ pub fn system(chat: ChatId, actor: UserId, seq: Seq, msg: &str) -> Row {
         feed: Feed::chat(0, chat),
         seq,
         at: at(seq),
-        kind: RowKind::System(SystemEvent {
-            kind: SystemKind::Joined,
-            actor_id: actor,
-            user_id: Some(actor),
-            version: 2,
-            msg: msg.into(),
-        }),
+        kind: RowKind::System(
+            SystemEvent::new(SystemKind::Joined, actor, 2, msg.into()).about(actor),
+        ),
     }
 }
 
