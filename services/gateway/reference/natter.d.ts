@@ -1,6 +1,20 @@
 // What clients of Natter send and get. Generated from the server's own types; a gateway serves its
 // own at /v1/natter.d.ts.
 
+/** `{chatId, userIds}` */
+export interface AddParticipants {
+  /** The chat. */
+  chatId: ChatId;
+  /** Whom; at most 100. Those who take part already stay so. */
+  userIds: UserId[];
+}
+
+/** `POST /v1/chats/{id}/participants`. */
+export interface AddUsers {
+  /** Whom; at most 100. Those who take part already stay so. */
+  userIds: UserId[];
+}
+
 /** `{token, cursor?}` */
 export interface Authenticate {
   /** In a first frame: resume from here. */
@@ -15,6 +29,60 @@ export interface Authenticated {
   expiresAt: string;
 }
 
+/** Somebody who may not come back to a group. */
+export interface Ban {
+  /** When. */
+  bannedAt: string;
+  /** Who said so. */
+  bannedBy: UserId;
+  /** Who. */
+  user: UserCard;
+}
+
+/** A page of those who may not come back, in the order in which they were banned. */
+export interface BanPage {
+  /** Oldest first. */
+  items: Ban[];
+  /** Ask for the next page with it; null at the end. */
+  nextCursor: string | null;
+}
+
+/** Somebody whom the caller has blocked. */
+export interface Block {
+  /** Since when. */
+  blockedAt: string;
+  /** Who. */
+  user: UserCard;
+}
+
+/** The user has blocked somebody, or does so no more. */
+export interface BlockChange {
+  /** Whether from now on, or no more. */
+  blocked: boolean;
+  /** Their one-to-one, if there is one. */
+  chatId?: ChatId;
+  /** Whom. */
+  userId: UserId;
+}
+
+/** A page of those whom the caller has blocked, in the order in which they were. */
+export interface BlockPage {
+  /** Oldest first. */
+  items: Block[];
+  /** Ask for the next page with it; null at the end. */
+  nextCursor: string | null;
+}
+
+/** `PATCH /v1/chats/{id}`: what is missing stays; `null` takes the description away. */
+export interface ChangeChat {
+  /** 1 to 500 characters. */
+  description?: string | null;
+  /** Whether anybody may join. */
+  open?: boolean | null;
+  /** 1 to 100 characters. */
+  title?: string | null;
+}
+
 /** `POST /v1/auth/password`. */
 export interface ChangePassword {
   /** The password until now. */
@@ -23,12 +91,22 @@ export interface ChangePassword {
   new: string;
 }
 
+/** `PATCH /v1/chats/{id}/participants/{userId}`. */
+export interface ChangeRole {
+  /** From now on. */
+  role: Role;
+  /** With `owner`: the caller becomes an admin in the same change. */
+  transfer?: boolean;
+}
+
 /** A chat as one participant sees it. */
 export interface Chat {
   /** When. */
   createdAt: string;
   /** Who made it. */
   createdBy: UserId;
+  /** What a group is about. */
+  description?: string;
   /** The chat. */
   id: ChatId;
   /** A group, or a one-to-one. */
@@ -120,6 +198,14 @@ export interface CreateChat {
   participantIds?: UserId[];
   /** A group's title: 1 to 100 characters. */
   title?: string | null;
+}
+
+/** `POST /v1/chats/{id}/invites`. */
+export interface CreateInvite {
+  /** Seconds for which it is good: up to a year; a week by default. */
+  expiresIn?: number | null;
+  /** How many people may come by it; any number by default. */
+  maxUses?: number | null;
 }
 
 /** One of the caller's devices. */
@@ -247,6 +333,53 @@ export interface HistoryPage {
   toSeq: Seq;
 }
 
+/** What an invite leads to. */
+export interface Invitation {
+  /** The group. */
+  chatId: ChatId;
+  /** What it is about. */
+  description?: string;
+  /** Until when the invite is good. */
+  expiresAt: string;
+  /** How many take part. */
+  participantCount: number;
+  /** Its title. */
+  title: string | null;
+}
+
+/** A link into a group. */
+export interface Invite {
+  /** When. */
+  createdAt: string;
+  /** Who made it. */
+  createdBy: UserId;
+  /** Until when it is good. */
+  expiresAt: string;
+  /** To revoke it by. */
+  id: InviteId;
+  /** How many people may come by it; missing for any number. */
+  maxUses?: number;
+  /** How many have. */
+  uses: number;
+}
+
+/** One link into a group; not what is shared, which is its code. */
+export type InviteId = string;
+
+/** A list without pages. */
+export interface InviteList {
+  /** Those that are good, oldest first. */
+  items: Invite[];
+}
+
+/** `{code, history?: {limit}}` */
+export interface JoinByInvite {
+  /** As it was shared. */
+  code: string;
+  /** How much of the chat's history to answer with. */
+  history?: JoinHistory | null;
+}
+
 /** `{chatId, history?: {limit}}` */
 export interface JoinChat {
   /** The chat. */
@@ -306,6 +439,20 @@ export interface Login {
   password: string;
   /** As registered. */
   phone?: string | null;
+}
+
+/** A link that was just made: the only time that its code is told. */
+export interface MadeInvite {
+  /** What is shared: whoever knows it may join. */
+  code: string;
+  /** Until when it is good. */
+  expiresAt: string;
+  /** To revoke it by. */
+  id: InviteId;
+  /** How many people may come by it; missing for any number. */
+  maxUses?: number;
+  /** Where the gateway tells what it leads to. */
+  path: string;
 }
 
 /** What of a chat depends on the viewer. */
@@ -496,6 +643,16 @@ export interface Register {
   phone?: string | null;
 }
 
+/** `{chatId, participantId, ban?}` */
+export interface RemoveParticipant {
+  /** They may not come back. */
+  ban?: boolean;
+  /** The chat. */
+  chatId: ChatId;
+  /** Whom. (Not `userId`, which names the sender.) */
+  participantId: UserId;
+}
+
 /** `{cursor}` */
 export interface Resume {
   /** The last one received. */
@@ -524,8 +681,8 @@ export interface Resumed {
 /**
  * A participant's role.
  *
- * - `owner`: Made the chat.
- * - `admin`: Manages it.
+ * - `owner`: May do everything: who made the group, and whom an owner makes one.
+ * - `admin`: Adds and removes members, renames and describes the group, invites.
  * - `member`: Takes part.
  */
 export type Role = "owner" | "admin" | "member";
@@ -568,6 +725,18 @@ export interface Session {
   user: User;
 }
 
+/** `{chatId, participantId, role, transfer?}` */
+export interface SetRole {
+  /** The chat. */
+  chatId: ChatId;
+  /** Whose. (Not `userId`, which names the sender.) */
+  participantId: UserId;
+  /** From now on. */
+  role: Role;
+  /** With `owner`: the caller becomes an admin in the same change. */
+  transfer?: boolean;
+}
+
 /** What a client shows in its `CONNECT`. */
 export interface SocketIoAuth {
   /** It is asked now and then whether it has dealt with what it was sent. */
@@ -607,18 +776,26 @@ export interface SocketQuery {
 export interface System {
   /** Who did it. */
   actorId: UserId;
+  /** For `removed`: who was removed may not come back. */
+  banned?: boolean;
   /** In which chat. */
   chatId: ChatId;
   /** When the broker stored it. */
   createdAt: string;
+  /** For `described`: the description from now on; missing when it was taken away. */
+  description?: string;
   /** What happened. */
   kind: SystemKind;
   /** In English, for clients that do not know `kind`. */
   msg: string;
   /** The entry before it on the feed. */
   prevSeq: Seq;
+  /** For `role`: the role from now on. */
+  role?: Role;
   /** Its place in the chat's feed. */
   seq: Seq;
+  /** For `renamed`: the title from now on. */
+  title?: string;
   /** Whom it happened to. */
   userId?: UserId;
 }
@@ -627,8 +804,16 @@ export interface System {
 export interface SystemDetail {
   /** Who did it. */
   actorId: UserId;
+  /** For `removed`: who was removed may not come back. */
+  banned?: boolean;
+  /** For `described`: the description from then on; missing when it was taken away. */
+  description?: string;
   /** What happened. */
   kind: SystemKind;
+  /** For `role`: the role from then on. */
+  role?: Role;
+  /** For `renamed`: the title from then on. */
+  title?: string;
   /** Whom it happened to. */
   userId?: UserId;
 }
@@ -643,8 +828,15 @@ export interface SystemDetail {
  * - `removed`: A user was removed by another.
  * - `renamed`: The title changed.
  * - `role`: A role changed.
+ * - `described`: The description changed, or was taken away.
+ * - `opened`: Anybody may join from here on.
+ * - `closed`: Nobody may join by themselves any more.
+ * - `deleted`: The group was deleted: nobody takes part in it any more.
  */
-export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role";
+export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role" | "described" | "opened" | "closed" | "deleted";
+
+/** `{chatId, title?, description?, open?}` */
+export type UpdateChat = ChangeChat & { chatId: ChatId };
 
 /** `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away. */
 export interface UpdateUser {
@@ -771,6 +963,18 @@ export interface ClientEvents {
   typing_stop: { data: ChatTarget; reply: Empty };
   /** Hear of the presence of these users. */
   presence_subscribe: { data: PresenceSubscribe; reply: PresenceList };
+  /** Add users to a group, all or none: its owners and admins. */
+  add_participants: { data: AddParticipants; reply: Chat };
+  /** End somebody's participation in a group: owners, and admins for members. */
+  remove_participant: { data: RemoveParticipant; reply: Empty };
+  /** Change a role: owners, and anybody who steps down. */
+  set_role: { data: SetRole; reply: Empty };
+  /** Rename, describe, open or close a group: owners, and admins all but the last two. */
+  update_chat: { data: UpdateChat; reply: Chat };
+  /** Delete a group: its owners. */
+  delete_chat: { data: ChatTarget; reply: Empty };
+  /** Become a participant by an invite's code, and get the newest messages. */
+  join_by_invite: { data: JoinByInvite; reply: Joined };
   /** Replay everything missed since a cursor. */
   resume: { data: Resume; reply: Resumed };
 }
@@ -801,6 +1005,8 @@ export interface ServerEvents {
   resume_done: { cursor: string };
   /** An event without an id has failed, or a frame could not be read. */
   exception: WireError;
+  /** The user has blocked somebody, or does so no more. */
+  blocking: BlockChange;
 }
 
 /** An event of the server, by its name. */
@@ -862,6 +1068,8 @@ export interface ServerToClientEvents {
   resume_done: (data: { cursor: string }, cursor: string) => void;
   /** An event without an id has failed, or a frame could not be read. */
   exception: (data: Exception) => void;
+  /** The user has blocked somebody, or does so no more. */
+  blocking: (data: BlockChange, cursor: string) => void;
   /** Where the connection stands after one's own message, which is replied to and is no event. A stock client keeps it by itself. */
   cursor: (data: string) => void;
   /** With `checkpoints` when connecting: acknowledge it once everything up to here has been dealt with. Four may be open; then what is on feeds waits. */
@@ -896,6 +1104,11 @@ export interface RestCalls {
     body: Register;
     answer: Session;
   };
+  /** Whom the caller has blocked. */
+  "GET /v1/blocks": {
+    query?: { cursor?: string; limit?: number };
+    answer: BlockPage;
+  };
   /** The caller's chats, newest activity first over the whole list. */
   "GET /v1/chats": {
     query?: { cursor?: string; limit?: number; search?: string };
@@ -906,10 +1119,51 @@ export interface RestCalls {
     body: CreateChat;
     answer: Chat;
   };
+  /** Delete a group, for everybody. Owners. */
+  "DELETE /v1/chats/{id}": {
+    path: { id: ChatId };
+    answer: undefined;
+  };
   /** One chat. */
   "GET /v1/chats/{id}": {
     path: { id: ChatId };
     answer: Chat;
+  };
+  /**
+   * Rename, describe, open or close a group: what is missing stays, `null` takes the description
+   * away. Owners and admins; `open` is for owners.
+   */
+  "PATCH /v1/chats/{id}": {
+    path: { id: ChatId };
+    body: ChangeChat;
+    answer: Chat;
+  };
+  /** Who may not come back to a group. Owners and admins. */
+  "GET /v1/chats/{id}/bans": {
+    path: { id: ChatId };
+    query?: { cursor?: string; limit?: number };
+    answer: BanPage;
+  };
+  /** Let somebody come back. Owners and admins. */
+  "DELETE /v1/chats/{id}/bans/{userId}": {
+    path: { id: ChatId; userId: UserId };
+    answer: undefined;
+  };
+  /** The links into a group that are good, without their codes. Owners and admins. */
+  "GET /v1/chats/{id}/invites": {
+    path: { id: ChatId };
+    answer: InviteList;
+  };
+  /** Make a link into a group. Owners and admins. */
+  "POST /v1/chats/{id}/invites": {
+    path: { id: ChatId };
+    body?: CreateInvite | null;
+    answer: MadeInvite;
+  };
+  /** Revoke a link: nobody comes by it any more. Owners and admins. */
+  "DELETE /v1/chats/{id}/invites/{inviteId}": {
+    path: { id: ChatId; inviteId: InviteId };
+    answer: undefined;
   };
   /** Become a participant of an open chat, and get its newest messages. */
   "POST /v1/chats/{id}/join": {
@@ -984,6 +1238,24 @@ export interface RestCalls {
     query?: { cursor?: string; limit?: number };
     answer: ParticipantPage;
   };
+  /** Add users to a group, all or none. Owners and admins. */
+  "POST /v1/chats/{id}/participants": {
+    path: { id: ChatId };
+    body: AddUsers;
+    answer: Chat;
+  };
+  /** Remove somebody from a group. Owners, and admins where it is a member. */
+  "DELETE /v1/chats/{id}/participants/{userId}": {
+    path: { id: ChatId; userId: UserId };
+    query?: { ban?: boolean };
+    answer: undefined;
+  };
+  /** Give a participant a role. Owners; everybody may step down themselves. */
+  "PATCH /v1/chats/{id}/participants/{userId}": {
+    path: { id: ChatId; userId: UserId };
+    body: ChangeRole;
+    answer: Empty;
+  };
   /** The caller's devices, but those revoked, last seen first. */
   "GET /v1/devices": {
     answer: DeviceList;
@@ -992,6 +1264,17 @@ export interface RestCalls {
   "DELETE /v1/devices/{id}": {
     path: { id: DeviceId };
     answer: undefined;
+  };
+  /** What a link leads to. */
+  "GET /v1/invites/{code}": {
+    path: { code: string };
+    answer: Invitation;
+  };
+  /** Become a participant of the group that a link leads to, and get its newest messages. */
+  "POST /v1/invites/{code}/join": {
+    path: { code: string };
+    body?: JoinRequest | null;
+    answer: Joined;
   };
   /** Look users up. A deployment may switch each of the three ways off. */
   "GET /v1/users": {
@@ -1006,5 +1289,18 @@ export interface RestCalls {
   "PATCH /v1/users/me": {
     body: UpdateUser;
     answer: User;
+  };
+  /** Block a user no more. */
+  "DELETE /v1/users/{id}/block": {
+    path: { id: UserId };
+    answer: undefined;
+  };
+  /**
+   * Block a user: a one-to-one of the two takes no messages, and they do not see whether the caller is
+   * online. They are not told.
+   */
+  "PUT /v1/users/{id}/block": {
+    path: { id: UserId };
+    answer: undefined;
   };
 }
