@@ -10,6 +10,7 @@
 //! | [`chats`] | what can be done with chats, over sockets and REST alike |
 //! | [`send`] | messages on their way into the log |
 //! | [`history`] | pages of a chat's messages |
+//! | [`search`] | messages found by their words, senders, files and mentions |
 //! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
@@ -56,6 +57,7 @@ pub mod replay;
 pub mod rest;
 pub mod room;
 pub mod run;
+pub mod search;
 pub mod send;
 pub mod serve;
 pub mod socket;

@@ -76,6 +76,7 @@ fn payload(event: &str, chat: ChatId, other: UserId, token: &str, cursor: &str) 
         "presence_subscribe" => json!({"userIds": [other]}),
         "resume" => json!({"cursor": cursor}),
         "history" => json!({"chatId": chat, "limit": 10}),
+        "search_messages" => json!({"q": "hello", "chatId": chat, "senderId": other}),
         "join_chat" | "leave_chat" | "typing_start" | "typing_ping" | "typing_stop" => {
             json!({"chatId": chat})
         }
@@ -100,6 +101,8 @@ async fn rest(api: &Api, chat: ChatId, said: &mut Said) -> Result<()> {
         ("Chat", format!("/chats/{chat}")),
         ("ParticipantPage", format!("/chats/{chat}/participants")),
         ("HistoryPage", format!("/chats/{chat}/messages")),
+        ("HistoryPage", format!("/chats/{chat}/messages?around=1")),
+        ("SearchPage", format!("/search/messages?q=hello&chatId={chat}")),
     ] {
         said.answer(schema, &api.get(&path).await?.expect(200)?);
     }

@@ -10,6 +10,7 @@ mod life_of_a_message;
 mod page;
 mod presence;
 mod resume;
+mod search;
 mod typing;
 
 use natter_e2e::{Stage, tokens};

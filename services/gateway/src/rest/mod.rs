@@ -5,7 +5,7 @@
 //! | [`problem`] | errors as RFC 9457 problems |
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
-//! | `accounts`, `devices`, `users`, `chats`, `messages`, `media` | the calls |
+//! | `accounts`, `devices`, `users`, `chats`, `messages`, `media`, `search` | the calls |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -22,6 +22,7 @@ mod layers;
 mod media;
 mod messages;
 mod ranges;
+mod search;
 mod users;
 
 use axum::Router;
@@ -53,6 +54,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(users::routes())
         .merge(chats::routes())
         .merge(messages::routes())
-        .merge(media::routes());
+        .merge(media::routes())
+        .merge(search::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

@@ -155,6 +155,7 @@ mod tests {
             "get /v1/chats/{id}/messages/{messageId}/media/thumbnail",
             "get /v1/chats/{id}/participants",
             "get /v1/devices",
+            "get /v1/search/messages",
             "get /v1/users",
             "get /v1/users/me",
             "head /v1/chats/{id}/messages/{messageId}/media",

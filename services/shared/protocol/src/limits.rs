@@ -19,3 +19,11 @@ pub const PARTICIPANTS_SHOWN: i64 = 50;
 pub const PRESENCE_USERS: usize = 500;
 /// Characters of a name or title.
 pub const NAME_CHARS: usize = 100;
+/// Characters of what messages are searched for.
+pub const SEARCH_CHARS: usize = 256;
+/// Words of it; text without spaces counts as one.
+pub const SEARCH_WORDS: usize = 16;
+/// Messages in one page of what was found.
+pub const SEARCH_PAGE: u32 = 100;
+/// The same when the client does not say.
+pub const SEARCH_PAGE_DEFAULT: u32 = 20;

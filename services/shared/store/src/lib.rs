@@ -10,6 +10,7 @@
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
 //! | [`history`] | pages of messages, and whether a message was sent before |
+//! | [`search`] | messages found by their words, and the index of these |
 //! | [`media`] | what is known of files, who has fetched them, what is to be removed |
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
@@ -38,6 +39,7 @@ pub mod members;
 pub mod outbox;
 pub mod persist;
 pub mod replay;
+pub mod search;
 pub mod sessions;
 pub mod shards;
 
@@ -70,6 +72,10 @@ pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor}
 pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use replay::Replayed;
+pub use search::{
+    MessageSearch, SearchCursor, Words, WordsError,
+    index::{CaughtUp, EntryPlace, Indexer},
+};
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
 

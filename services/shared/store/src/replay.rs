@@ -4,7 +4,7 @@
 //! It is written as the worker would have written it, so that doing it again changes nothing, and a
 //! message that its sender has sent again since stays one message.
 
-use natter_protocol::ids::{MessageId, Shard};
+use natter_protocol::ids::{ChatId, MessageId, Shard};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use crate::{
     Result, Row, RowKind, Store, StoreError,
     persist::{Batch, move_chats, move_users},
     rows::{seq, sql_seq, sql_shard},
+    search,
 };
 
 /// What became of an entry that was written after all.
@@ -73,6 +74,8 @@ impl Store {
             }
             move_chats(tx, &batch, &written).await?;
             batch.entries.send_media(tx).await?;
+            // Whoever follows the log has been there.
+            search::index::look_up_again(tx, shard, (ChatId(row.feed.id), row.seq)).await?;
             Ok(Replayed::Written)
         })
         .await

@@ -9,5 +9,6 @@ mod media;
 mod outbox;
 mod persist;
 mod plans;
+mod search;
 mod sessions;
 mod support;
