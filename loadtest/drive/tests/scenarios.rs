@@ -60,3 +60,12 @@ async fn a_backlog_is_written_and_pages_of_it_are_read() -> Result<()> {
     ensure!(median(&small("history", 100).await?, "a page, p99")? > 0.0);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_said_is_listed_and_found() -> Result<()> {
+    let sheet = small("conversation", 100).await?;
+    for name in ["a list of chats, p99", "two words, of 20 chats, p99"] {
+        ensure!(median(&sheet, name)? > 0.0, "{name}");
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Once, time::Duration};
 use anyhow::{Context, Result, ensure};
 use natter_protocol::{
     ids::ChatId,
-    rest::ChatPage,
+    rest::{ChatPage, SearchPage},
     server::{Chat, HistoryPage, Sent},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header, multipart::Form};
@@ -182,6 +182,17 @@ impl Api {
     /// A page of chats; `query` is like `limit=3`.
     pub async fn chats(&self, query: &str) -> Result<ChatPage> {
         self.get(&format!("/chats?{query}")).await?.read(200)
+    }
+
+    /// A page of what is found; `query` is like `limit=3`, beside the text.
+    pub async fn search(&self, text: &str, query: &str) -> Result<SearchPage> {
+        self.search_answer(text, query).await?.read(200)
+    }
+
+    /// The same, refused perhaps.
+    pub async fn search_answer(&self, text: &str, query: &str) -> Result<Answer> {
+        let text: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.get(&format!("/search/messages?q={text}&{query}")).await
     }
 
     /// A page of messages; `query` is like `before=7`.

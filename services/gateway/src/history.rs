@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use natter_bus::{BusError, Stored, follow::Arrival};
 use natter_protocol::{
-    error::{ErrorCode, WireError},
+    error::WireError,
     feed::Feed,
     ids::{ChatId, MessageId, Seq, UserId},
     limits,
@@ -20,6 +20,7 @@ use crate::{
     chats::not_member,
     fault,
     hub::{Command, frames},
+    text::bad_request,
 };
 
 /// Entries of the tail that are looked through for one page. The worker is seconds behind at
@@ -46,20 +47,83 @@ pub async fn page(
     after: Option<Seq>,
     limit: u32,
 ) -> Result<HistoryPage, WireError> {
-    let bad = |what: &str| WireError::new(ErrorCode::BadRequest, what);
     if before.is_some() && after.is_some() {
-        return Err(bad("before and after exclude each other"));
+        return Err(bad_request("before and after exclude each other"));
     }
+    let known = admitted(app, caller, chat, limit).await?;
+    read(app, chat, known, Page { before, after, limit }, PAGE_BYTES).await
+}
+
+/// The message at a place, or the last one before it, and as many before it as after, with whether
+/// there are more on either side.
+///
+/// # Errors
+/// As [`page`].
+pub async fn around(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    seq: Seq,
+    limit: u32,
+) -> Result<HistoryPage, WireError> {
+    let known = admitted(app, caller, chat, limit).await?;
+    let newer = limit / 2;
+    // Both halves end where nothing is inserted any more: beyond, an entry only comes at the end.
+    let before = Page { before: Some(seq.saturating_add(1)), after: None, limit: limit - newer };
+    let after = Page { before: None, after: Some(seq), limit: newer.max(1) };
+    let before = read(app, chat, known, before, PAGE_BYTES / 2).await?;
+    let mut after = read(app, chat, known, after, PAGE_BYTES / 2).await?;
+    if newer == 0 && !after.messages.is_empty() {
+        after.messages.clear();
+        (after.has_more, after.to_seq) = (true, after.from_seq);
+    }
+    Ok(joined_at(before, after))
+}
+
+/// Two pages, the second of which begins where the first was asked to end.
+fn joined_at(before: HistoryPage, after: HistoryPage) -> HistoryPage {
+    // Asked for a place beyond the feed's end, the second has no range of its own.
+    let to_seq = if after.to_seq > after.from_seq { after.to_seq } else { before.to_seq };
+    let mut messages = before.messages;
+    messages.extend(after.messages);
+    HistoryPage {
+        messages,
+        has_more: before.has_more || after.has_more,
+        has_more_before: Some(before.has_more),
+        has_more_after: Some(after.has_more),
+        from_seq: before.from_seq,
+        to_seq,
+        partial: before.partial || after.partial,
+    }
+}
+
+/// That the caller may read the chat; tells its feed, if this node follows it.
+async fn admitted(
+    app: &App,
+    caller: &Caller,
+    chat: ChatId,
+    limit: u32,
+) -> Result<Option<Feed>, WireError> {
     if !(1..=limits::PAGE).contains(&limit) {
-        return Err(bad("limit: not 1 to 200"));
+        return Err(bad_request("limit: not 1 to 200"));
     }
-    let page = Page { before, after, limit };
     let known = app.hub.registry().membership(caller.user_id, chat);
     // Out of touch, a removal may not have been heard of.
     if known.is_none_or(|feed| app.hub.out_of_touch(feed.shard)) {
         let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
         member.ok_or_else(not_member)?;
     }
+    Ok(known)
+}
+
+/// A page, of so many bytes of content about.
+async fn read(
+    app: &App,
+    chat: ChatId,
+    known: Option<Feed>,
+    page: Page,
+    bytes: usize,
+) -> Result<HistoryPage, WireError> {
     match app.store.history(chat, page).await {
         Ok(slice) => merged(app, caller.user_id, chat, page, slice).await,
         Err(error) if error.is_unavailable() => match known {
@@ -68,7 +132,7 @@ pub async fn page(
         },
         Err(error) => Err(fault::store(error)),
     }
-    .map(|whole| bounded(page, whole))
+    .map(|whole| bounded(page, whole, bytes))
 }
 
 /// Bytes of a text in JSON.
@@ -82,9 +146,9 @@ fn spelled(text: &str) -> usize {
 }
 
 /// As much of the page as fits: its beginning when it was asked for forward, else its end.
-fn bounded(page: Page, mut whole: HistoryPage) -> HistoryPage {
+fn bounded(page: Page, mut whole: HistoryPage, bytes: usize) -> HistoryPage {
     let forward = page.after.is_some();
-    let mut left = PAGE_BYTES;
+    let mut left = bytes;
     let fits = |message: &&Message| {
         let fits = left > 0;
         left = left.saturating_sub(spelled(&message.content));
@@ -209,6 +273,8 @@ fn of_slice(slice: HistorySlice, partial: bool) -> HistoryPage {
     HistoryPage {
         messages: slice.messages,
         has_more: slice.has_more,
+        has_more_before: None,
+        has_more_after: None,
         from_seq: slice.from_seq,
         to_seq: slice.to_seq,
         partial,
@@ -291,7 +357,15 @@ fn fold(page: Page, slice: HistorySlice, tail: Tail) -> HistoryPage {
             from_seq = messages.first().map_or(from_seq, |message| message.prev_seq);
         }
     }
-    HistoryPage { messages, has_more, from_seq, to_seq, partial: false }
+    HistoryPage {
+        messages,
+        has_more,
+        has_more_before: None,
+        has_more_after: None,
+        from_seq,
+        to_seq,
+        partial: false,
+    }
 }
 
 /// With Postgres away: what the log's tail holds, and no more.
@@ -399,6 +473,19 @@ mod tests {
         Tail { messages, last, ..Tail::default() }
     }
 
+    fn whole(messages: Vec<Message>, has_more: bool, from_seq: Seq, to_seq: Seq) -> HistoryPage {
+        let (has_more_before, has_more_after) = (None, None);
+        HistoryPage {
+            messages,
+            has_more,
+            has_more_before,
+            has_more_after,
+            from_seq,
+            to_seq,
+            partial: false,
+        }
+    }
+
     fn seqs(page: &HistoryPage) -> Vec<Seq> {
         page.messages.iter().map(|message| message.seq).collect()
     }
@@ -422,14 +509,26 @@ mod tests {
             long.clone(),
             Message { seq: 7, prev_seq: 5, ..long },
         ];
-        let whole =
-            HistoryPage { messages, has_more: false, from_seq: 0, to_seq: 9, partial: false };
-        let back = bounded(Page { limit: 3, ..Page::default() }, whole.clone());
+        let whole = whole(messages, false, 0, 9);
+        let back = bounded(Page { limit: 3, ..Page::default() }, whole.clone(), PAGE_BYTES);
         assert_eq!(seqs(&back), [5, 7]);
         assert_eq!((back.from_seq, back.to_seq, back.has_more), (3, 9, true));
-        let forward = bounded(Page { after: Some(0), limit: 3, before: None }, whole);
+        let forward = bounded(Page { after: Some(0), limit: 3, before: None }, whole, PAGE_BYTES);
         assert_eq!(seqs(&forward), [3, 5]);
         assert_eq!((forward.from_seq, forward.to_seq, forward.has_more), (0, 5, true));
+    }
+
+    #[test]
+    fn both_sides_of_a_place_are_one_page() {
+        let before = whole(vec![message(3, 2), message(5, 3)], true, 2, 5);
+        let after = whole(vec![message(8, 5)], false, 6, 8);
+        let page = joined_at(before.clone(), after);
+        assert_eq!(seqs(&page), [3, 5, 8]);
+        assert_eq!((page.from_seq, page.to_seq, page.has_more), (2, 8, true));
+        assert_eq!((page.has_more_before, page.has_more_after), (Some(true), Some(false)));
+        // Around a place beyond the end.
+        let page = joined_at(before, whole(vec![], false, 99, 99));
+        assert_eq!((page.from_seq, page.to_seq), (2, 5));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | [`changes`] | the same as the log's tail has it, before it is written |
 //! | [`history`] | pages of a chat's messages |
 //! | [`reads`] | receipts, and what one wants of a chat for oneself |
+//! | [`search`] | messages found by their words, senders, files and mentions |
 //! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
@@ -64,6 +65,7 @@ pub mod replay;
 pub mod rest;
 pub mod room;
 pub mod run;
+pub mod search;
 pub mod send;
 pub mod serve;
 pub mod socket;

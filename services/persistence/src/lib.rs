@@ -10,6 +10,7 @@
 //! | [`epoch`] | whether the log is the one that Postgres knows |
 //! | [`outbox`] | what handlers committed and did not get to relay |
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
+//! | [`search`] | what messages are found by, which follows what is written |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | [`batch`] | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
@@ -30,6 +31,7 @@ pub mod outbox;
 pub mod owner;
 pub mod renew;
 pub mod salvage;
+pub mod search;
 mod trace;
 pub mod upkeep;
 pub mod worker;

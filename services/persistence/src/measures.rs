@@ -10,6 +10,8 @@ pub(crate) struct ShardGauges {
     pub(crate) lag_entries: Gauge,
     /// How long ago the last entry that is written was stored, while others wait.
     pub(crate) lag_seconds: Gauge,
+    /// Entries written whose messages are not found yet, about.
+    pub(crate) search_lag: Gauge,
     /// Entries by which the live mirror is behind the log.
     pub(crate) live_lag: Gauge,
     /// Bytes of the log.
@@ -25,6 +27,7 @@ impl ShardGauges {
             owner: metrics::gauge!("natter_persistence_owner", "shard" => shard.clone()),
             lag_entries: metrics::gauge!("natter_persistence_lag_entries", "shard" => shard.clone()),
             lag_seconds: metrics::gauge!("natter_persistence_lag_seconds", "shard" => shard.clone()),
+            search_lag: metrics::gauge!("natter_search_lag_entries", "shard" => shard.clone()),
             live_lag: metrics::gauge!("natter_live_lag_entries", "shard" => shard.clone()),
             log_bytes: metrics::gauge!("natter_log_bytes", "shard" => shard.clone()),
             log_fullness: metrics::gauge!("natter_log_fullness", "shard" => shard),
@@ -43,9 +46,18 @@ pub(crate) struct Owned(ShardGauges);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let ShardGauges { owner, lag_entries, lag_seconds, live_lag, log_bytes, log_fullness } =
-            &self.0;
-        for gauge in [owner, lag_entries, lag_seconds, live_lag, log_bytes, log_fullness] {
+        let ShardGauges {
+            owner,
+            lag_entries,
+            lag_seconds,
+            search_lag,
+            live_lag,
+            log_bytes,
+            log_fullness,
+        } = &self.0;
+        let gauges =
+            [owner, lag_entries, lag_seconds, search_lag, live_lag, log_bytes, log_fullness];
+        for gauge in gauges {
             gauge.set(0.0);
         }
     }

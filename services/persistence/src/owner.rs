@@ -26,6 +26,7 @@ use crate::{
     config::WorkerConfig,
     epoch::{self, EpochError},
     measures::{self, ShardGauges},
+    search::{self, Follower, Handover},
     trace,
 };
 
@@ -108,6 +109,8 @@ struct Writer {
     committed: Option<Instant>,
     quiet_since: Instant,
     gauges: ShardGauges,
+    /// Whom to tell what is written.
+    handover: Option<Handover>,
 }
 
 impl Owner {
@@ -151,6 +154,7 @@ impl Owner {
             committed: None,
             quiet_since: Instant::now(),
             gauges: ShardGauges::of(row.shard),
+            handover: None,
         };
         Self { ahead: Ahead::new(bus, row, horizon.clone()), writer }
     }
@@ -159,6 +163,13 @@ impl Owner {
     #[must_use]
     pub fn position(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.writer.position)
+    }
+
+    /// What is written from now on, for whoever keeps up what messages are found by.
+    pub fn hand_over(&mut self) -> Follower {
+        let (handover, follower) = search::handover();
+        self.writer.handover = Some(handover);
+        follower
     }
 
     /// Writes one batch: the one held from a step that failed, or what is read until 100 ms after
@@ -238,8 +249,11 @@ impl Writer {
         let (to, at) = (last.raw.seq, last.raw.at);
         let rows: Vec<Row> =
             self.held[..count].iter().filter_map(|item| item.row.clone()).collect();
-        let started = Instant::now();
-        self.store.persist(self.shard, &self.name, self.at_seq(), to, at, &rows).await?;
+        let (started, from) = (Instant::now(), self.at_seq());
+        self.store.persist(self.shard, &self.name, from, to, at, &rows).await?;
+        if let Some(handover) = &self.handover {
+            handover.written(from, to, &rows);
+        }
         self.committed = Some(Instant::now());
         measures::commit_seconds().record(started.elapsed());
         measures::batch_entries().record(count as f64);
@@ -309,6 +323,9 @@ impl Writer {
     fn measure(&self, waiting: u64) {
         let behind = waiting + self.held.len() as u64;
         self.gauges.lag_entries.set(behind as f64);
+        if let Some(handover) = &self.handover {
+            handover.tell_unwritten(behind);
+        }
         let age = OffsetDateTime::now_utc() - self.persisted_at;
         let age = if behind == 0 { 0.0 } else { age.as_seconds_f64().max(0.0) };
         self.gauges.lag_seconds.set(age);

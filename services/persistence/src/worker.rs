@@ -19,7 +19,7 @@ use crate::{
     measures::{self, ShardGauges},
     outbox,
     owner::{Owner, StepError},
-    upkeep,
+    search, upkeep,
 };
 
 /// How often one that stands by tries to take the shard.
@@ -132,7 +132,7 @@ impl Post {
             taken = Owner::take(&self.store, &self.bus, &self.config, self.shard, &self.horizon) => taken,
             () = self.until_lease_is_lost() => return None,
         };
-        let owner = match taken {
+        let mut owner = match taken {
             Ok(owner) => owner?,
             Err(error) => {
                 warn(self.shard, &error, "the shard cannot be taken");
@@ -143,11 +143,15 @@ impl Post {
         tracing::info!(shard = self.shard, "took the shard");
         let owned = ShardGauges::of(self.shard).own();
         let persisted = owner.position();
+        // On its own, since writing must not wait for it; it ends with the owner.
+        let mut beside = JoinSet::new();
+        beside.spawn(search::follow(self.store.clone(), self.shard, owner.hand_over()));
         let ended = tokio::select! {
             ended = self.work(owner, stop) => ended,
             () = self.until_lease_is_lost() => Ended::Lost,
             () = upkeep::keep_up(&self.bus, self.shard, &persisted, self.config.retain_bytes) => Ended::Lost,
         };
+        beside.shutdown().await;
         drop(owned);
         match ended {
             Ended::Stopped => {}

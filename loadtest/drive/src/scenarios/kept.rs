@@ -44,18 +44,24 @@ fn message(sender: UserId) -> Entry {
     Entry { origin: None, event: Event::Message(sent) }
 }
 
-/// Publishes a message to each of these, as a gateway does, without waiting for one before the
-/// next.
+/// Publishes a message to each of these.
 async fn publish(bus: &Bus, to: impl Iterator<Item = (Feed, UserId)>) -> Result<u64> {
+    publish_all(bus, to.map(|(feed, sender)| (feed, message(sender)))).await
+}
+
+/// Publishes these, as a gateway does, without waiting for one before the next.
+pub(super) async fn publish_all(
+    bus: &Bus,
+    entries: impl Iterator<Item = (Feed, Entry)>,
+) -> Result<u64> {
     let mut waiting: VecDeque<Publishing> = VecDeque::new();
     let mut count = 0;
-    for (feed, sender) in to {
+    for (feed, entry) in entries {
         if waiting.len() >= IN_FLIGHT
             && let Some(oldest) = waiting.pop_front()
         {
             oldest.await?;
         }
-        let entry = message(sender);
         loop {
             match bus.publish(feed, &Uuid::new_v4().to_string(), &entry) {
                 Ok(publishing) => {

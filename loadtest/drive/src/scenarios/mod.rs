@@ -1,6 +1,7 @@
 //! What the suite does, each on servers of its own.
 
 mod chats;
+mod conversation;
 mod idle;
 mod kept;
 mod peer;
@@ -39,7 +40,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they run.
-pub const ALL: [Scenario; 12] = [
+pub const ALL: [Scenario; 13] = [
     Scenario {
         name: "groups",
         about: "groups of 50 over two gateways, at saturation and at 10,000 deliveries/s",
@@ -84,6 +85,11 @@ pub const ALL: [Scenario; 12] = [
         name: "history",
         about: "pages of 50 out of a history of 10,000,000 messages",
         run: |extent| Box::pin(kept::history(extent)),
+    },
+    Scenario {
+        name: "conversation",
+        about: "lists of chats, pages and searches among 1,000,000 messages in 10,000 chats",
+        run: |extent| Box::pin(conversation::conversation(extent)),
     },
     Scenario {
         name: "storms",

@@ -103,6 +103,7 @@ fn payload(event: &str, named: &Named<'_>) -> Result<Value> {
         "presence_subscribe" => json!({"userIds": [other]}),
         "resume" => json!({"cursor": cursor}),
         "history" => json!({"chatId": chat, "limit": 10}),
+        "search_messages" => json!({"q": "hello", "chatId": chat, "senderId": other}),
         "read" | "delivered" => json!({"chatId": chat, "seq": 1}),
         "mute_chat" => json!({"chatId": chat, "forever": true}),
         "hide_chat" => json!({"chatId": direct}),
@@ -133,6 +134,8 @@ async fn rest(api: &Api, chat: ChatId, said: &mut Said) -> Result<()> {
         ("ReceiptList", format!("/chats/{chat}/receipts")),
         ("ParticipantPage", format!("/chats/{chat}/participants")),
         ("HistoryPage", format!("/chats/{chat}/messages")),
+        ("HistoryPage", format!("/chats/{chat}/messages?around=1")),
+        ("SearchPage", format!("/search/messages?q=hello&chatId={chat}")),
     ] {
         said.answer(schema, &api.get(&path).await?.expect(200)?);
     }

@@ -13,6 +13,7 @@ mod presence;
 mod reads;
 mod resume;
 mod roles;
+mod search;
 mod typing;
 
 use natter_e2e::{Stage, tokens};

@@ -166,6 +166,7 @@ fn examples() -> BTreeMap<String, Value> {
         }),
         example(&samples.joined),
         example(&samples.page),
+        example(&samples.found),
         example(&samples.sent),
         example(&Empty {}),
         example(&Uploaded { media: picture(), message: Some(samples.sent.clone()) }),

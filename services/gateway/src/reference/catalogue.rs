@@ -3,6 +3,7 @@
 
 use natter_protocol::{
     error::{ErrorCode, close},
+    rest::SearchPage,
     server::{
         Authenticated, Changed, Chat, Empty, HistoryPage, Joined, PresenceList, Resumed, Sent,
     },
@@ -121,7 +122,15 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
             json!({"chatId": CHAT, "before": 4_022, "limit": 50}),
             answer::<HistoryPage>(&samples.page),
             &[Code::NotMember],
-            "Without `before` and `after` the newest ones.",
+            "Without `before`, `after` and `around` the newest ones.",
+        ),
+        request(
+            "search_messages",
+            json!({"q": "hello", "chatId": CHAT, "limit": 20}),
+            answer::<SearchPage>(&samples.found),
+            &[Code::NotMember],
+            "What was sent a moment ago is found within a second of being written. `history` with \
+             `around` shows what stands around it.",
         ),
         request(
             "typing_start",

@@ -6,6 +6,7 @@ use natter_protocol::{
     ids::{ChatId, ConnectionId, DeviceId, MediaId, MessageId, Seq, UserId},
     limits,
     media::{Media, MediaKind},
+    rest::{ChatName, FoundMessage, Highlight, SearchPage},
     server::{
         Authenticated, BlockChange, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined,
         Limits, Me, Message, MessageDeleted, MessageEdited, Participant, Presence, PresenceList,
@@ -44,6 +45,7 @@ pub struct Samples {
     pub page: HistoryPage,
     pub joined: Joined,
     pub sent: Sent,
+    pub found: SearchPage,
     pub authenticated: Authenticated,
     pub presence: PresenceList,
     pub resumed: Resumed,
@@ -65,6 +67,8 @@ impl Samples {
             page: HistoryPage {
                 messages: pictured.clone(),
                 has_more: true,
+                has_more_before: None,
+                has_more_after: None,
                 from_seq: 3_980,
                 to_seq: 4_021,
                 partial: false,
@@ -83,6 +87,14 @@ impl Samples {
                 created_at: AT,
                 client_msg_id: CLIENT_MSG_ID.to_owned(),
                 duplicate: false,
+            },
+            found: SearchPage {
+                items: vec![FoundMessage {
+                    message: message.clone(),
+                    highlights: vec![Highlight { start: 0, end: 5 }],
+                    chat: ChatName { id: CHAT, name: "Sailing".to_owned() },
+                }],
+                next_cursor: None,
             },
             authenticated: Authenticated { expires_at: AT },
             presence: PresenceList { items: vec![here()] },

@@ -1,7 +1,7 @@
 //! The schemas of all that is said, as the protocol's types give them.
 
 use natter_protocol::{
-    client::Command,
+    client::{Command, SearchSort},
     error::{ErrorCode, Outcome, WireError},
     feed::SystemKind,
     limits,
@@ -155,6 +155,7 @@ fn explain(schemas: &mut Map<String, Value>) {
         words(server::ContentType::MEANINGS),
         words(server::ResumeRefusal::MEANINGS),
         words(server::Role::MEANINGS),
+        words(SearchSort::MEANINGS),
     ];
     for (name, told) in enums {
         if let Some(about) = schemas.get_mut(&name).and_then(|schema| schema.get_mut("description"))

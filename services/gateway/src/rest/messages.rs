@@ -28,6 +28,8 @@ struct PageQuery {
     before: Option<Seq>,
     /// The oldest messages after this `seq`; not together with `before`.
     after: Option<Seq>,
+    /// The message with this `seq`, and as many before it as after; alone.
+    around: Option<Seq>,
     /// 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
@@ -53,6 +55,12 @@ async fn page(
         return Err(bad_request("before, after: not both").into());
     }
     let limit = limit(query.limit, limits::PAGE_DEFAULT, limits::PAGE)?;
+    if let Some(around) = query.around {
+        if query.before.is_some() || query.after.is_some() {
+            return Err(bad_request("around: not with before or after").into());
+        }
+        return Ok(Json(history::around(&app, &caller, chat, around, limit).await?));
+    }
     Ok(Json(history::page(&app, &caller, chat, query.before, query.after, limit).await?))
 }
 

@@ -7,7 +7,7 @@
 //! | [`cursor`] | where a page ended |
 //! | `accounts`, `devices`, `users`, `blocks` | the calls about people |
 //! | `chats`, `groups`, `invites`, `reads` | the calls about chats |
-//! | `messages`, `edits`, `media` | the calls about messages |
+//! | `messages`, `edits`, `media`, `search` | the calls about messages |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -29,6 +29,7 @@ mod media;
 mod messages;
 mod ranges;
 mod reads;
+mod search;
 mod users;
 
 use axum::Router;
@@ -65,6 +66,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(messages::routes())
         .merge(edits::routes())
         .merge(reads::routes())
-        .merge(media::routes());
+        .merge(media::routes())
+        .merge(search::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

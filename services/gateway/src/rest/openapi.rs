@@ -170,6 +170,7 @@ mod tests {
             "get /v1/chats/{id}/receipts",
             "get /v1/devices",
             "get /v1/invites/{code}",
+            "get /v1/search/messages",
             "get /v1/users",
             "get /v1/users/me",
             "head /v1/chats/{id}/messages/{messageId}/media",

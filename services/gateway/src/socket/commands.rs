@@ -27,6 +27,7 @@ use crate::{
     codec::Codec,
     edits, fault, history,
     hub::Command as HubCommand,
+    search,
     send::{self, InFlight, Preparation, Sender},
     text,
 };
@@ -154,6 +155,10 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
             let hidden = app.reads.hide(&who.caller, target.chat_id).await;
             hidden.map(|chat| answer(&who, request, &chat))
         }
+        Command::SearchMessages(asked) => {
+            let found = search::page(&app.store, &who.caller, asked).await;
+            found.map(|page| answer(&who, request, &page))
+        }
         // The session's own, since its queue waits for it.
         Command::Resume(_) => Err(WireError::new(ErrorCode::Internal, "not resumed")),
     };
@@ -229,8 +234,14 @@ async fn page(
     history: History,
 ) -> Result<Outcome, WireError> {
     let limit = history.limit.unwrap_or(limits::PAGE_DEFAULT);
-    let History { chat_id, before, after, .. } = history;
-    let page = history::page(app, &who.caller, chat_id, before, after, limit).await?;
+    let History { chat_id, before, after, around, .. } = history;
+    let page = match around {
+        Some(_) if before.is_some() || after.is_some() => {
+            return Err(text::bad_request("around: not with before or after"));
+        }
+        Some(around) => history::around(app, &who.caller, chat_id, around, limit).await?,
+        None => history::page(app, &who.caller, chat_id, before, after, limit).await?,
+    };
     Ok(answer(who, request, &page))
 }
 

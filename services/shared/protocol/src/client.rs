@@ -5,14 +5,18 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
-use utoipa::ToSchema;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
     error::{ErrorCode, WireError},
     ids::{ChatId, MediaId, MessageId, Seq, UserId},
+    media::MediaKind,
     rest::{ChangeChat, CreateChat, Mute},
     server::Role,
+    timestamp,
+    words::words,
 };
 
 /// A frame of the WebSocket transport: `{"event":"send_message","id":7,"data":{…}}`.
@@ -91,6 +95,8 @@ pub enum Command {
     DeleteChat(ChatTarget),
     /// Become a participant by an invite's code, and get the newest messages.
     JoinByInvite(JoinByInvite),
+    /// As `GET /v1/search/messages`.
+    SearchMessages(SearchMessages),
 }
 
 /// `{chatId, messageId, content, mentions?}`
@@ -317,7 +323,7 @@ pub struct Draft {
     pub mentions: Vec<UserId>,
 }
 
-/// `{chatId, before?, after?, limit}`
+/// `{chatId, before?, after?, around?, limit}`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
@@ -329,9 +335,76 @@ pub struct History {
     /// Messages after this `seq`, the oldest of them; not together with `before`.
     #[serde(default)]
     pub after: Option<Seq>,
+    /// The message with this `seq`, and as many before it as after; alone.
+    #[serde(default)]
+    pub around: Option<Seq>,
     /// At most [`crate::limits::PAGE`].
     #[serde(default)]
     pub limit: Option<u32>,
+}
+
+/// What messages are found by: `q`, or at least one of `senderId`, `hasMedia`, `mediaType` and
+/// `mentionsMe`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct SearchMessages {
+    /// Words that a message has, all of them: at most 16, of at most 256 characters. Case and
+    /// accents do not count, nothing is an operator, an emoji is a word. A message is found by the
+    /// beginning of a word of 4 characters and more, of the last word by 2.
+    #[serde(default)]
+    pub q: Option<String>,
+    /// In this chat only.
+    #[serde(default)]
+    pub chat_id: Option<ChatId>,
+    /// From this sender only.
+    #[serde(default)]
+    pub sender_id: Option<UserId>,
+    /// Sent after this time.
+    #[serde(default, with = "timestamp::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub after: Option<OffsetDateTime>,
+    /// Sent before this time.
+    #[serde(default, with = "timestamp::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub before: Option<OffsetDateTime>,
+    /// With a file, or without one.
+    #[serde(default)]
+    pub has_media: Option<bool>,
+    /// With a file of this kind.
+    #[serde(default)]
+    pub media_type: Option<MediaKind>,
+    /// Only what mentions the caller.
+    #[serde(default)]
+    pub mentions_me: Option<bool>,
+    /// Words of 4 letters and more may be mistyped.
+    #[serde(default)]
+    pub fuzzy: Option<bool>,
+    /// `newest` by default.
+    #[serde(default)]
+    pub sort: Option<SearchSort>,
+    /// 1 to 100; 20 by default.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<u32>,
+    /// `nextCursor` of the page before, with all else as it was.
+    #[serde(default)]
+    pub cursor: Option<String>,
+}
+
+words! {
+    /// In which order messages are found.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum SearchSort {
+        /// The newest first.
+        Newest,
+        /// Of the newest 1,000, those first in which the words stand most often, for their length.
+        Rank,
+    }
 }
 
 /// `{userIds}`
@@ -354,7 +427,10 @@ impl Command {
         caller: Option<UserId>,
     ) -> Result<Self, WireError> {
         let text = data.map_or("{}", RawValue::get);
-        if let Some(caller) = caller {
+        // A search names whose messages are looked for.
+        if let Some(caller) = caller
+            && event != "search_messages"
+        {
             refuse_impersonation(text, caller)?;
         }
         Ok(match event {
@@ -382,6 +458,7 @@ impl Command {
             "update_chat" => Self::UpdateChat(payload(event, text)?),
             "delete_chat" => Self::DeleteChat(payload(event, text)?),
             "join_by_invite" => Self::JoinByInvite(payload(event, text)?),
+            "search_messages" => Self::SearchMessages(payload(event, text)?),
             _ => return Err(WireError::new(ErrorCode::BadRequest, "unknown event")),
         })
     }

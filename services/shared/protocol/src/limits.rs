@@ -35,3 +35,11 @@ pub const DESCRIPTION_CHARS: usize = 500;
 pub const ADDED: usize = 100;
 /// Invites of one chat that are good at the same time.
 pub const INVITES: i64 = 100;
+/// Characters of what messages are searched for.
+pub const SEARCH_CHARS: usize = 256;
+/// Words of it; text without spaces counts as one.
+pub const SEARCH_WORDS: usize = 16;
+/// Messages in one page of what was found.
+pub const SEARCH_PAGE: u32 = 100;
+/// The same when the client does not say.
+pub const SEARCH_PAGE_DEFAULT: u32 = 20;

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::{
     ids::{ChatId, DeviceId, InviteId, Seq, UserId},
     limits,
-    server::{Chat, Participant, Role, UserCard},
+    server::{Chat, Message, Participant, Role, UserCard},
     timestamp,
 };
 
@@ -489,4 +489,44 @@ pub struct BlockPage {
     /// Ask for the next page with it; null at the end.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
+}
+
+/// The answer to `GET /v1/search/messages` and `search_messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchPage {
+    /// The newest first, or the best.
+    pub items: Vec<FoundMessage>,
+    /// Ask for the next page with it; null at the end.
+    #[schema(required = true)]
+    pub next_cursor: Option<String>,
+}
+
+/// A message that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundMessage {
+    /// As it is now.
+    pub message: Message,
+    /// Where its `content` has the words that were searched for, in order.
+    pub highlights: Vec<Highlight>,
+    /// In which chat.
+    pub chat: ChatName,
+}
+
+/// A part of a text, in UTF-16 code units: as JavaScript, Java and Swift's `NSString` count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Highlight {
+    /// Its first.
+    pub start: u32,
+    /// The one after its last.
+    pub end: u32,
+}
+
+/// A chat, with what it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChatName {
+    /// The chat.
+    pub id: ChatId,
+    /// As in its `me.name`.
+    pub name: String,
 }

@@ -729,8 +729,16 @@ pub struct Chat {
 pub struct HistoryPage {
     /// Oldest first.
     pub messages: Vec<Message>,
-    /// Whether there are more in the direction that was asked for.
+    /// Whether there are more in the direction that was asked for; with `around`, in either.
     pub has_more: bool,
+    /// With `around`: whether there are older ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub has_more_before: Option<bool>,
+    /// With `around`: whether there are newer ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub has_more_after: Option<bool>,
     /// The page holds everything of the feed after this place, up to `toSeq`.
     pub from_seq: Seq,
     /// Where the page ends; see `fromSeq`.

@@ -15,6 +15,7 @@
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
 //! | [`history`] | pages of messages, and whether a message was sent before |
 //! | [`edits`] | what becomes of messages: edits, deletions, reactions, and what is read for them |
+//! | [`search`] | messages found by their words, and the index of these |
 //! | [`media`] | what is known of files, who has fetched them, what is to be removed |
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
@@ -50,6 +51,7 @@ pub mod persist;
 pub mod reads;
 pub mod replay;
 pub mod roles;
+pub mod search;
 pub mod sessions;
 pub mod shards;
 
@@ -88,6 +90,10 @@ pub use persist::{Row, RowKind};
 pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;
 pub use roles::ChatEdit;
+pub use search::{
+    MessageSearch, SearchCursor, Words, WordsError,
+    index::{CaughtUp, EntryPlace, Indexer},
+};
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
 

@@ -4,7 +4,7 @@
 //! It is written as the worker would have written it, so that doing it again changes nothing, and a
 //! message that its sender has sent again since stays one message.
 
-use natter_protocol::ids::{MessageId, Shard};
+use natter_protocol::ids::{ChatId, MessageId, Shard};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::{
     persist::{Batch, Counting, move_chats, move_users},
     reads::move_marks,
     rows::{seq, sql_seq, sql_shard},
+    search,
 };
 
 /// What became of an entry that was written after all.
@@ -78,6 +79,8 @@ impl Store {
             move_chats(tx, &batch, &written, Counting::Done).await?;
             batch.entries.send_media(tx).await?;
             move_marks(tx, &batch.marks, &written).await?;
+            // Whoever follows the log has been there.
+            search::index::look_up_again(tx, shard, (ChatId(row.feed.id), row.seq)).await?;
             Ok(Replayed::Written)
         })
         .await

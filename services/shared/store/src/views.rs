@@ -170,8 +170,20 @@ async fn last_messages(
 ) -> Result<HashMap<Uuid, Message>> {
     let (ids, places): (Vec<Uuid>, Vec<i64>) =
         chats.iter().filter_map(|chat| Some((chat.id, chat.last_message_seq?))).unzip();
+    let rows = messages_at(connection, &ids, &places, false).await?;
+    Ok(rows.into_iter().map(|row| (row.chat_id, row.into())).collect())
+}
+
+/// The messages at these places, in no order; without those that are deleted, where only others are
+/// asked for.
+pub(crate) async fn messages_at(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    places: &[i64],
+    not_deleted: bool,
+) -> Result<Vec<MessageRow>> {
     if ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let rows: Vec<MessageRow> = sqlx::query_as(
         "SELECT m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id, m.content,
@@ -180,6 +192,7 @@ async fn last_messages(
          FROM unnest($1::uuid[], $2::bigint[]) AS c (id, seq)
          CROSS JOIN LATERAL (
              SELECT * FROM messages WHERE chat_id = c.id AND seq = c.seq
+               AND NOT ($3 AND deleted_at IS NOT NULL)
          ) m
          LEFT JOIN LATERAL (
              SELECT seq FROM messages WHERE chat_id = c.id AND seq < c.seq
@@ -189,7 +202,33 @@ async fn last_messages(
     )
     .bind(ids)
     .bind(places)
+    .bind(not_deleted)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.chat_id, row.into())).collect())
+    Ok(rows)
+}
+
+/// What these chats are called, for this viewer; see [`me`].
+pub(crate) async fn names(
+    connection: &mut PgConnection,
+    viewer: UserId,
+    chats: &[Uuid],
+) -> Result<HashMap<Uuid, String>> {
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT c.id, COALESCE(c.title, (
+             SELECT string_agg(o.name, ', ' ORDER BY o.joined_at, o.user_id)
+             FROM (
+                 SELECT u.name, m.joined_at, m.user_id
+                 FROM chat_members m JOIN users u ON u.id = m.user_id
+                 WHERE m.chat_id = c.id AND m.left_at IS NULL AND m.user_id <> $2
+                 ORDER BY m.joined_at, m.user_id LIMIT 3
+             ) o
+         ), '')
+         FROM chats c WHERE c.id = ANY($1)",
+    )
+    .bind(chats)
+    .bind(viewer.0)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
 }

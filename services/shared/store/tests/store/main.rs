@@ -14,6 +14,7 @@ mod persist;
 mod plans;
 mod reads;
 mod roles;
+mod search;
 mod sessions;
 mod support;
 mod unread;
