@@ -308,12 +308,30 @@ export interface Login {
   phone?: string | null;
 }
 
+/** `{chatId, seq}` */
+export interface Mark {
+  /** The chat. */
+  chatId: ChatId;
+  /** A place of its feed: everything up to there. At most the feed's last entry. */
+  seq: Seq;
+}
+
 /** What of a chat depends on the viewer. */
 export interface Me {
+  /** It is not listed until its next message. */
+  hidden: boolean;
+  /** The viewer wants no notifications of it. */
+  muted: boolean;
+  /** Until when, if not for ever. */
+  mutedUntil?: string;
   /** A group's title; the other one's name in a one-to-one. */
   name: string;
+  /** The viewer has read everything up to this place of the chat's feed, on whichever device. */
+  readSeq: Seq;
   /** The viewer's role. */
   role: Role;
+  /** Messages beyond `readSeq` that are not deleted, of those that `lastSeq` covers. */
+  unreadCount: number;
 }
 
 /** A media file. */
@@ -390,6 +408,17 @@ export interface Message {
 /** One message of a chat; derived from its chat, its sender and its `clientMsgId`. */
 export type MessageId = string;
 
+/** `PUT /v1/chats/{id}/mute` and `mute_chat`: either a time, or for ever. */
+export interface Mute {
+  /** For ever. */
+  forever?: boolean;
+  /** Until when; in the future. */
+  until?: string | null;
+}
+
+/** `{chatId, until? | forever}` */
+export type MuteChat = Mute & { chatId: ChatId };
+
 /**
  * Whether a send that was refused as `unavailable` may have happened.
  *
@@ -414,6 +443,16 @@ export interface ParticipantPage {
   items: Participant[];
   /** Ask for the next page with it; null at the end. */
   nextCursor: string | null;
+}
+
+/** How far one participant is. */
+export interface ParticipantReceipt {
+  /** A device of theirs has got everything up to here. */
+  deliveredSeq: Seq;
+  /** They have read everything up to this place of the chat's feed. */
+  readSeq: Seq;
+  /** Who. */
+  userId: UserId;
 }
 
 /** A user's presence. */
@@ -474,6 +513,22 @@ export interface Ready {
   resumed: boolean;
   /** Whose connection it is. */
   userId: UserId;
+}
+
+/** How far a participant is in a chat. */
+export interface Receipt {
+  /** The chat. */
+  chatId: ChatId;
+  /** A place of the chat's feed: everything up to there. */
+  seq: Seq;
+  /** The participant. */
+  userId: UserId;
+}
+
+/** How far the participants of a chat are. */
+export interface ReceiptList {
+  /** By the time they joined. */
+  items: ParticipantReceipt[];
 }
 
 /** `POST /v1/auth/refresh`. */
@@ -646,6 +701,20 @@ export interface SystemDetail {
  */
 export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role";
 
+/** What is unread in all chats of a user that are listed. */
+export interface UnreadTotal {
+  /** Chats that have any. */
+  chats: number;
+  /** Messages. */
+  total: number;
+}
+
+/** `POST /v1/chats/{id}/read` and `POST /v1/chats/{id}/delivered`. */
+export interface UpTo {
+  /** A place of the chat's feed: everything up to there. At most the feed's last entry. */
+  seq: Seq;
+}
+
 /** `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away. */
 export interface UpdateUser {
   /** An e-mail address. */
@@ -773,6 +842,16 @@ export interface ClientEvents {
   presence_subscribe: { data: PresenceSubscribe; reply: PresenceList };
   /** Replay everything missed since a cursor. */
   resume: { data: Resume; reply: Resumed };
+  /** The chat is read up to this place of its feed. It only goes up. */
+  read: { data: Mark; reply: Empty };
+  /** This device has got the chat up to this place of its feed. It only goes up. */
+  delivered: { data: Mark; reply: Empty };
+  /** No notifications of the chat, for the user alone. */
+  mute_chat: { data: MuteChat; reply: Chat };
+  /** The opposite. */
+  unmute_chat: { data: ChatTarget; reply: Chat };
+  /** A one-to-one is not listed until its next message, for the user alone. */
+  hide_chat: { data: ChatTarget; reply: Chat };
 }
 
 /** What the server sends, over `/v1/ws`. */
@@ -801,6 +880,12 @@ export interface ServerEvents {
   resume_done: { cursor: string };
   /** An event without an id has failed, or a frame could not be read. */
   exception: WireError;
+  /** A participant has read a chat up to a place. */
+  read: Receipt;
+  /** A participant's device has got a chat up to a place. */
+  delivered: Receipt;
+  /** What the user wants of a chat has changed. */
+  chat_updated: Chat;
 }
 
 /** An event of the server, by its name. */
@@ -862,6 +947,12 @@ export interface ServerToClientEvents {
   resume_done: (data: { cursor: string }, cursor: string) => void;
   /** An event without an id has failed, or a frame could not be read. */
   exception: (data: Exception) => void;
+  /** A participant has read a chat up to a place. */
+  read: (data: Receipt, cursor?: string) => void;
+  /** A participant's device has got a chat up to a place. */
+  delivered: (data: Receipt) => void;
+  /** What the user wants of a chat has changed. */
+  chat_updated: (data: Chat, cursor: string) => void;
   /** Where the connection stands after one's own message, which is replied to and is no event. A stock client keeps it by itself. */
   cursor: (data: string) => void;
   /** With `checkpoints` when connecting: acknowledge it once everything up to here has been dealt with. Four may be open; then what is on feeds waits. */
@@ -906,8 +997,23 @@ export interface RestCalls {
     body: CreateChat;
     answer: Chat;
   };
+  /** What is unread in all chats that are listed: each chat tells its own in `me.unreadCount`. */
+  "GET /v1/chats/unread": {
+    answer: UnreadTotal;
+  };
   /** One chat. */
   "GET /v1/chats/{id}": {
+    path: { id: ChatId };
+    answer: Chat;
+  };
+  /** This device has got the chat up to this place of its feed. It only goes up. */
+  "POST /v1/chats/{id}/delivered": {
+    path: { id: ChatId };
+    body: UpTo;
+    answer: Empty;
+  };
+  /** The one-to-one is not listed until its next message, for the caller alone. */
+  "POST /v1/chats/{id}/hide": {
     path: { id: ChatId };
     answer: Chat;
   };
@@ -978,11 +1084,36 @@ export interface RestCalls {
     path: { id: ChatId; messageId: MessageId };
     answer: Blob;
   };
+  /** Notifications of the chat again. */
+  "DELETE /v1/chats/{id}/mute": {
+    path: { id: ChatId };
+    answer: Chat;
+  };
+  /** No notifications of the chat, for the caller alone: until a time, or for ever. */
+  "PUT /v1/chats/{id}/mute": {
+    path: { id: ChatId };
+    body: Mute;
+    answer: Chat;
+  };
   /** The participants of a chat, by the time they joined. */
   "GET /v1/chats/{id}/participants": {
     path: { id: ChatId };
     query?: { cursor?: string; limit?: number };
     answer: ParticipantPage;
+  };
+  /** The chat is read up to this place of its feed. It only goes up, on all devices. */
+  "POST /v1/chats/{id}/read": {
+    path: { id: ChatId };
+    body: UpTo;
+    answer: Empty;
+  };
+  /**
+   * How far the participants of a chat have read it, and their devices have got it. Changes come as
+   * `read` and `delivered` over the socket.
+   */
+  "GET /v1/chats/{id}/receipts": {
+    path: { id: ChatId };
+    answer: ReceiptList;
   };
   /** The caller's devices, but those revoked, last seen first. */
   "GET /v1/devices": {
