@@ -168,10 +168,11 @@ function ordered(frame) {
   return Object.fromEntries([...first, ...Object.keys(frame)].map((key) => [key, frame[key]]));
 }
 
-/** An event, by what both channels say of it. */
-function event(name, operations, channels, schemas) {
+/** An event, by what both channels say of it. A request whose name is an event's too has another key. */
+function event(key, operations, channels, schemas) {
   const [[channel, operation]] = operations;
-  const message = channels[channel].messages[name];
+  const message = channels[channel].messages[key];
+  const { name } = message;
   const request = operation.action === 'receive';
   const data = channel === 'websocket' ? message.payload.properties.data : message.payload.items[1];
   const replied = operations[0][1].reply && channel === 'websocket'
@@ -181,13 +182,13 @@ function event(name, operations, channels, schemas) {
     channel === 'websocket' && message.payload.properties.cursor ? 'On a feed: it comes with a `cursor`.' : '',
   ];
   const examples = operations.flatMap(([on, { reply }]) => {
-    const shown = (key) => channels[on].messages[key]?.examples?.[0]?.payload;
-    const lines = [`${request ? '→' : '←'} ${framed(shown(name))}`];
+    const shown = (of) => channels[on].messages[of]?.examples?.[0]?.payload;
+    const lines = [`${request ? '→' : '←'} ${framed(shown(key))}`];
     if (reply) lines.push(`${request ? '←' : '→'} ${framed(shown(`${name}.reply`))}`);
     return code(lines.join('\n'), operations.length === 1 ? undefined : on);
   });
   const errors = operation['x-errors'];
-  return entry(`event-${name}`,
+  return entry(`event-${key}`,
     { title: name, summary: operation.summary, about: operation.description },
     notes.map((note) => (note ? el('p', { class: 'note' }, prose(note)) : '')),
     payload('Data', data, schemas),
@@ -215,7 +216,8 @@ function section(id, title, about, entries) {
 function byEvent(operations) {
   const events = new Map();
   for (const [key, operation] of Object.entries(operations)) {
-    const [channel, name] = key.split('.');
+    const [channel, ...rest] = key.split('.');
+    const name = rest.join('.');
     const spellings = events.get(name) ?? [];
     // The WebSocket's first: it shows the plain payload.
     if (channel === 'websocket') spellings.unshift([channel, operation]);

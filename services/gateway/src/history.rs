@@ -51,7 +51,7 @@ pub async fn page(
         return Err(bad_request("before and after exclude each other"));
     }
     let known = admitted(app, caller, chat, limit).await?;
-    read(app, chat, known, Page { before, after, limit }, PAGE_BYTES).await
+    read(app, caller.user_id, chat, known, Page { before, after, limit }, PAGE_BYTES).await
 }
 
 /// The message at a place, or the last one before it, and as many before it as after, with whether
@@ -71,8 +71,8 @@ pub async fn around(
     // Both halves end where nothing is inserted any more: beyond, an entry only comes at the end.
     let before = Page { before: Some(seq.saturating_add(1)), after: None, limit: limit - newer };
     let after = Page { before: None, after: Some(seq), limit: newer.max(1) };
-    let before = read(app, chat, known, before, PAGE_BYTES / 2).await?;
-    let mut after = read(app, chat, known, after, PAGE_BYTES / 2).await?;
+    let before = read(app, caller.user_id, chat, known, before, PAGE_BYTES / 2).await?;
+    let mut after = read(app, caller.user_id, chat, known, after, PAGE_BYTES / 2).await?;
     if newer == 0 && !after.messages.is_empty() {
         after.messages.clear();
         (after.has_more, after.to_seq) = (true, after.from_seq);
@@ -119,15 +119,16 @@ async fn admitted(
 /// A page, of so many bytes of content about.
 async fn read(
     app: &App,
+    viewer: UserId,
     chat: ChatId,
     known: Option<Feed>,
     page: Page,
     bytes: usize,
 ) -> Result<HistoryPage, WireError> {
     match app.store.history(chat, page).await {
-        Ok(slice) => merged(app, caller.user_id, chat, page, slice).await,
+        Ok(slice) => merged(app, viewer, chat, page, slice).await,
         Err(error) if error.is_unavailable() => match known {
-            Some(feed) => tail_alone(app, caller.user_id, feed, chat, page).await,
+            Some(feed) => tail_alone(app, viewer, feed, chat, page).await,
             None => Err(fault::store(error)),
         },
         Err(error) => Err(fault::store(error)),

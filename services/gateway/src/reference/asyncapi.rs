@@ -39,7 +39,8 @@ pub fn document(schemas: &Schemas) -> Value {
     for request in catalogue::requests(&samples) {
         let like = request.like.unwrap_or(request.event);
         if let Some(event) = known.iter().find(|event| event.name == like) {
-            parts.add_request(&request, event);
+            let told = schemas.events().iter().any(|event| event.name == request.event);
+            parts.add_request(&request, event, told);
         }
     }
     parts.add_refusals(&samples);
@@ -61,8 +62,10 @@ struct Parts {
 }
 
 impl Parts {
-    fn add_request(&mut self, request: &Request, event: &Event) {
+    /// A name that is `told` is an event's too, which has it here.
+    fn add_request(&mut self, request: &Request, event: &Event, told: bool) {
         let name = request.event;
+        let key = if told { format!("{name}.request") } else { name.to_owned() };
         let summary = match request.like {
             Some(like) => format!("Another name for `{like}`."),
             None => event.summary.clone(),
@@ -117,15 +120,15 @@ impl Parts {
         for ((channel, known), [sent, reply]) in
             CHANNELS.iter().zip(&mut self.messages).zip(messages)
         {
-            known.insert(name.to_owned(), sent);
+            known.insert(key.clone(), sent);
             known.insert(answered.clone(), reply);
-            let mut operation = operation(channel, "receive", name, &about);
+            let mut operation = operation(channel, "receive", &key, &about);
             operation["reply"] = json!({
                 "channel": {"$ref": format!("#/channels/{channel}")},
                 "messages": [at(channel, &answered), at(channel, "refusal")],
             });
             operation["x-errors"] = json!(errors);
-            self.operations.insert(format!("{channel}.{name}"), operation);
+            self.operations.insert(format!("{channel}.{key}"), operation);
         }
     }
 
@@ -364,6 +367,10 @@ mod tests {
             let ack = arguments(&reply(Codec::SocketIo), "437")?;
             assert_eq!(example(&document, "socketio", &name), ack);
         }
+        // A name may be a request's and an event's.
+        let operations = document["operations"].as_object().into_iter().flatten();
+        let taken = operations.filter(|(_, operation)| operation["action"] == "receive").count();
+        assert_eq!(taken, 2 * catalogue::requests(&samples).len());
         let refused = |codec: Codec| codec.refusal(Some(7), &samples.error);
         let frame: Value = serde_json::from_str(&refused(Codec::Native))?;
         assert_eq!(example(&document, "websocket", "refusal"), frame);
