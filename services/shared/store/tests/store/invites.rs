@@ -19,7 +19,10 @@ fn invite(byte: u8) -> NewInvite {
 }
 
 fn none<T: std::fmt::Debug>(result: natter_store::Result<T>) {
-    assert!(matches!(result, Err(StoreError::NotFound)), "{result:?}");
+    match result {
+        Err(StoreError::NotFound) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn uses(

@@ -6,8 +6,11 @@ use anyhow::{Context, Result};
 use natter_protocol::{
     feed::{Deleted, Edited, Feed, Reacted, Target},
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
+    server::Role,
 };
-use natter_store::{Login, Muting, Page, Row, RowKind, Store, StoreConfig, UserSearch};
+use natter_store::{
+    ChatEdit, Login, Muting, Page, Row, RowKind, Store, StoreConfig, UserSearch,
+};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -21,8 +24,9 @@ use crate::{
 const REPEATS: u128 = 8;
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// 20,000 people with a device each, and 2,000 chats of 25 of them, a fifth of whom have left.
-/// Half of the chats have 40 messages; in all of them some changes wait to be relayed.
+/// 20,000 people with a device each, half of whom have blocked somebody, and 2,000 chats of 25 of them,
+/// a fifth of whom have left, with some who are banned, and an invite. Half of the chats have 40
+/// messages; in all of them some changes wait to be relayed.
 const CROWD: &str = "
     CREATE FUNCTION id(n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
         AS $$ SELECT lpad(to_hex(n), 32, '0')::uuid $$;
@@ -54,6 +58,13 @@ const CROWD: &str = "
     SELECT id(n), jsonb_build_object('users', jsonb_build_array(jsonb_build_object(
                'userId', id((n * 10 + m) % 20000 + 1), 'shard', 0, 'change', 'removed')))
     FROM generate_series(1, 2000) AS n, generate_series(1, 5) AS m;
+    INSERT INTO blocks (user_id, blocked_id) SELECT id(n), id(n + 10000)
+    FROM generate_series(1, 10000) AS n;
+    INSERT INTO chat_bans (chat_id, user_id, banned_by) SELECT id(n), id(n + 10000 + m), id(1)
+    FROM generate_series(1, 2000) AS n, generate_series(1, 5) AS m;
+    INSERT INTO chat_invites (id, chat_id, hash, created_by, expires_at)
+    SELECT id(n), id(n), decode(lpad(to_hex(n), 64, '0'), 'hex'), id(1), now() + interval '1 day'
+    FROM generate_series(1, 2000) AS n;
     ANALYZE;";
 
 fn user(n: u128) -> UserId {
@@ -94,6 +105,19 @@ async fn until_alone(connection: &mut PgConnection) -> Result<()> {
     tokio::time::timeout(PATIENCE, alone).await.context("others stay")?
 }
 
+fn number(n: u128) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash[16..].copy_from_slice(&n.to_be_bytes());
+    hash
+}
+
+/// The first participant who owns it.
+async fn owner_of(store: &Store, chat: ChatId) -> Result<UserId> {
+    let (people, _) = store.participants(chat, None, 50).await?;
+    let owner = people.iter().find(|one| one.role == Role::Owner);
+    Ok(owner.context("nobody owns it")?.id)
+}
+
 /// What gateways and workers ask again and again; `n` is another one each time.
 async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
     let (ana, chat, phone) = (user(n), chat(n), n.to_string());
@@ -115,10 +139,35 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         }
         "log_in" => drop(store.log_in(ana, "$", &device(device_of(n)), &some_token()).await?),
         "rotate_refresh" => {
-            let mut hash = [0; 32];
-            hash[16..].copy_from_slice(&n.to_be_bytes());
-            store.rotate_refresh(&hash, &some_token()).await?;
+            store.rotate_refresh(&number(n), &some_token()).await?;
         }
+        "join_by_invite" => drop(store.join_by_invite(user(n + 5_000), &number(n)).await?),
+        "invitation" => drop(store.invitation(&number(n)).await?),
+        // Nobody owns these groups yet: one of them does from here on.
+        "set_role" => {
+            let member = user(n * 10 + 3);
+            store.set_role(member, chat, member, Role::Member, false).await?;
+        }
+        "update_chat" => {
+            let title = ChatEdit { title: Some(&phone), ..ChatEdit::default() };
+            store.update_chat(owner_of(store, chat).await?, chat, &title).await?;
+        }
+        "remove_participant" => {
+            let (owner, member) = (owner_of(store, chat).await?, user(n * 10 + 5));
+            store.remove_participant(owner, chat, member, true).await?;
+        }
+        "add_participants" => {
+            let owner = owner_of(store, chat).await?;
+            store.add_participants(owner, chat, &[user(n + 6_000), user(n + 7_000)]).await?;
+        }
+        "bans" => drop(store.bans(owner_of(store, chat).await?, chat, None, 10).await?),
+        "invites" => drop(store.invites(owner_of(store, chat).await?, chat).await?),
+        "block" => {
+            store.block(ana, user(n + 3)).await?;
+            store.blocks(ana, None, 10).await?;
+            store.unblock(ana, user(n + 3)).await?;
+        }
+        "delete_chat" => drop(store.delete_chat(owner_of(store, chat).await?, chat).await?),
         "sign_out" => drop(store.sign_out(ana, device_of(n)).await?),
         "followed" => drop(store.followed(ana).await?),
         "membership" => drop(store.membership(ana, chat).await?),
@@ -243,6 +292,16 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "leave",
         "create_group",
         "open_direct",
+        "join_by_invite",
+        "invitation",
+        "set_role",
+        "update_chat",
+        "remove_participant",
+        "add_participants",
+        "bans",
+        "invites",
+        "block",
+        "delete_chat",
         "log_in",
         "rotate_refresh",
         "sign_out",

@@ -39,11 +39,17 @@ fn entries(broker: &Broker) -> Vec<SystemEvent> {
 }
 
 fn forbidden<T: std::fmt::Debug>(result: natter_store::Result<T>) {
-    assert!(matches!(result, Err(StoreError::Forbidden)), "{result:?}");
+    match result {
+        Err(StoreError::Forbidden) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 fn conflict<T: std::fmt::Debug>(result: natter_store::Result<T>, with: Conflict) {
-    assert!(matches!(&result, Err(StoreError::Conflict(found)) if *found == with), "{result:?}");
+    match result {
+        Err(StoreError::Conflict(found)) if found == with => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -394,7 +400,7 @@ impl Model {
             }
             Deed::Remove(a, b) if a != b => match (self.role(a), self.role(b)) {
                 (Some(Role::Owner), Some(_)) | (Some(Role::Admin), Some(Role::Member)) => {
-                    self.end(b)
+                    self.end(b);
                 }
                 _ => {}
             },
