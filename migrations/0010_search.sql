@@ -15,6 +15,14 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 ALTER TABLE messages ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
 ALTER TABLE messages ADD COLUMN IF NOT EXISTS mentions uuid[];
 
+-- Who searches has few chats, or many; words are rare, or everywhere. With 1,000,000 messages in
+-- 10,000 chats three tables were measured: this one; one whose words have the chat among them, so
+-- that one scan finds "these words in one of these chats"; one with the chat as first column of the
+-- index of words. The second is the fastest for 20 chats and two frequent words (4 ms), and takes
+-- 100 ms for 300 chats; the third reads the index once for each chat. Here the planner has three
+-- ways, of which one is short for everybody: by the words, by the chats (the key), or from the newest
+-- on: 0.5 to 3 ms for 20 chats, 0.2 to 10 ms for 300 and 5,000.
+--
 -- A row for each message that is shown, and none for those that are deleted. No foreign keys, as
 -- for messages.
 CREATE TABLE message_search (
@@ -23,11 +31,8 @@ CREATE TABLE message_search (
     -- When the message was sent: the order of what is found.
     at      timestamptz NOT NULL,
     -- Its words as the program folds them, in any language, with their positions; and what it is
-    -- filtered by: '#' and the end of the chat's id, '@' and the end of the sender's, '^' and that
-    -- of somebody mentioned, '!' and the kind of its file. No word begins with one of these.
-    --
-    -- With the chat among them a search over few chats is one scan of the index that reads the
-    -- entries of these chats alone, however often a word is used elsewhere.
+    -- filtered by: '@' and the end of the sender's id, '^' and that of somebody mentioned, '!' and
+    -- the kind of its file. No word begins with one of these.
     words   tsvector    NOT NULL,
     PRIMARY KEY (chat_id, seq)
 );

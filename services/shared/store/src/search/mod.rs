@@ -27,11 +27,14 @@ use crate::{
     views,
 };
 
-/// Up to so many chats are searched chat by chat, as far as the index is concerned; somebody in more
-/// of them searches by words first, and what is in other chats is left out.
-const FEW_CHATS: usize = 64;
+/// Somebody who is in more chats than this has said, or been told, something of late that has the
+/// words, if they are frequent: …
+const FEW_CHATS: i64 = 64;
+/// … among so many of the newest messages of all, for each that is asked for, it is looked first.
+const LOOKED_AT: i64 = 40;
+const LOOKED_AT_LEAST: i64 = 5_000;
 /// The best are chosen among so many of the newest.
-const RANKED: i64 = 1_000;
+const RANKED: i64 = 500;
 /// Known words that are like a mistyped one: looked at, and taken.
 const LIKE_LOOKED_AT: i64 = 50;
 const LIKE_TAKEN: usize = 16;
@@ -86,19 +89,16 @@ pub struct SearchCursor {
 /// What messages are filtered by, as a word of theirs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Filter<'a> {
-    Chat(Uuid),
     Sender(Uuid),
     Mentions(Uuid),
     Media(&'a str),
 }
 
 impl Filter<'_> {
-    /// The end of an id suffices, and is random: whether a chat is the viewer's is asked of the
-    /// chats themselves.
+    /// The end of an id suffices: it is random.
     pub(crate) fn word(self) -> String {
         let end = |id: Uuid| id.as_u64_pair().1;
         match self {
-            Self::Chat(id) => format!("#{:016x}", end(id)),
             Self::Sender(id) => format!("@{:016x}", end(id)),
             Self::Mentions(id) => format!("^{:016x}", end(id)),
             Self::Media(kind) => format!("!{kind}"),
@@ -123,8 +123,8 @@ fn kind_word(kind: MediaKind) -> &'static str {
 }
 
 impl MessageSearch {
-    /// All that a message has to have, as Postgres reads it, in these chats if it is few.
-    fn query(&self, chats: Option<&[Uuid]>) -> String {
+    /// All that a message has to have, as Postgres reads it.
+    fn query(&self) -> String {
         let any = |filters: Vec<String>| format!("({})", filters.join(" | "));
         let with_media =
             || any(KINDS.iter().map(|kind| Filter::Media(kind_word(*kind)).query()).collect());
@@ -138,42 +138,67 @@ impl MessageSearch {
         if self.mentions_viewer {
             all.push(Filter::Mentions(self.viewer.0).query());
         }
-        all.extend(chats.map(|chats| {
-            any(chats.iter().map(|chat| Filter::Chat(*chat).query()).collect())
-        }));
         all.join(" & ")
     }
 }
 
-/// What fits, newest first. Of the viewer's chats, whatever the query says of chats; the statement is
-/// planned for its values, since how often a word is used decides which way is the shorter one.
-macro_rules! newest {
-    ($columns:literal, $limit:literal) => {
+/// What fits, of the viewer's chats. The statements are planned for their values, since how often a
+/// word is used decides which way is the shortest.
+macro_rules! fitting {
+    ($messages:literal, $order:literal) => {
         concat!(
-            "SELECT s.chat_id, s.seq, s.at, ",
-            $columns,
-            " FROM message_search s
-             JOIN chat_members m
-               ON m.chat_id = s.chat_id AND m.user_id = $1 AND m.left_at IS NULL
-             WHERE s.words @@ $2::tsquery
+            "SELECT s.chat_id, s.seq, s.at, CASE WHEN $10::text IS NOT NULL THEN s.words END AS words
+             FROM chat_members m JOIN ",
+            $messages,
+            " s ON s.chat_id = m.chat_id
+             WHERE m.user_id = $1 AND m.left_at IS NULL AND s.words @@ $2::tsquery
                AND ($3::timestamptz IS NULL OR s.at > $3)
                AND ($4::timestamptz IS NULL OR s.at < $4)
                AND ($5::timestamptz IS NULL OR (s.at, s.chat_id, s.seq) < ($5, $6, $7))
-             ORDER BY s.at DESC, s.chat_id DESC, s.seq DESC LIMIT ",
-            $limit
+               AND ($9::uuid IS NULL OR m.chat_id = $9) ",
+            $order
         )
     };
 }
-const NEWEST: &str = newest!("0::real AS rank, s.at AS until", "$8");
 
-/// The best of the newest. Its bound of time is `until` once that is known.
-const BEST: &str = concat!(
-    "WITH newest AS MATERIALIZED (",
-    newest!("ts_rank(s.words, $11::tsquery, 1) AS rank", "$9"),
-    ")
-     SELECT chat_id, seq, at, rank, (SELECT max(at) FROM newest) AS until FROM newest
-     WHERE $10::real IS NULL OR (rank, at, chat_id, seq) < ($10, $12, $13, $14)
-     ORDER BY rank DESC, at DESC, chat_id DESC, seq DESC LIMIT $8"
+/// The newest of what fits, or the best of these, and among how many.
+macro_rules! ranked {
+    ($found:expr) => {
+        concat!(
+            "WITH found AS MATERIALIZED (",
+            $found,
+            "), newest AS MATERIALIZED (
+                 SELECT chat_id, seq, at,
+                        COALESCE(ts_rank(words, $10::tsquery, 1), 0) AS rank
+                 FROM (SELECT * FROM found ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $8) f
+             )
+             SELECT chat_id, seq, at, rank, (SELECT max(at) FROM newest) AS until,
+                    (SELECT count(*) FROM newest) AS among
+             FROM newest
+             WHERE $11::real IS NULL OR (rank, at, chat_id, seq) < ($11, $12, $13, $14)
+             ORDER BY rank DESC, at DESC, chat_id DESC, seq DESC"
+        )
+    };
+}
+
+/// By whatever is the least: the messages with such words, or those of the viewer's chats. Never by
+/// looking from the newest on until there are enough, which has no end for somebody whose chats are
+/// quiet.
+const LEAST: &str = ranked!(fitting!("message_search", ""));
+
+/// Only among the newest messages of all.
+const NEWEST: &str = ranked!(
+    fitting!(
+        "(SELECT * FROM message_search
+          WHERE ($4::timestamptz IS NULL OR at < $4) AND ($5::timestamptz IS NULL OR at <= $5)
+          ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $15)",
+        ""
+    )
+);
+
+/// Of one chat: the order is that of its feed, so the newest are at one end of the key.
+const OF_CHAT: &str = ranked!(
+    fitting!("message_search", "ORDER BY s.seq DESC LIMIT $8")
 );
 
 /// A message that fits.
@@ -184,6 +209,7 @@ struct Hit {
     at: OffsetDateTime,
     rank: f32,
     until: OffsetDateTime,
+    among: i64,
 }
 
 impl From<Hit> for SearchCursor {
@@ -203,73 +229,95 @@ impl Store {
     ) -> Result<(Vec<FoundMessage>, Option<SearchCursor>)> {
         let limit = search.limit.clamp(1, limits::SEARCH_PAGE) as usize;
         self.call(async |db| {
-            let chats: Vec<Uuid> = sqlx::query_scalar(
-                "SELECT chat_id FROM chat_members
-                 WHERE user_id = $1 AND left_at IS NULL AND ($2::uuid IS NULL OR chat_id = $2)
-                 LIMIT $3",
-            )
-            .bind(search.viewer.0)
-            .bind(search.chat.map(|chat| chat.0))
-            .bind(FEW_CHATS as i64 + 1)
-            .fetch_all(&mut *db)
-            .await?;
-            if chats.is_empty() {
-                return Result::<_>::Ok((Vec::new(), None));
-            }
             if search.fuzzy
                 && let Some(words) = &mut search.words
             {
                 add_like(&mut *db, words).await?;
             }
-            let few = (chats.len() <= FEW_CHATS).then_some(chats.as_slice());
-            let mut hits = hits(&mut *db, &search, &search.query(few), limit as i64 + 1).await?;
+            let mut hits = hits(&mut *db, &search, limit).await?;
             let more = hits.len() > limit;
             hits.truncate(limit);
             let next = hits.last().filter(|_| more).map(|last| (*last).into());
             let found = load(db, &search, &hits).await?;
-            Result::Ok((found, next))
+            Result::<_>::Ok((found, next))
         })
         .await
     }
 }
 
-async fn hits(
+/// So many hits, and one more, if there are.
+async fn hits(db: &mut PgConnection, search: &MessageSearch, limit: usize) -> Result<Vec<Hit>> {
+    let ranked = search.ranked && search.words.is_some();
+    let wanted = if ranked { RANKED } else { limit as i64 + 1 };
+    let mut hits = if search.chat.is_some() {
+        ask(db, search, OF_CHAT, wanted).await?
+    } else if let Some(newest) = of_the_newest(&mut *db, search, wanted).await? {
+        newest
+    } else {
+        ask(db, search, LEAST, wanted).await?
+    };
+    hits.truncate(limit + 1);
+    Ok(hits)
+}
+
+/// The hits among the newest messages of all, if these are enough. They are looked at only for
+/// somebody in many chats.
+async fn of_the_newest(
     db: &mut PgConnection,
     search: &MessageSearch,
-    query: &str,
-    limit: i64,
+    wanted: i64,
+) -> Result<Option<Vec<Hit>>> {
+    let many: bool = sqlx::query_scalar(
+        "SELECT count(*) > $2 FROM (
+             SELECT FROM chat_members WHERE user_id = $1 AND left_at IS NULL LIMIT $2 + 1
+         ) c",
+    )
+    .bind(search.viewer.0)
+    .bind(FEW_CHATS)
+    .fetch_one(&mut *db)
+    .await?;
+    if !many {
+        return Ok(None);
+    }
+    let newest = ask(db, search, NEWEST, wanted).await?;
+    let among = newest.first().map_or(0, |hit| hit.among);
+    Ok((among >= wanted).then_some(newest))
+}
+
+/// The hits by one of the statements: the newest `wanted`, or those of them that are on the page.
+
+async fn ask(
+    db: &mut PgConnection,
+    search: &MessageSearch,
+    statement: &'static str,
+    wanted: i64,
 ) -> Result<Vec<Hit>> {
-    let MessageSearch { viewer, after, before, cursor, .. } = search;
     let rank = search.words.as_ref().filter(|_| search.ranked).map(Words::query);
-    // The newest ones go on after the last; the best begin at the same one each time.
-    let ends = cursor.filter(|_| rank.is_none());
-    let until = cursor.filter(|_| rank.is_some());
-    let last = until.map(|cursor| cursor.until + time::Duration::milliseconds(1));
-    let before = match (*before, last) {
-        (Some(before), Some(last)) => Some(before.min(last)),
-        (before, last) => before.or(last),
-    };
-    let statement = if rank.is_some() { BEST } else { NEWEST };
-    let mut asked = sqlx::query_as(statement)
+    // The newest ones go on after the last; the best are chosen among the same ones each time.
+    let ends = search.cursor.filter(|_| rank.is_none());
+    let ranked = search.cursor.filter(|_| rank.is_some());
+    let until = ranked.map(|cursor| cursor.until + time::Duration::milliseconds(1));
+    let before = search.before.into_iter().chain(until).min();
+    let hits = sqlx::query_as(statement)
         .persistent(false)
-        .bind(viewer.0)
-        .bind(query)
-        .bind(*after)
+        .bind(search.viewer.0)
+        .bind(search.query())
+        .bind(search.after)
         .bind(before)
         .bind(ends.map(|end| end.at))
         .bind(ends.map(|end| end.chat.0))
         .bind(ends.map(|end| sql_seq(end.seq)))
-        .bind(limit);
-    if let Some(rank) = rank {
-        asked = asked
-            .bind(RANKED)
-            .bind(until.map(|end| end.rank))
-            .bind(rank)
-            .bind(until.map(|end| end.at))
-            .bind(until.map(|end| end.chat.0))
-            .bind(until.map(|end| sql_seq(end.seq)));
-    }
-    Ok(asked.fetch_all(db).await?)
+        .bind(wanted)
+        .bind(search.chat.map(|chat| chat.0))
+        .bind(rank)
+        .bind(ranked.map(|last| last.rank))
+        .bind(ranked.map(|last| last.at))
+        .bind(ranked.map(|last| last.chat.0))
+        .bind(ranked.map(|last| sql_seq(last.seq)))
+        .bind((wanted * LOOKED_AT).max(LOOKED_AT_LEAST))
+        .fetch_all(db)
+        .await?;
+    Ok(hits)
 }
 
 /// Adds the known words that are like those that somebody may have mistyped.
