@@ -16,7 +16,7 @@ use natter_protocol::{
     rest::{ChatName, FoundMessage},
     server::Message,
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, postgres::PgArguments};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -29,10 +29,12 @@ use crate::{
 
 /// Somebody who is in more chats than this has said, or been told, something of late that has the
 /// words, if they are frequent: …
-const FEW_CHATS: i64 = 64;
+const FEW_CHATS: usize = 64;
 /// … among so many of the newest messages of all, for each that is asked for, it is looked first.
 const LOOKED_AT: i64 = 40;
 const LOOKED_AT_LEAST: i64 = 5_000;
+/// So many chats are named in the statement.
+const NAMED_CHATS: usize = 1_000;
 /// The best are chosen among so many of the newest.
 const RANKED: i64 = 500;
 /// Known words that are like a mistyped one: looked at, and taken.
@@ -142,20 +144,18 @@ impl MessageSearch {
     }
 }
 
-/// What fits, of the viewer's chats. The statements are planned for their values, since how often a
-/// word is used decides which way is the shortest.
+/// What fits. The statements are planned for their values, since how often a word is used decides
+/// which way is the shortest.
 macro_rules! fitting {
     ($messages:literal, $order:literal) => {
         concat!(
-            "SELECT s.chat_id, s.seq, s.at, CASE WHEN $10::text IS NOT NULL THEN s.words END AS words
-             FROM chat_members m JOIN ",
+            "SELECT s.chat_id, s.seq, s.at, CASE WHEN $9::text IS NOT NULL THEN s.words END AS words
+             FROM ",
             $messages,
-            " s ON s.chat_id = m.chat_id
-             WHERE m.user_id = $1 AND m.left_at IS NULL AND s.words @@ $2::tsquery
-               AND ($3::timestamptz IS NULL OR s.at > $3)
-               AND ($4::timestamptz IS NULL OR s.at < $4)
-               AND ($5::timestamptz IS NULL OR (s.at, s.chat_id, s.seq) < ($5, $6, $7))
-               AND ($9::uuid IS NULL OR m.chat_id = $9) ",
+            " AND s.words @@ $2::tsquery
+              AND ($3::timestamptz IS NULL OR s.at > $3)
+              AND ($4::timestamptz IS NULL OR s.at < $4)
+              AND ($5::timestamptz IS NULL OR (s.at, s.chat_id, s.seq) < ($5, $6, $7)) ",
             $order
         )
     };
@@ -169,37 +169,47 @@ macro_rules! ranked {
             $found,
             "), newest AS MATERIALIZED (
                  SELECT chat_id, seq, at,
-                        COALESCE(ts_rank(words, $10::tsquery, 1), 0) AS rank
+                        COALESCE(ts_rank(words, $9::tsquery, 1), 0) AS rank
                  FROM (SELECT * FROM found ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $8) f
              )
              SELECT chat_id, seq, at, rank, (SELECT max(at) FROM newest) AS until,
                     (SELECT count(*) FROM newest) AS among
              FROM newest
-             WHERE $11::real IS NULL OR (rank, at, chat_id, seq) < ($11, $12, $13, $14)
+             WHERE $10::real IS NULL OR (rank, at, chat_id, seq) < ($10, $11, $12, $13)
              ORDER BY rank DESC, at DESC, chat_id DESC, seq DESC"
         )
     };
 }
 
-/// By whatever is the least: the messages with such words, or those of the viewer's chats. Never by
-/// looking from the newest on until there are enough, which has no end for somebody whose chats are
-/// quiet.
-const LEAST: &str = ranked!(fitting!("message_search", ""));
+/// In these chats, by whatever is the least: the messages with such words, or those of the chats.
+/// Never by looking from the newest on until there are enough, which has no end for somebody whose
+/// chats are quiet. Not by a join: the index of words would be read once for each chat.
+const OF_CHATS: &str =
+    ranked!(fitting!("message_search s WHERE s.chat_id = ANY($1::uuid[])", ""));
 
-/// Only among the newest messages of all.
-const NEWEST: &str = ranked!(
-    fitting!(
-        "(SELECT * FROM message_search
-          WHERE ($4::timestamptz IS NULL OR at < $4) AND ($5::timestamptz IS NULL OR at <= $5)
-          ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $15)",
-        ""
-    )
-);
+/// In one chat: the order is that of its feed, so the newest are at one end of the key.
+const OF_CHAT: &str = ranked!(fitting!(
+    "message_search s WHERE s.chat_id = ($1::uuid[])[1]",
+    "ORDER BY s.seq DESC LIMIT $8"
+));
 
-/// Of one chat: the order is that of its feed, so the newest are at one end of the key.
-const OF_CHAT: &str = ranked!(
-    fitting!("message_search", "ORDER BY s.seq DESC LIMIT $8")
-);
+/// As [`OF_CHATS`], in all of somebody's.
+const OF_ALL: &str = ranked!(fitting!(
+    "chat_members m JOIN message_search s ON s.chat_id = m.chat_id
+     WHERE m.user_id = $1 AND m.left_at IS NULL",
+    ""
+));
+
+/// In all of somebody's chats, among the newest messages of all only.
+const NEWEST: &str = ranked!(fitting!(
+    "chat_members m JOIN (
+         SELECT * FROM message_search
+         WHERE ($4::timestamptz IS NULL OR at < $4) AND ($5::timestamptz IS NULL OR at <= $5)
+         ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $14
+     ) s ON s.chat_id = m.chat_id
+     WHERE m.user_id = $1 AND m.left_at IS NULL",
+    ""
+));
 
 /// A message that fits.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
@@ -249,75 +259,80 @@ impl Store {
 async fn hits(db: &mut PgConnection, search: &MessageSearch, limit: usize) -> Result<Vec<Hit>> {
     let ranked = search.ranked && search.words.is_some();
     let wanted = if ranked { RANKED } else { limit as i64 + 1 };
-    let mut hits = if search.chat.is_some() {
-        ask(db, search, OF_CHAT, wanted).await?
-    } else if let Some(newest) = of_the_newest(&mut *db, search, wanted).await? {
-        newest
-    } else {
-        ask(db, search, LEAST, wanted).await?
+    let chats: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT chat_id FROM chat_members
+         WHERE user_id = $1 AND left_at IS NULL AND ($2::uuid IS NULL OR chat_id = $2) LIMIT $3",
+    )
+    .bind(search.viewer.0)
+    .bind(search.chat.map(|chat| chat.0))
+    .bind(NAMED_CHATS as i64 + 1)
+    .fetch_all(&mut *db)
+    .await?;
+    let asked = Asked { search, wanted };
+    let mut hits = None;
+    if chats.len() > FEW_CHATS {
+        let newest = asked.of_all(&mut *db, NEWEST).await?;
+        let among = newest.first().map_or(0, |hit| hit.among);
+        hits = (among >= wanted).then_some(newest);
+    }
+    let mut hits = match hits {
+        Some(enough) => enough,
+        None if chats.is_empty() => Vec::new(),
+        None if search.chat.is_some() => asked.of(db, OF_CHAT, &chats).await?,
+        None if chats.len() <= NAMED_CHATS => asked.of(db, OF_CHATS, &chats).await?,
+        None => asked.of_all(db, OF_ALL).await?,
     };
     hits.truncate(limit + 1);
     Ok(hits)
 }
 
-/// The hits among the newest messages of all, if these are enough. They are looked at only for
-/// somebody in many chats.
-async fn of_the_newest(
-    db: &mut PgConnection,
-    search: &MessageSearch,
+type Query<'q> = sqlx::query::QueryAs<'q, Postgres, Hit, PgArguments>;
+
+/// A search by one of the statements: the newest `wanted` hits, or those of them that are on the
+/// page.
+struct Asked<'a> {
+    search: &'a MessageSearch,
     wanted: i64,
-) -> Result<Option<Vec<Hit>>> {
-    let many: bool = sqlx::query_scalar(
-        "SELECT count(*) > $2 FROM (
-             SELECT FROM chat_members WHERE user_id = $1 AND left_at IS NULL LIMIT $2 + 1
-         ) c",
-    )
-    .bind(search.viewer.0)
-    .bind(FEW_CHATS)
-    .fetch_one(&mut *db)
-    .await?;
-    if !many {
-        return Ok(None);
-    }
-    let newest = ask(db, search, NEWEST, wanted).await?;
-    let among = newest.first().map_or(0, |hit| hit.among);
-    Ok((among >= wanted).then_some(newest))
 }
 
-/// The hits by one of the statements: the newest `wanted`, or those of them that are on the page.
+impl Asked<'_> {
+    async fn of(
+        &self,
+        db: &mut PgConnection,
+        statement: &'static str,
+        chats: &[Uuid],
+    ) -> Result<Vec<Hit>> {
+        Ok(self.bind(sqlx::query_as(statement).bind(chats.to_vec())).fetch_all(db).await?)
+    }
 
-async fn ask(
-    db: &mut PgConnection,
-    search: &MessageSearch,
-    statement: &'static str,
-    wanted: i64,
-) -> Result<Vec<Hit>> {
-    let rank = search.words.as_ref().filter(|_| search.ranked).map(Words::query);
-    // The newest ones go on after the last; the best are chosen among the same ones each time.
-    let ends = search.cursor.filter(|_| rank.is_none());
-    let ranked = search.cursor.filter(|_| rank.is_some());
-    let until = ranked.map(|cursor| cursor.until + time::Duration::milliseconds(1));
-    let before = search.before.into_iter().chain(until).min();
-    let hits = sqlx::query_as(statement)
-        .persistent(false)
-        .bind(search.viewer.0)
-        .bind(search.query())
-        .bind(search.after)
-        .bind(before)
-        .bind(ends.map(|end| end.at))
-        .bind(ends.map(|end| end.chat.0))
-        .bind(ends.map(|end| sql_seq(end.seq)))
-        .bind(wanted)
-        .bind(search.chat.map(|chat| chat.0))
-        .bind(rank)
-        .bind(ranked.map(|last| last.rank))
-        .bind(ranked.map(|last| last.at))
-        .bind(ranked.map(|last| last.chat.0))
-        .bind(ranked.map(|last| sql_seq(last.seq)))
-        .bind((wanted * LOOKED_AT).max(LOOKED_AT_LEAST))
-        .fetch_all(db)
-        .await?;
-    Ok(hits)
+    async fn of_all(&self, db: &mut PgConnection, statement: &'static str) -> Result<Vec<Hit>> {
+        let asked = sqlx::query_as(statement).bind(self.search.viewer.0);
+        Ok(self.bind(asked).fetch_all(db).await?)
+    }
+
+    fn bind<'q>(&self, asked: Query<'q>) -> Query<'q> {
+        let Self { search, wanted } = self;
+        let rank = search.words.as_ref().filter(|_| search.ranked).map(Words::query);
+        // The newest ones go on after the last; the best are chosen among the same ones each time.
+        let ends = search.cursor.filter(|_| rank.is_none());
+        let ranked = search.cursor.filter(|_| rank.is_some());
+        let until = ranked.map(|cursor| cursor.until + time::Duration::milliseconds(1));
+        asked
+            .persistent(false)
+            .bind(search.query())
+            .bind(search.after)
+            .bind(search.before.into_iter().chain(until).min())
+            .bind(ends.map(|end| end.at))
+            .bind(ends.map(|end| end.chat.0))
+            .bind(ends.map(|end| sql_seq(end.seq)))
+            .bind(*wanted)
+            .bind(rank)
+            .bind(ranked.map(|last| last.rank))
+            .bind(ranked.map(|last| last.at))
+            .bind(ranked.map(|last| last.chat.0))
+            .bind(ranked.map(|last| sql_seq(last.seq)))
+            .bind((wanted * LOOKED_AT).max(LOOKED_AT_LEAST))
+    }
 }
 
 /// Adds the known words that are like those that somebody may have mistyped.
