@@ -15,6 +15,15 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 ALTER TABLE messages ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
 ALTER TABLE messages ADD COLUMN IF NOT EXISTS mentions uuid[];
 
+-- Who searches has few chats, or many; words are rare, or everywhere. With 1,000,000 messages in
+-- 10,000 chats four tables were measured: this one; one whose words have the chat among them, so that
+-- one scan finds "these words in one of these chats" (5 ms for 20 chats, but 45 ms when a word is
+-- only begun, and 100 ms for 300 chats); one with the chat as first column of the index of words
+-- (reads the index once for each chat: 50 ms for 20 chats); one in 16 partitions by chat (13 ms for
+-- 20 chats, as most partitions are read, and slower than this one for everybody else). Here one of
+-- three ways is short for everybody: by the chats (the key) for who has few, from the newest on for
+-- frequent words, by the words for rare ones: 1 to 4 ms for 20 chats, 1 to 13 ms for 300 and 5,000.
+--
 -- A row for each message that is shown, and none for those that are deleted. No foreign keys, as
 -- for messages.
 CREATE TABLE message_search (
@@ -23,11 +32,8 @@ CREATE TABLE message_search (
     -- When the message was sent: the order of what is found.
     at      timestamptz NOT NULL,
     -- Its words as the program folds them, in any language, with their positions; and what it is
-    -- filtered by: '#' and the end of the chat's id, '@' and the end of the sender's, '^' and that
-    -- of somebody mentioned, '!' and the kind of its file. No word begins with one of these.
-    --
-    -- With the chat among them a search over few chats is one scan of the index that reads the
-    -- entries of these chats alone, however often a word is used elsewhere.
+    -- filtered by: '@' and the end of the sender's id, '^' and that of somebody mentioned, '!' and
+    -- the kind of its file. No word begins with one of these.
     words   tsvector    NOT NULL,
     PRIMARY KEY (chat_id, seq)
 );

@@ -33,7 +33,7 @@ const WITH_TOKEN: (&str, &str) =
         title = "Natter",
         description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`. The token says who calls: a body that names somebody else in `user`, `userId` or `senderId` is refused (403, `forbidden`).",
     ),
-    components(schemas(ProblemBody)),
+    components(schemas(ProblemBody, SearchSort)),
     security(("bearer" = [])),
     modifiers(&Bearer),
 )]

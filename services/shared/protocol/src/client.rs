@@ -402,7 +402,7 @@ words! {
     pub enum SearchSort {
         /// The newest first.
         Newest,
-        /// Of the newest 1,000, those first in which the words stand most often, for their length.
+        /// Of the newest 500, those first in which the words stand most often, for their length.
         Rank,
     }
 }

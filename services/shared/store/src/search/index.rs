@@ -327,7 +327,6 @@ async fn look_up(
 fn besides(message: &Current) -> impl Iterator<Item = String> {
     let mentions = message.mentions.iter().flatten().map(|user| Filter::Mentions(*user));
     let filters = [
-        Some(Filter::Chat(message.chat_id)),
         message.sender_id.map(Filter::Sender),
         message.media_kind.as_deref().map(Filter::Media),
     ];
@@ -384,7 +383,7 @@ async fn words_at(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<BTreeS
          FROM unnest($1::uuid[], $2::bigint[]) AS m (chat_id, seq)
          JOIN message_search s ON s.chat_id = m.chat_id AND s.seq = m.seq
          CROSS JOIN LATERAL unnest(tsvector_to_array(s.words)) AS word
-         WHERE word !~ '^[#@^!]'",
+         WHERE word !~ '^[@^!]'",
     )
     .bind(chats)
     .bind(seqs)

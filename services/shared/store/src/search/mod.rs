@@ -16,7 +16,7 @@ use natter_protocol::{
     rest::{ChatName, FoundMessage},
     server::Message,
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, postgres::PgArguments};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,11 +27,18 @@ use crate::{
     views,
 };
 
-/// Up to so many chats are searched chat by chat, as far as the index is concerned; somebody in more
-/// of them searches by words first, and what is in other chats is left out.
-const FEW_CHATS: usize = 64;
+/// Chats with so many messages in all are looked through: that takes some milliseconds, whatever the
+/// words are.
+const LOOKED_THROUGH: i64 = 5_000;
+/// Who can read more than that has said, or been told, something of late that has the words, if they
+/// are frequent: among so many of the newest messages of all, for each that is asked for, it is looked
+/// before the index is asked.
+const LOOKED_AT: i64 = 40;
+const LOOKED_AT_LEAST: i64 = 5_000;
+/// So many chats are named in a statement.
+const NAMED_CHATS: usize = 1_000;
 /// The best are chosen among so many of the newest.
-const RANKED: i64 = 1_000;
+const RANKED: i64 = 500;
 /// Known words that are like a mistyped one: looked at, and taken.
 const LIKE_LOOKED_AT: i64 = 50;
 const LIKE_TAKEN: usize = 16;
@@ -86,19 +93,16 @@ pub struct SearchCursor {
 /// What messages are filtered by, as a word of theirs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Filter<'a> {
-    Chat(Uuid),
     Sender(Uuid),
     Mentions(Uuid),
     Media(&'a str),
 }
 
 impl Filter<'_> {
-    /// The end of an id suffices, and is random: whether a chat is the viewer's is asked of the
-    /// chats themselves.
+    /// The end of an id suffices: it is random.
     pub(crate) fn word(self) -> String {
         let end = |id: Uuid| id.as_u64_pair().1;
         match self {
-            Self::Chat(id) => format!("#{:016x}", end(id)),
             Self::Sender(id) => format!("@{:016x}", end(id)),
             Self::Mentions(id) => format!("^{:016x}", end(id)),
             Self::Media(kind) => format!("!{kind}"),
@@ -123,8 +127,8 @@ fn kind_word(kind: MediaKind) -> &'static str {
 }
 
 impl MessageSearch {
-    /// All that a message has to have, as Postgres reads it, in these chats if it is few.
-    fn query(&self, chats: Option<&[Uuid]>) -> String {
+    /// All that a message has to have, as Postgres reads it.
+    fn query(&self) -> String {
         let any = |filters: Vec<String>| format!("({})", filters.join(" | "));
         let with_media =
             || any(KINDS.iter().map(|kind| Filter::Media(kind_word(*kind)).query()).collect());
@@ -138,43 +142,83 @@ impl MessageSearch {
         if self.mentions_viewer {
             all.push(Filter::Mentions(self.viewer.0).query());
         }
-        all.extend(
-            chats.map(|chats| any(chats.iter().map(|chat| Filter::Chat(*chat).query()).collect())),
-        );
         all.join(" & ")
     }
 }
 
-/// What fits, newest first. Of the viewer's chats, whatever the query says of chats; the statement is
-/// planned for its values, since how often a word is used decides which way is the shorter one.
-macro_rules! newest {
-    ($columns:literal, $limit:literal) => {
+/// What fits. The statements are planned for their values, since how often a word is used decides
+/// which way is the shortest.
+macro_rules! fitting {
+    ($messages:literal, $order:literal) => {
         concat!(
-            "SELECT s.chat_id, s.seq, s.at, ",
-            $columns,
-            " FROM message_search s
-             JOIN chat_members m
-               ON m.chat_id = s.chat_id AND m.user_id = $1 AND m.left_at IS NULL
-             WHERE s.words @@ $2::tsquery
-               AND ($3::timestamptz IS NULL OR s.at > $3)
-               AND ($4::timestamptz IS NULL OR s.at < $4)
-               AND ($5::timestamptz IS NULL OR (s.at, s.chat_id, s.seq) < ($5, $6, $7))
-             ORDER BY s.at DESC, s.chat_id DESC, s.seq DESC LIMIT ",
-            $limit
+            "SELECT s.chat_id, s.seq, s.at, CASE WHEN $9::text IS NOT NULL THEN s.words END AS words
+             FROM ",
+            $messages,
+            " AND s.words @@ $2::tsquery
+              AND ($3::timestamptz IS NULL OR s.at > $3)
+              AND ($4::timestamptz IS NULL OR s.at < $4)
+              AND ($5::timestamptz IS NULL OR (s.at, s.chat_id, s.seq) < ($5, $6, $7)) ",
+            $order
         )
     };
 }
-const NEWEST: &str = newest!("0::real AS rank, s.at AS until", "$8");
 
-/// The best of the newest. Its bound of time is `until` once that is known.
-const BEST: &str = concat!(
-    "WITH newest AS MATERIALIZED (",
-    newest!("ts_rank(s.words, $11::tsquery, 1) AS rank", "$9"),
-    ")
-     SELECT chat_id, seq, at, rank, (SELECT max(at) FROM newest) AS until FROM newest
-     WHERE $10::real IS NULL OR (rank, at, chat_id, seq) < ($10, $12, $13, $14)
-     ORDER BY rank DESC, at DESC, chat_id DESC, seq DESC LIMIT $8"
-);
+/// The newest of what fits, or the best of these, and among how many.
+macro_rules! ranked {
+    ($found:expr) => {
+        concat!(
+            "WITH found AS MATERIALIZED (",
+            $found,
+            "), newest AS MATERIALIZED (
+                 SELECT chat_id, seq, at,
+                        COALESCE(ts_rank(words, $9::tsquery, 1), 0) AS rank
+                 FROM (SELECT * FROM found ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $8) f
+             )
+             SELECT chat_id, seq, at, rank, (SELECT max(at) FROM newest) AS until,
+                    (SELECT count(*) FROM newest) AS among
+             FROM newest
+             WHERE $10::real IS NULL OR (rank, at, chat_id, seq) < ($10, $11, $12, $13)
+             ORDER BY rank DESC, at DESC, chat_id DESC, seq DESC"
+        )
+    };
+}
+
+/// In these chats, of which all messages are looked at. (The planner thinks that the index of words
+/// costs next to nothing, also where it has a third of all messages for a word.)
+const ALL_OF_CHATS: &str = ranked!(fitting!(
+    "(SELECT * FROM message_search WHERE chat_id = ANY($1::uuid[]) OFFSET 0) s WHERE true",
+    ""
+));
+
+/// In these chats, by what seems to be the least: the messages with such words, or those of the chats.
+/// Never by looking from the newest on until there are enough, which has no end for somebody whose
+/// chats are quiet. Not by a join: the index of words would be read once for each chat.
+const OF_CHATS: &str =
+    ranked!(fitting!("message_search s WHERE s.chat_id = ANY($1::uuid[])", ""));
+
+/// In one chat: the order is that of its feed, so the newest are at one end of the key.
+const OF_CHAT: &str = ranked!(fitting!(
+    "message_search s WHERE s.chat_id = ($1::uuid[])[1]",
+    "ORDER BY s.seq DESC LIMIT $8"
+));
+
+/// As [`OF_CHATS`], in all of somebody's.
+const OF_ALL: &str = ranked!(fitting!(
+    "chat_members m JOIN message_search s ON s.chat_id = m.chat_id
+     WHERE m.user_id = $1 AND m.left_at IS NULL",
+    ""
+));
+
+/// In all of somebody's chats, among the newest messages of all only.
+const NEWEST: &str = ranked!(fitting!(
+    "chat_members m JOIN (
+         SELECT * FROM message_search
+         WHERE ($4::timestamptz IS NULL OR at < $4) AND ($5::timestamptz IS NULL OR at <= $5)
+         ORDER BY at DESC, chat_id DESC, seq DESC LIMIT $14
+     ) s ON s.chat_id = m.chat_id
+     WHERE m.user_id = $1 AND m.left_at IS NULL",
+    ""
+));
 
 /// A message that fits.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
@@ -184,6 +228,7 @@ struct Hit {
     at: OffsetDateTime,
     rank: f32,
     until: OffsetDateTime,
+    among: i64,
 }
 
 impl From<Hit> for SearchCursor {
@@ -203,73 +248,118 @@ impl Store {
     ) -> Result<(Vec<FoundMessage>, Option<SearchCursor>)> {
         let limit = search.limit.clamp(1, limits::SEARCH_PAGE) as usize;
         self.call(async |db| {
-            let chats: Vec<Uuid> = sqlx::query_scalar(
-                "SELECT chat_id FROM chat_members
-                 WHERE user_id = $1 AND left_at IS NULL AND ($2::uuid IS NULL OR chat_id = $2)
-                 LIMIT $3",
-            )
-            .bind(search.viewer.0)
-            .bind(search.chat.map(|chat| chat.0))
-            .bind(FEW_CHATS as i64 + 1)
-            .fetch_all(&mut *db)
-            .await?;
-            if chats.is_empty() {
-                return Result::<_>::Ok((Vec::new(), None));
-            }
             if search.fuzzy
                 && let Some(words) = &mut search.words
             {
                 add_like(&mut *db, words).await?;
             }
-            let few = (chats.len() <= FEW_CHATS).then_some(chats.as_slice());
-            let mut hits = hits(&mut *db, &search, &search.query(few), limit as i64 + 1).await?;
+            let mut hits = hits(&mut *db, &search, limit).await?;
             let more = hits.len() > limit;
             hits.truncate(limit);
             let next = hits.last().filter(|_| more).map(|last| (*last).into());
             let found = load(db, &search, &hits).await?;
-            Result::Ok((found, next))
+            Result::<_>::Ok((found, next))
         })
         .await
     }
 }
 
-async fn hits(
-    db: &mut PgConnection,
-    search: &MessageSearch,
-    query: &str,
-    limit: i64,
-) -> Result<Vec<Hit>> {
-    let MessageSearch { viewer, after, before, cursor, .. } = search;
-    let rank = search.words.as_ref().filter(|_| search.ranked).map(Words::query);
-    // The newest ones go on after the last; the best begin at the same one each time.
-    let ends = cursor.filter(|_| rank.is_none());
-    let until = cursor.filter(|_| rank.is_some());
-    let last = until.map(|cursor| cursor.until + time::Duration::milliseconds(1));
-    let before = match (*before, last) {
-        (Some(before), Some(last)) => Some(before.min(last)),
-        (before, last) => before.or(last),
-    };
-    let statement = if rank.is_some() { BEST } else { NEWEST };
-    let mut asked = sqlx::query_as(statement)
-        .persistent(false)
-        .bind(viewer.0)
-        .bind(query)
-        .bind(*after)
-        .bind(before)
-        .bind(ends.map(|end| end.at))
-        .bind(ends.map(|end| end.chat.0))
-        .bind(ends.map(|end| sql_seq(end.seq)))
-        .bind(limit);
-    if let Some(rank) = rank {
-        asked = asked
-            .bind(RANKED)
-            .bind(until.map(|end| end.rank))
-            .bind(rank)
-            .bind(until.map(|end| end.at))
-            .bind(until.map(|end| end.chat.0))
-            .bind(until.map(|end| sql_seq(end.seq)));
+/// So many hits, and one more, if there are.
+async fn hits(db: &mut PgConnection, search: &MessageSearch, limit: usize) -> Result<Vec<Hit>> {
+    let ranked = search.ranked && search.words.is_some();
+    let wanted = if ranked { RANKED } else { limit as i64 + 1 };
+    let chats: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT chat_id FROM chat_members
+         WHERE user_id = $1 AND left_at IS NULL AND ($2::uuid IS NULL OR chat_id = $2) LIMIT $3",
+    )
+    .bind(search.viewer.0)
+    .bind(search.chat.map(|chat| chat.0))
+    .bind(NAMED_CHATS as i64 + 1)
+    .fetch_all(&mut *db)
+    .await?;
+    if chats.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(asked.fetch_all(db).await?)
+    let asked = Asked { search, wanted };
+    let mut hits = if chats.len() <= NAMED_CHATS && few_messages(&mut *db, &chats).await? {
+        asked.of(db, ALL_OF_CHATS, &chats).await?
+    } else if search.chat.is_some() {
+        asked.of(db, OF_CHAT, &chats).await?
+    } else {
+        let newest = asked.of_all(&mut *db, NEWEST).await?;
+        let among = newest.first().map_or(0, |hit| hit.among);
+        if among >= wanted {
+            newest
+        } else if chats.len() <= NAMED_CHATS {
+            asked.of(db, OF_CHATS, &chats).await?
+        } else {
+            asked.of_all(db, OF_ALL).await?
+        }
+    };
+    hits.truncate(limit + 1);
+    Ok(hits)
+}
+
+async fn few_messages(db: &mut PgConnection, chats: &[Uuid]) -> Result<bool> {
+    let few = sqlx::query_scalar(
+        "SELECT count(*) <= $2 FROM (
+             SELECT FROM message_search WHERE chat_id = ANY($1) LIMIT $2 + 1
+         ) m",
+    )
+    .bind(chats)
+    .bind(LOOKED_THROUGH)
+    .fetch_one(db)
+    .await?;
+    Ok(few)
+}
+
+type Query<'q> = sqlx::query::QueryAs<'q, Postgres, Hit, PgArguments>;
+
+/// A search by one of the statements: the newest `wanted` hits, or those of them that are on the
+/// page.
+struct Asked<'a> {
+    search: &'a MessageSearch,
+    wanted: i64,
+}
+
+impl Asked<'_> {
+    async fn of(
+        &self,
+        db: &mut PgConnection,
+        statement: &'static str,
+        chats: &[Uuid],
+    ) -> Result<Vec<Hit>> {
+        Ok(self.bind(sqlx::query_as(statement).bind(chats.to_vec())).fetch_all(db).await?)
+    }
+
+    async fn of_all(&self, db: &mut PgConnection, statement: &'static str) -> Result<Vec<Hit>> {
+        let asked = sqlx::query_as(statement).bind(self.search.viewer.0);
+        Ok(self.bind(asked).fetch_all(db).await?)
+    }
+
+    fn bind<'q>(&self, asked: Query<'q>) -> Query<'q> {
+        let Self { search, wanted } = self;
+        let rank = search.words.as_ref().filter(|_| search.ranked).map(Words::query);
+        // The newest ones go on after the last; the best are chosen among the same ones each time.
+        let ends = search.cursor.filter(|_| rank.is_none());
+        let ranked = search.cursor.filter(|_| rank.is_some());
+        let until = ranked.map(|cursor| cursor.until + time::Duration::milliseconds(1));
+        asked
+            .persistent(false)
+            .bind(search.query())
+            .bind(search.after)
+            .bind(search.before.into_iter().chain(until).min())
+            .bind(ends.map(|end| end.at))
+            .bind(ends.map(|end| end.chat.0))
+            .bind(ends.map(|end| sql_seq(end.seq)))
+            .bind(*wanted)
+            .bind(rank)
+            .bind(ranked.map(|last| last.rank))
+            .bind(ranked.map(|last| last.at))
+            .bind(ranked.map(|last| last.chat.0))
+            .bind(ranked.map(|last| sql_seq(last.seq)))
+            .bind((wanted * LOOKED_AT).max(LOOKED_AT_LEAST))
+    }
 }
 
 /// Adds the known words that are like those that somebody may have mistyped.

@@ -199,8 +199,8 @@ async fn pages_fit_together_while_more_comes() -> Result<()> {
     let store = store_at(&database).await?;
     let mut admin = PgConnection::connect(&database).await?;
     let ana = person(&store, "Ana").await?;
-    // In more chats than are searched chat by chat, too.
-    for chats in [2, 70] {
+    // In more chats than are named to Postgres, too.
+    for chats in [2, 1_020] {
         let mut ids = Vec::new();
         for _ in 0..chats {
             ids.push(store.create_group(ana, None, false, &[], 0).await?.chat);
@@ -285,17 +285,18 @@ async fn what_is_handed_over_is_followed_and_what_is_missed_caught_up_with() -> 
 }
 
 #[tokio::test]
-async fn a_long_way_is_caught_up_with_in_steps() -> Result<()> {
+async fn a_long_way_is_caught_up_with_in_steps_and_searched_in_pages() -> Result<()> {
     let store = store().await?;
     let ana = person(&store, "Ana").await?;
     let mut chats = Vec::new();
     for _ in 0..3 {
         chats.push(store.create_group(ana, None, false, &[], 0).await?.chat);
     }
-    let rows: Vec<Row> = (1..=2_500)
+    let rows: Vec<Row> = (1..=6_500)
         .map(|n| {
             let chat = chats[if n % 100 == 0 { 0 } else { 1 + usize::from(n % 50 == 0) }];
-            message(chat, ana, n, &n.to_string(), "word")
+            let content = if n < 7 || n == 900 { "word, rarely" } else { "word" };
+            message(chat, ana, n, &n.to_string(), content)
         })
         .collect();
     persist(&store, &rows).await?;
@@ -304,8 +305,22 @@ async fn a_long_way_is_caught_up_with_in_steps() -> Result<()> {
     while let CaughtUp::NotYet { .. } = indexer.catch_up().await? {
         steps += 1;
     }
-    assert!(steps >= 3, "{steps}");
-    assert_eq!(pages(&store, search(ana, "word")?).await?.concat().len(), 2_500);
+    assert!(steps >= 7, "{steps}");
+    // More than is looked through: frequent words are among the newest, rare ones are not.
+    let all: Vec<Seq> = rows.iter().rev().map(|row| row.seq).collect();
+    let word = MessageSearch { limit: 100, ..search(ana, "word")? };
+    assert_eq!(pages(&store, word.clone()).await?.concat(), all);
+    assert_eq!(by(&store, ana, "rarely").await?, [900, 6, 5, 4, 3, 2, 1]);
+    let rare = MessageSearch { limit: 3, ..search(ana, "rarely")? };
+    assert_eq!(pages(&store, rare).await?, [vec![900, 6, 5], vec![4, 3, 2], vec![1]]);
+    let ranked = pages(&store, MessageSearch { ranked: true, ..word.clone() }).await?.concat();
+    assert_eq!(ranked, all[..500]);
+    let in_one = MessageSearch { chat: Some(chats[1]), ..word };
+    let of_one: Vec<Seq> = all.iter().copied().filter(|seq| seq % 50 != 0).collect();
+    assert!(of_one.len() > 5_000);
+    assert_eq!(pages(&store, in_one).await?.concat(), of_one);
+    let rare_in_one = MessageSearch { chat: Some(chats[1]), ..search(ana, "rarely")? };
+    assert_eq!(found(&store, rare_in_one).await?, [6, 5, 4, 3, 2, 1]);
     Ok(())
 }
 
