@@ -8,6 +8,7 @@ use natter_protocol::{
     rest::{ChatPage, SearchPage},
     server::{Chat, HistoryPage, Sent},
 };
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header, multipart::Form};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -191,7 +192,7 @@ impl Api {
 
     /// The same, refused perhaps.
     pub async fn search_answer(&self, text: &str, query: &str) -> Result<Answer> {
-        let text: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let text = utf8_percent_encode(text, NON_ALPHANUMERIC);
         self.get(&format!("/search/messages?q={text}&{query}")).await
     }
 

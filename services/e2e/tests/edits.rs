@@ -16,6 +16,7 @@ use natter_protocol::{
     media::Uploaded,
     server::{Message, ReactionCount, Sent},
 };
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method,
     multipart::{Form, Part},
@@ -59,7 +60,7 @@ impl Group {
 
 /// An emoji as a path has it.
 fn spelled(emoji: &str) -> String {
-    emoji.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    utf8_percent_encode(emoji, NON_ALPHANUMERIC).to_string()
 }
 
 async fn react(api: &Api, chat: ChatId, message: MessageId, emoji: &str, on: bool) -> Result<Seq> {

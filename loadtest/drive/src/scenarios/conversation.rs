@@ -82,6 +82,8 @@ fn said(sender: UserId, content: String) -> Entry {
             media: None,
             client_msg_id: Uuid::now_v7().to_string(),
             reply_to: None,
+            quote: None,
+            mentions: Vec::new(),
         }),
     }
 }

@@ -9,6 +9,8 @@ use utoipa::{
     },
 };
 
+use natter_protocol::client::SearchSort;
+
 use super::problem::{PROBLEM_JSON, ProblemBody};
 
 /// What may go wrong with any call.

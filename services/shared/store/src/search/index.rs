@@ -326,11 +326,9 @@ async fn look_up(
 /// What a message is filtered by.
 fn besides(message: &Current) -> impl Iterator<Item = String> {
     let mentions = message.mentions.iter().flatten().map(|user| Filter::Mentions(*user));
-    let filters = [
-        message.sender_id.map(Filter::Sender),
-        message.media_kind.as_deref().map(Filter::Media),
-    ];
-    filters.into_iter().flatten().chain(mentions).map(|filter| filter.word())
+    let filters =
+        [message.sender_id.map(Filter::Sender), message.media_kind.as_deref().map(Filter::Media)];
+    filters.into_iter().flatten().chain(mentions).map(Filter::word)
 }
 
 async fn current(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<Vec<Current>> {

@@ -356,17 +356,16 @@ impl Reader {
                 self.run.push((folded, at));
             }
             Class::Emoji => self.push_emoji(c.to_string(), at),
-            Class::Flag => match half {
-                Some(half) => {
+            Class::Flag => {
+                if let Some(half) = half {
                     let flag = String::from_iter([half, c]);
                     self.push_emoji(flag, at.start - 2..at.end);
-                }
-                None => {
+                } else {
                     self.end_word();
                     self.end_run();
                     self.flag = Some(c);
                 }
-            },
+            }
             Class::Attached => {
                 // Within a word it keeps that together.
                 if let Some(word) = &mut self.word {

@@ -8,9 +8,7 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
     server::Role,
 };
-use natter_store::{
-    ChatEdit, Login, Muting, Page, Row, RowKind, Store, StoreConfig, UserSearch,
-};
+use natter_store::{ChatEdit, Login, Muting, Page, Row, RowKind, Store, StoreConfig, UserSearch};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
