@@ -205,8 +205,8 @@ async fn a_chat_is_muted_and_hidden_for_oneself() -> Result<()> {
         relay(&store, &broker, chat.0).await?;
     }
 
-    let until = natter_protocol::timestamp::truncate(OffsetDateTime::now_utc())
-        + Duration::from_secs(3_600);
+    let until =
+        natter_protocol::timestamp::truncate(OffsetDateTime::now_utc()) + Duration::from_hours(1);
     let changed = store.mute(ana, group, Muting::Until(until)).await?;
     let own = changed.chat.me.clone().context("a viewer")?;
     assert_eq!((own.muted, own.muted_until), (true, Some(until)));
