@@ -52,6 +52,14 @@ export interface Chat {
 /** A conversation. */
 export type ChatId = string;
 
+/** A chat, with what it is called. */
+export interface ChatName {
+  /** The chat. */
+  id: ChatId;
+  /** As in its `me.name`. */
+  name: string;
+}
+
 /** A page of chats, newest activity first. */
 export interface ChatPage {
   /** Newest activity first. */
@@ -221,10 +229,30 @@ export type ErrorCode = "bad_request" | "unauthenticated" | "forbidden" | "not_m
 /** A request that asked for no ack has failed. */
 export type Exception = WireError & { status: string };
 
-/** `{chatId, before?, after?, limit}` */
+/** A message that was found. */
+export interface FoundMessage {
+  /** In which chat. */
+  chat: ChatName;
+  /** Where its `content` has the words that were searched for, in order. */
+  highlights: Highlight[];
+  /** As it is now. */
+  message: Message;
+}
+
+/** A part of a text, in UTF-16 code units: as JavaScript, Java and Swift's `NSString` count. */
+export interface Highlight {
+  /** The one after its last. */
+  end: number;
+  /** Its first. */
+  start: number;
+}
+
+/** `{chatId, before?, after?, around?, limit}` */
 export interface History {
   /** Messages after this `seq`, the oldest of them; not together with `before`. */
   after?: Seq | null;
+  /** The message with this `seq`, and as many before it as after; alone. */
+  around?: Seq | null;
   /** Messages before this `seq`, the newest of them. */
   before?: Seq | null;
   /** The chat. */
@@ -237,8 +265,12 @@ export interface History {
 export interface HistoryPage {
   /** The page holds everything of the feed after this place, up to `toSeq`. */
   fromSeq: Seq;
-  /** Whether there are more in the direction that was asked for. */
+  /** Whether there are more in the direction that was asked for; with `around`, in either. */
   hasMore: boolean;
+  /** With `around`: whether there are newer ones. */
+  hasMoreAfter?: boolean;
+  /** With `around`: whether there are older ones. */
+  hasMoreBefore?: boolean;
   /** Oldest first. */
   messages: Message[];
   /** Not all of it could be reached: only the log's tail, or only what Postgres holds. */
@@ -530,6 +562,57 @@ export interface Resumed {
  */
 export type Role = "owner" | "admin" | "member";
 
+/**
+ * What messages are found by: `q`, or at least one of `senderId`, `hasMedia`, `mediaType` and
+ * `mentionsMe`.
+ */
+export interface SearchMessages {
+  /** Sent after this time. */
+  after?: string | null;
+  /** Sent before this time. */
+  before?: string | null;
+  /** In this chat only. */
+  chatId?: ChatId | null;
+  /** `nextCursor` of the page before, with all else as it was. */
+  cursor?: string | null;
+  /** Words of 4 letters and more may be mistyped. */
+  fuzzy?: boolean | null;
+  /** With a file, or without one. */
+  hasMedia?: boolean | null;
+  /** 1 to 100; 20 by default. */
+  limit?: number | null;
+  /** With a file of this kind. */
+  mediaType?: MediaKind | null;
+  /** Only what mentions the caller. */
+  mentionsMe?: boolean | null;
+  /**
+   * Words that a message has, all of them: at most 16, of at most 256 characters. Case and
+   * accents do not count, nothing is an operator, an emoji is a word. A message is found by the
+   * beginning of a word of 4 characters and more, of the last word by 2.
+   */
+  q?: string | null;
+  /** From this sender only. */
+  senderId?: UserId | null;
+  /** `newest` by default. */
+  sort?: SearchSort | null;
+}
+
+/** The answer to `GET /v1/search/messages` and `search_messages`. */
+export interface SearchPage {
+  /** The newest first, or the best. */
+  items: FoundMessage[];
+  /** Ask for the next page with it; null at the end. */
+  nextCursor: string | null;
+}
+
+/**
+ * In which order messages are found.
+ *
+ * - `newest`: The newest first.
+ * - `rank`: Of the newest 500, those first in which the words stand most often, for their length.
+ */
+export type SearchSort = "newest" | "rank";
+
 /** `{chatId, content?, mediaId?, replyTo?, clientMsgId?}` */
 export type SendMessage = Draft & { chatId: ChatId };
 
@@ -763,6 +846,8 @@ export interface ClientEvents {
   leave_chat: { data: ChatTarget; reply: Empty };
   /** Read a page of messages. */
   history: { data: History; reply: HistoryPage };
+  /** As `GET /v1/search/messages`. */
+  search_messages: { data: SearchMessages; reply: SearchPage };
   /** The user types; ends by itself 5 s after the last one. `typing_ping` is the same. */
   typing_start: { data: ChatTarget; reply: Empty };
   /** The user types; ends by itself 5 s after the last one. `typing_ping` is the same. */
@@ -949,7 +1034,7 @@ export interface RestCalls {
   /** A page of a chat's messages, oldest first; without bounds the newest ones. */
   "GET /v1/chats/{id}/messages": {
     path: { id: ChatId };
-    query?: { before?: Seq; after?: Seq; limit?: number };
+    query?: { before?: Seq; after?: Seq; around?: Seq; limit?: number };
     answer: HistoryPage;
   };
   /** Send a message. A repeated `clientMsgId` is the same message, told as a duplicate. */
@@ -992,6 +1077,11 @@ export interface RestCalls {
   "DELETE /v1/devices/{id}": {
     path: { id: DeviceId };
     answer: undefined;
+  };
+  /** Messages of the caller's chats by their words, sender, time, file and mentions. */
+  "GET /v1/search/messages": {
+    query?: { q?: string; chatId?: ChatId; senderId?: UserId; after?: string; before?: string; hasMedia?: boolean; mediaType?: MediaKind; mentionsMe?: boolean; fuzzy?: boolean; sort?: SearchSort; limit?: number; cursor?: string };
+    answer: SearchPage;
   };
   /** Look users up. A deployment may switch each of the three ways off. */
   "GET /v1/users": {
