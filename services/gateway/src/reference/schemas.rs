@@ -29,6 +29,7 @@ use crate::{
     server::PresenceList,
     server::Resumed,
     server::Sent,
+    natter_protocol::rest::SearchPage,
     WireError,
     socketio::Auth,
     codec::Checkpoint<'static>,

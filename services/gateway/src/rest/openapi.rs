@@ -1,5 +1,6 @@
 //! The OpenAPI document: what the calls say of themselves, and what is true of all of them.
 
+use natter_protocol::client::SearchSort;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -8,8 +9,6 @@ use utoipa::{
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
 };
-
-use natter_protocol::client::SearchSort;
 
 use super::problem::{PROBLEM_JSON, ProblemBody};
 
