@@ -99,6 +99,15 @@ export interface ChangeRole {
   transfer?: boolean;
 }
 
+/** The answer to `edit_message`, `delete_message` and `react`. */
+export interface Changed {
+  /**
+   * The entry of the chat's feed that made it so. Where nothing had to change that is an earlier
+   * one: the message itself, if nothing else is known.
+   */
+  seq: Seq;
+}
+
 /** A chat as one participant sees it. */
 export interface Chat {
   /** When. */
@@ -129,6 +138,14 @@ export interface Chat {
 
 /** A conversation. */
 export type ChatId = string;
+
+/** A chat, with what it is called. */
+export interface ChatName {
+  /** The chat. */
+  id: ChatId;
+  /** As in its `me.name`. */
+  name: string;
+}
 
 /** A page of chats, newest activity first. */
 export interface ChatPage {
@@ -280,9 +297,25 @@ export interface Draft {
   content?: string;
   /** A file that the sender has uploaded to the chat, and has not sent yet. */
   mediaId?: MediaId | null;
+  /**
+   * Participants that it names besides those in the text (`@` and a user's id): at most
+   * [`crate::limits::MENTIONS`]. Whoever does not take part is left out.
+   */
+  mentions?: UserId[];
   /** The message that it answers. */
   replyTo?: MessageId | null;
 }
+
+/** What a message says from now on. */
+export interface Edit {
+  /** The text, as in [`Draft`]. */
+  content: string;
+  /** Participants that it names besides those in the text; at most [`crate::limits::MENTIONS`]. */
+  mentions?: UserId[];
+}
+
+/** `{chatId, messageId, content, mentions?}` */
+export type EditMessage = Edit & { chatId: ChatId; messageId: MessageId };
 
 /** An answer with nothing to say: `{}`. */
 export type Empty = Record<string, never>;
@@ -307,10 +340,30 @@ export type ErrorCode = "bad_request" | "unauthenticated" | "forbidden" | "not_m
 /** A request that asked for no ack has failed. */
 export type Exception = WireError & { status: string };
 
-/** `{chatId, before?, after?, limit}` */
+/** A message that was found. */
+export interface FoundMessage {
+  /** In which chat. */
+  chat: ChatName;
+  /** Where its `content` has the words that were searched for, in order. */
+  highlights: Highlight[];
+  /** As it is now. */
+  message: Message;
+}
+
+/** A part of a text, in UTF-16 code units: as JavaScript, Java and Swift's `NSString` count. */
+export interface Highlight {
+  /** The one after its last. */
+  end: number;
+  /** Its first. */
+  start: number;
+}
+
+/** `{chatId, before?, after?, around?, limit}` */
 export interface History {
   /** Messages after this `seq`, the oldest of them; not together with `before`. */
   after?: Seq | null;
+  /** The message with this `seq`, and as many before it as after; alone. */
+  around?: Seq | null;
   /** Messages before this `seq`, the newest of them. */
   before?: Seq | null;
   /** The chat. */
@@ -323,8 +376,12 @@ export interface History {
 export interface HistoryPage {
   /** The page holds everything of the feed after this place, up to `toSeq`. */
   fromSeq: Seq;
-  /** Whether there are more in the direction that was asked for. */
+  /** Whether there are more in the direction that was asked for; with `around`, in either. */
   hasMore: boolean;
+  /** With `around`: whether there are newer ones. */
+  hasMoreAfter?: boolean;
+  /** With `around`: whether there are older ones. */
+  hasMoreBefore?: boolean;
   /** Oldest first. */
   messages: Message[];
   /** Not all of it could be reached: only the log's tail, or only what Postgres holds. */
@@ -455,12 +512,30 @@ export interface MadeInvite {
   path: string;
 }
 
+/** `{chatId, seq}` */
+export interface Mark {
+  /** The chat. */
+  chatId: ChatId;
+  /** A place of its feed: everything up to there. At most the feed's last entry. */
+  seq: Seq;
+}
+
 /** What of a chat depends on the viewer. */
 export interface Me {
+  /** It is not listed until its next message. */
+  hidden: boolean;
+  /** The viewer wants no notifications of it. */
+  muted: boolean;
+  /** Until when, if not for ever. */
+  mutedUntil?: string;
   /** A group's title; the other one's name in a one-to-one. */
   name: string;
+  /** The viewer has read everything up to this place of the chat's feed, on whichever device. */
+  readSeq: Seq;
   /** The viewer's role. */
   role: Role;
+  /** Messages beyond `readSeq` that are not deleted, of those that `lastSeq` covers. */
+  unreadCount: number;
 }
 
 /** A media file. */
@@ -510,8 +585,12 @@ export interface Message {
   contentType: ContentType;
   /** When the broker stored it. */
   createdAt: string;
+  /** It was taken back: content and media are gone. */
+  deleted?: boolean;
   /** From which device. */
   deviceId?: DeviceId;
+  /** When it was last edited. */
+  editedAt?: string;
   /** The same for ever. */
   id: MessageId;
   /** For `contentType: "media"`: the file. */
@@ -520,8 +599,14 @@ export interface Message {
   mediaType?: MediaKind;
   /** Where the file is fetched: a path of REST. */
   mediaUrl?: string;
+  /** The participants that it names. */
+  mentions?: UserId[];
   /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
   prevSeq: Seq;
+  /** Of the message that it answers: in history as that is now, live as it was then. */
+  quote?: Quote;
+  /** In history: how people have reacted, what most have chosen first. */
+  reactions?: ReactionCount[];
   /** The message that it answers. */
   replyTo?: MessageId;
   /** Who sent it, with the name. */
@@ -534,8 +619,67 @@ export interface Message {
   system?: SystemDetail;
 }
 
+/** A message was taken back: its content, its media and its reactions are gone. */
+export interface MessageDeleted {
+  /** Who did it: its sender, or somebody who manages the chat. */
+  actorId: UserId;
+  /** In which chat. */
+  chatId: ChatId;
+  /** When the broker stored the change. */
+  deletedAt: string;
+  /** The message. */
+  messageId: MessageId;
+  /** The message's place. */
+  messageSeq: Seq;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+}
+
+/** A message has another content. */
+export interface MessageEdited {
+  /** Who did it: its sender. */
+  actorId: UserId;
+  /** In which chat. */
+  chatId: ChatId;
+  /** The text from now on. */
+  content: string;
+  /** When the broker stored the change. */
+  editedAt: string;
+  /** The participants that it names from now on. */
+  mentions?: UserId[];
+  /** The message. */
+  messageId: MessageId;
+  /** The message's place. */
+  messageSeq: Seq;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+}
+
 /** One message of a chat; derived from its chat, its sender and its `clientMsgId`. */
 export type MessageId = string;
+
+/** `{chatId, messageId}` */
+export interface MessageTarget {
+  /** The chat. */
+  chatId: ChatId;
+  /** The message. */
+  messageId: MessageId;
+}
+
+/** `PUT /v1/chats/{id}/mute` and `mute_chat`: either a time, or for ever. */
+export interface Mute {
+  /** For ever. */
+  forever?: boolean;
+  /** Until when; in the future. */
+  until?: string | null;
+}
+
+/** `{chatId, until? | forever}` */
+export type MuteChat = Mute & { chatId: ChatId };
 
 /**
  * Whether a send that was refused as `unavailable` may have happened.
@@ -561,6 +705,16 @@ export interface ParticipantPage {
   items: Participant[];
   /** Ask for the next page with it; null at the end. */
   nextCursor: string | null;
+}
+
+/** How far one participant is. */
+export interface ParticipantReceipt {
+  /** A device of theirs has got everything up to here. */
+  deliveredSeq: Seq;
+  /** They have read everything up to this place of the chat's feed. */
+  readSeq: Seq;
+  /** Who. */
+  userId: UserId;
 }
 
 /** A user's presence. */
@@ -603,6 +757,66 @@ export interface Problem {
   type: string;
 }
 
+/** Of a message that is answered. */
+export interface Quote {
+  /** The first 100 characters. */
+  content: string;
+  /** What it carries. */
+  contentType: ContentType;
+  /** It was taken back, and nothing of it is shown. */
+  deleted?: boolean;
+  /** Its id. */
+  id: MessageId;
+  /** Who sent it. */
+  senderId: UserId;
+  /** The sender's name. */
+  senderName: string;
+}
+
+/** `{chatId, messageId, emoji, on?}` */
+export interface React {
+  /** The chat. */
+  chatId: ChatId;
+  /** One emoji. */
+  emoji: string;
+  /** The message. */
+  messageId: MessageId;
+  /** `false` takes it back. */
+  on?: boolean;
+}
+
+/** Somebody reacts to a message, or does not any more. */
+export interface Reaction {
+  /** In which chat. */
+  chatId: ChatId;
+  /** When the broker stored the change. */
+  createdAt: string;
+  /** How. */
+  emoji: string;
+  /** The message. */
+  messageId: MessageId;
+  /** The message's place. */
+  messageSeq: Seq;
+  /** Whether it is so from now on. */
+  on: boolean;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+  /** Who. */
+  userId: UserId;
+}
+
+/** How many have chosen an emoji. */
+export interface ReactionCount {
+  /** How many. */
+  count: number;
+  /** Which. */
+  emoji: string;
+  /** Whether the viewer is among them. */
+  mine: boolean;
+}
+
 /** The first event of a connection. */
 export interface Ready {
   /** The connection's own id. */
@@ -621,6 +835,22 @@ export interface Ready {
   resumed: boolean;
   /** Whose connection it is. */
   userId: UserId;
+}
+
+/** How far a participant is in a chat. */
+export interface Receipt {
+  /** The chat. */
+  chatId: ChatId;
+  /** A place of the chat's feed: everything up to there. */
+  seq: Seq;
+  /** The participant. */
+  userId: UserId;
+}
+
+/** How far the participants of a chat are. */
+export interface ReceiptList {
+  /** By the time they joined. */
+  items: ParticipantReceipt[];
 }
 
 /** `POST /v1/auth/refresh`. */
@@ -687,7 +917,58 @@ export interface Resumed {
  */
 export type Role = "owner" | "admin" | "member";
 
-/** `{chatId, content?, mediaId?, replyTo?, clientMsgId?}` */
+/**
+ * What messages are found by: `q`, or at least one of `senderId`, `hasMedia`, `mediaType` and
+ * `mentionsMe`.
+ */
+export interface SearchMessages {
+  /** Sent after this time. */
+  after?: string | null;
+  /** Sent before this time. */
+  before?: string | null;
+  /** In this chat only. */
+  chatId?: ChatId | null;
+  /** `nextCursor` of the page before, with all else as it was. */
+  cursor?: string | null;
+  /** Words of 4 letters and more may be mistyped. */
+  fuzzy?: boolean | null;
+  /** With a file, or without one. */
+  hasMedia?: boolean | null;
+  /** 1 to 100; 20 by default. */
+  limit?: number | null;
+  /** With a file of this kind. */
+  mediaType?: MediaKind | null;
+  /** Only what mentions the caller. */
+  mentionsMe?: boolean | null;
+  /**
+   * Words that a message has, all of them: at most 16, of at most 256 characters. Case and
+   * accents do not count, nothing is an operator, an emoji is a word. A message is found by the
+   * beginning of a word of 4 characters and more, of the last word by 2.
+   */
+  q?: string | null;
+  /** From this sender only. */
+  senderId?: UserId | null;
+  /** `newest` by default. */
+  sort?: SearchSort | null;
+}
+
+/** The answer to `GET /v1/search/messages` and `search_messages`. */
+export interface SearchPage {
+  /** The newest first, or the best. */
+  items: FoundMessage[];
+  /** Ask for the next page with it; null at the end. */
+  nextCursor: string | null;
+}
+
+/**
+ * In which order messages are found.
+ *
+ * - `newest`: The newest first.
+ * - `rank`: Of the newest 500, those first in which the words stand most often, for their length.
+ */
+export type SearchSort = "newest" | "rank";
+
+/** `{chatId, content?, mediaId?, replyTo?, clientMsgId?, mentions?}` */
 export type SendMessage = Draft & { chatId: ChatId };
 
 /** The answer to `send_message`. */
@@ -835,6 +1116,20 @@ export interface SystemDetail {
  */
 export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role" | "described" | "opened" | "closed" | "deleted";
 
+/** What is unread in all chats of a user that are listed. */
+export interface UnreadTotal {
+  /** Chats that have any. */
+  chats: number;
+  /** Messages. */
+  total: number;
+}
+
+/** `POST /v1/chats/{id}/read` and `POST /v1/chats/{id}/delivered`. */
+export interface UpTo {
+  /** A place of the chat's feed: everything up to there. At most the feed's last entry. */
+  seq: Seq;
+}
+
 /** `{chatId, title?, description?, open?}` */
 export type UpdateChat = ChangeChat & { chatId: ChatId };
 
@@ -955,6 +1250,8 @@ export interface ClientEvents {
   leave_chat: { data: ChatTarget; reply: Empty };
   /** Read a page of messages. */
   history: { data: History; reply: HistoryPage };
+  /** As `GET /v1/search/messages`. */
+  search_messages: { data: SearchMessages; reply: SearchPage };
   /** The user types; ends by itself 5 s after the last one. `typing_ping` is the same. */
   typing_start: { data: ChatTarget; reply: Empty };
   /** The user types; ends by itself 5 s after the last one. `typing_ping` is the same. */
@@ -977,6 +1274,22 @@ export interface ClientEvents {
   join_by_invite: { data: JoinByInvite; reply: Joined };
   /** Replay everything missed since a cursor. */
   resume: { data: Resume; reply: Resumed };
+  /** Give a message of one's own another content. */
+  edit_message: { data: EditMessage; reply: Changed };
+  /** Take a message back. */
+  delete_message: { data: MessageTarget; reply: Changed };
+  /** React to a message, or take that back. */
+  react: { data: React; reply: Changed };
+  /** The chat is read up to this place of its feed. It only goes up. */
+  read: { data: Mark; reply: Empty };
+  /** This device has got the chat up to this place of its feed. It only goes up. */
+  delivered: { data: Mark; reply: Empty };
+  /** No notifications of the chat, for the user alone. */
+  mute_chat: { data: MuteChat; reply: Chat };
+  /** The opposite. */
+  unmute_chat: { data: ChatTarget; reply: Chat };
+  /** A one-to-one is not listed until its next message, for the user alone. */
+  hide_chat: { data: ChatTarget; reply: Chat };
 }
 
 /** What the server sends, over `/v1/ws`. */
@@ -1005,6 +1318,18 @@ export interface ServerEvents {
   resume_done: { cursor: string };
   /** An event without an id has failed, or a frame could not be read. */
   exception: WireError;
+  /** A message has another content. */
+  message_edited: MessageEdited;
+  /** A message was taken back. */
+  message_deleted: MessageDeleted;
+  /** Somebody reacts to a message, or does not any more. */
+  reaction: Reaction;
+  /** A participant has read a chat up to a place. */
+  read: Receipt;
+  /** A participant's device has got a chat up to a place. */
+  delivered: Receipt;
+  /** What the user wants of a chat has changed. */
+  chat_updated: Chat;
   /** The user has blocked somebody, or does so no more. */
   blocking: BlockChange;
 }
@@ -1068,6 +1393,18 @@ export interface ServerToClientEvents {
   resume_done: (data: { cursor: string }, cursor: string) => void;
   /** An event without an id has failed, or a frame could not be read. */
   exception: (data: Exception) => void;
+  /** A message has another content. */
+  message_edited: (data: MessageEdited, cursor: string) => void;
+  /** A message was taken back. */
+  message_deleted: (data: MessageDeleted, cursor: string) => void;
+  /** Somebody reacts to a message, or does not any more. */
+  reaction: (data: Reaction, cursor: string) => void;
+  /** A participant has read a chat up to a place. */
+  read: (data: Receipt, cursor?: string) => void;
+  /** A participant's device has got a chat up to a place. */
+  delivered: (data: Receipt) => void;
+  /** What the user wants of a chat has changed. */
+  chat_updated: (data: Chat, cursor: string) => void;
   /** The user has blocked somebody, or does so no more. */
   blocking: (data: BlockChange, cursor: string) => void;
   /** Where the connection stands after one's own message, which is replied to and is no event. A stock client keeps it by itself. */
@@ -1119,6 +1456,10 @@ export interface RestCalls {
     body: CreateChat;
     answer: Chat;
   };
+  /** What is unread in all chats that are listed: each chat tells its own in `me.unreadCount`. */
+  "GET /v1/chats/unread": {
+    answer: UnreadTotal;
+  };
   /** Delete a group, for everybody. Owners. */
   "DELETE /v1/chats/{id}": {
     path: { id: ChatId };
@@ -1148,6 +1489,17 @@ export interface RestCalls {
   "DELETE /v1/chats/{id}/bans/{userId}": {
     path: { id: ChatId; userId: UserId };
     answer: undefined;
+  };
+  /** This device has got the chat up to this place of its feed. It only goes up. */
+  "POST /v1/chats/{id}/delivered": {
+    path: { id: ChatId };
+    body: UpTo;
+    answer: Empty;
+  };
+  /** The one-to-one is not listed until its next message, for the caller alone. */
+  "POST /v1/chats/{id}/hide": {
+    path: { id: ChatId };
+    answer: Chat;
   };
   /** The links into a group that are good, without their codes. Owners and admins. */
   "GET /v1/chats/{id}/invites": {
@@ -1203,7 +1555,7 @@ export interface RestCalls {
   /** A page of a chat's messages, oldest first; without bounds the newest ones. */
   "GET /v1/chats/{id}/messages": {
     path: { id: ChatId };
-    query?: { before?: Seq; after?: Seq; limit?: number };
+    query?: { before?: Seq; after?: Seq; around?: Seq; limit?: number };
     answer: HistoryPage;
   };
   /** Send a message. A repeated `clientMsgId` is the same message, told as a duplicate. */
@@ -1211,6 +1563,20 @@ export interface RestCalls {
     path: { id: ChatId };
     body: Draft;
     answer: Sent;
+  };
+  /**
+   * Take a message back: one of one's own, or anybody's where one manages the chat. Its content, its
+   * file and its reactions go; that it was there stays.
+   */
+  "DELETE /v1/chats/{id}/messages/{messageId}": {
+    path: { id: ChatId; messageId: MessageId };
+    answer: Changed;
+  };
+  /** Give a message of one's own another content. */
+  "PATCH /v1/chats/{id}/messages/{messageId}": {
+    path: { id: ChatId; messageId: MessageId };
+    body: Edit;
+    answer: Changed;
   };
   /**
    * Who has fetched the file of a message, the newest first: for its sender, and for those who
@@ -1231,6 +1597,27 @@ export interface RestCalls {
   "GET /v1/chats/{id}/messages/{messageId}/media/thumbnail": {
     path: { id: ChatId; messageId: MessageId };
     answer: Blob;
+  };
+  /** Take a reaction back. */
+  "DELETE /v1/chats/{id}/messages/{messageId}/reactions/{emoji}": {
+    path: { id: ChatId; messageId: MessageId; emoji: string };
+    answer: Changed;
+  };
+  /** React to a message. */
+  "PUT /v1/chats/{id}/messages/{messageId}/reactions/{emoji}": {
+    path: { id: ChatId; messageId: MessageId; emoji: string };
+    answer: Changed;
+  };
+  /** Notifications of the chat again. */
+  "DELETE /v1/chats/{id}/mute": {
+    path: { id: ChatId };
+    answer: Chat;
+  };
+  /** No notifications of the chat, for the caller alone: until a time, or for ever. */
+  "PUT /v1/chats/{id}/mute": {
+    path: { id: ChatId };
+    body: Mute;
+    answer: Chat;
   };
   /** The participants of a chat, by the time they joined. */
   "GET /v1/chats/{id}/participants": {
@@ -1256,6 +1643,20 @@ export interface RestCalls {
     body: ChangeRole;
     answer: Empty;
   };
+  /** The chat is read up to this place of its feed. It only goes up, on all devices. */
+  "POST /v1/chats/{id}/read": {
+    path: { id: ChatId };
+    body: UpTo;
+    answer: Empty;
+  };
+  /**
+   * How far the participants of a chat have read it, and their devices have got it. Changes come as
+   * `read` and `delivered` over the socket.
+   */
+  "GET /v1/chats/{id}/receipts": {
+    path: { id: ChatId };
+    answer: ReceiptList;
+  };
   /** The caller's devices, but those revoked, last seen first. */
   "GET /v1/devices": {
     answer: DeviceList;
@@ -1275,6 +1676,11 @@ export interface RestCalls {
     path: { code: string };
     body?: JoinRequest | null;
     answer: Joined;
+  };
+  /** Messages of the caller's chats by their words, sender, time, file and mentions. */
+  "GET /v1/search/messages": {
+    query?: { q?: string; chatId?: ChatId; senderId?: UserId; after?: string; before?: string; hasMedia?: boolean; mediaType?: MediaKind; mentionsMe?: boolean; fuzzy?: boolean; sort?: SearchSort; limit?: number; cursor?: string };
+    answer: SearchPage;
   };
   /** Look users up. A deployment may switch each of the three ways off. */
   "GET /v1/users": {

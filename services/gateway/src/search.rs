@@ -21,7 +21,7 @@ use crate::{auth::Caller, chats::not_member, fault, text::bad_request};
 pub async fn page(
     store: &Store,
     caller: &Caller,
-    asked: SearchMessages,
+    asked: &SearchMessages,
 ) -> Result<SearchPage, WireError> {
     let chat = asked.chat_id;
     let search = search(caller, asked)?;
@@ -33,7 +33,7 @@ pub async fn page(
     Ok(SearchPage { items, next_cursor: next.map(encode) })
 }
 
-fn search(caller: &Caller, asked: SearchMessages) -> Result<MessageSearch, WireError> {
+fn search(caller: &Caller, asked: &SearchMessages) -> Result<MessageSearch, WireError> {
     let text = asked.q.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let words = text.map(Words::parse).transpose();
     let words = words.map_err(|error| bad_request(format!("q: {error}")))?;

@@ -232,7 +232,7 @@ impl World {
             let (deleted, edited) = (message.deleted, message.edited_at.is_some());
             ensure!(message.content == modelled.content, "{message:?} {modelled:?}");
             ensure!((deleted, edited) == (modelled.deleted, modelled.edited), "{message:?}");
-            ensure!(!message.mentions.is_empty() == edited, "{message:?}");
+            ensure!(message.mentions.is_empty() != edited, "{message:?}");
             let counted = message.reactions.iter().map(|r| (r.emoji.as_str(), r.count, r.mine));
             let users = modelled.reactions.iter().filter(|(_, users)| !users.is_empty());
             let expected = users

@@ -30,5 +30,5 @@ async fn messages(
     caller: Caller,
     Query(asked): Query<SearchMessages>,
 ) -> Result<Json<SearchPage>, Problem> {
-    Ok(Json(search::page(&store, &caller, asked).await?))
+    Ok(Json(search::page(&store, &caller, &asked).await?))
 }

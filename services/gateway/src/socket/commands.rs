@@ -156,7 +156,7 @@ async fn run(app: App, who: Arc<Who>, request: Option<u64>, command: Command) ->
             hidden.map(|chat| answer(&who, request, &chat))
         }
         Command::SearchMessages(asked) => {
-            let found = search::page(&app.store, &who.caller, asked).await;
+            let found = search::page(&app.store, &who.caller, &asked).await;
             found.map(|page| answer(&who, request, &page))
         }
         // The session's own, since its queue waits for it.

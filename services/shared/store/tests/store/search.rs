@@ -459,7 +459,7 @@ async fn any_text_can_be_written_and_searched() -> Result<()> {
         &"a ".repeat(8_192),
         &"字".repeat(5_461),
         &r"'\".repeat(8_000),
-        &(0..2_000).map(|n| format!("w{n} ")).collect::<String>(),
+        &(0..2_000).map(|n| format!("w{n}")).collect::<Vec<_>>().join(" "),
     ];
     let rows: Vec<Row> =
         (1..).zip(texts).map(|(n, text)| message(chat, ana, n, &n.to_string(), text)).collect();
