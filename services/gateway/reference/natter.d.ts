@@ -23,6 +23,12 @@ export interface ChangePassword {
   new: string;
 }
 
+/** The answer to `edit_message`, `delete_message` and `react`. */
+export interface Changed {
+  /** The entry of the chat's feed that made it so; where nothing had to change, the message's own. */
+  seq: Seq;
+}
+
 /** A chat as one participant sees it. */
 export interface Chat {
   /** When. */
@@ -194,9 +200,25 @@ export interface Draft {
   content?: string;
   /** A file that the sender has uploaded to the chat, and has not sent yet. */
   mediaId?: MediaId | null;
+  /**
+   * Participants that it names besides those in the text (`@` and a user's id): at most
+   * 50. Whoever does not take part is left out.
+   */
+  mentions?: UserId[];
   /** The message that it answers. */
   replyTo?: MessageId | null;
 }
+
+/** What a message says from now on. */
+export interface Edit {
+  /** The text, bounded as when it is sent. */
+  content: string;
+  /** Participants that it names besides those in the text; at most 50. */
+  mentions?: UserId[];
+}
+
+/** `{chatId, messageId, content, mentions?}` */
+export type EditMessage = Edit & { chatId: ChatId; messageId: MessageId };
 
 /** An answer with nothing to say: `{}`. */
 export type Empty = Record<string, never>;
@@ -363,8 +385,12 @@ export interface Message {
   contentType: ContentType;
   /** When the broker stored it. */
   createdAt: string;
+  /** It was taken back: content and media are gone. */
+  deleted?: boolean;
   /** From which device. */
   deviceId?: DeviceId;
+  /** When it was last edited. */
+  editedAt?: string;
   /** The same for ever. */
   id: MessageId;
   /** For `contentType: "media"`: the file. */
@@ -373,8 +399,14 @@ export interface Message {
   mediaType?: MediaKind;
   /** Where the file is fetched: a path of REST. */
   mediaUrl?: string;
+  /** The participants that it names. */
+  mentions?: UserId[];
   /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
   prevSeq: Seq;
+  /** Of the message that it answers: in history as that is now, live as it was then. */
+  quote?: Quote;
+  /** In history: how people have reacted, what most have chosen first. */
+  reactions?: ReactionCount[];
   /** The message that it answers. */
   replyTo?: MessageId;
   /** Who sent it, with the name. */
@@ -387,8 +419,56 @@ export interface Message {
   system?: SystemDetail;
 }
 
+/** A message was taken back: its content, its media and its reactions are gone. */
+export interface MessageDeleted {
+  /** Who did it: its sender, or somebody who manages the chat. */
+  actorId: UserId;
+  /** In which chat. */
+  chatId: ChatId;
+  /** When the broker stored the change. */
+  deletedAt: string;
+  /** The message. */
+  messageId: MessageId;
+  /** The message's place. */
+  messageSeq: Seq;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+}
+
+/** A message has another content. */
+export interface MessageEdited {
+  /** Who did it: its sender. */
+  actorId: UserId;
+  /** In which chat. */
+  chatId: ChatId;
+  /** The text from now on. */
+  content: string;
+  /** When the broker stored the change. */
+  editedAt: string;
+  /** The participants that it names from now on. */
+  mentions?: UserId[];
+  /** The message. */
+  messageId: MessageId;
+  /** The message's place. */
+  messageSeq: Seq;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+}
+
 /** One message of a chat; derived from its chat, its sender and its `clientMsgId`. */
 export type MessageId = string;
+
+/** `{chatId, messageId}` */
+export interface MessageTarget {
+  /** The chat. */
+  chatId: ChatId;
+  /** The message. */
+  messageId: MessageId;
+}
 
 /**
  * Whether a send that was refused as `unavailable` may have happened.
@@ -454,6 +534,66 @@ export interface Problem {
   title: string;
   /** `about:blank`: `code` tells the kind. */
   type: string;
+}
+
+/** Of a message that is answered. */
+export interface Quote {
+  /** The first 100 characters. */
+  content: string;
+  /** What it carries. */
+  contentType: ContentType;
+  /** It was taken back, and nothing of it is shown. */
+  deleted?: boolean;
+  /** Its id. */
+  id: MessageId;
+  /** Who sent it. */
+  senderId: UserId;
+  /** The sender's name. */
+  senderName: string;
+}
+
+/** `{chatId, messageId, emoji, on?}` */
+export interface React {
+  /** The chat. */
+  chatId: ChatId;
+  /** One emoji. */
+  emoji: string;
+  /** The message. */
+  messageId: MessageId;
+  /** `false` takes it back. */
+  on?: boolean;
+}
+
+/** Somebody reacts to a message, or does not any more. */
+export interface Reaction {
+  /** In which chat. */
+  chatId: ChatId;
+  /** When the broker stored the change. */
+  createdAt: string;
+  /** How. */
+  emoji: string;
+  /** The message. */
+  messageId: MessageId;
+  /** The message's place. */
+  messageSeq: Seq;
+  /** Whether it is so from now on. */
+  on: boolean;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+  /** Who. */
+  userId: UserId;
+}
+
+/** How many have chosen an emoji. */
+export interface ReactionCount {
+  /** How many. */
+  count: number;
+  /** Which. */
+  emoji: string;
+  /** Whether the viewer is among them. */
+  mine: boolean;
 }
 
 /** The first event of a connection. */
@@ -530,7 +670,7 @@ export interface Resumed {
  */
 export type Role = "owner" | "admin" | "member";
 
-/** `{chatId, content?, mediaId?, replyTo?, clientMsgId?}` */
+/** `{chatId, content?, mediaId?, replyTo?, clientMsgId?, mentions?}` */
 export type SendMessage = Draft & { chatId: ChatId };
 
 /** The answer to `send_message`. */
@@ -773,6 +913,12 @@ export interface ClientEvents {
   presence_subscribe: { data: PresenceSubscribe; reply: PresenceList };
   /** Replay everything missed since a cursor. */
   resume: { data: Resume; reply: Resumed };
+  /** Give a message of one's own another content. */
+  edit_message: { data: EditMessage; reply: Changed };
+  /** Take a message back. */
+  delete_message: { data: MessageTarget; reply: Changed };
+  /** React to a message, or take that back. */
+  react: { data: React; reply: Changed };
 }
 
 /** What the server sends, over `/v1/ws`. */
@@ -801,6 +947,12 @@ export interface ServerEvents {
   resume_done: { cursor: string };
   /** An event without an id has failed, or a frame could not be read. */
   exception: WireError;
+  /** A message has another content. */
+  message_edited: MessageEdited;
+  /** A message was taken back. */
+  message_deleted: MessageDeleted;
+  /** Somebody reacts to a message, or does not any more. */
+  reaction: Reaction;
 }
 
 /** An event of the server, by its name. */
@@ -862,6 +1014,12 @@ export interface ServerToClientEvents {
   resume_done: (data: { cursor: string }, cursor: string) => void;
   /** An event without an id has failed, or a frame could not be read. */
   exception: (data: Exception) => void;
+  /** A message has another content. */
+  message_edited: (data: MessageEdited, cursor: string) => void;
+  /** A message was taken back. */
+  message_deleted: (data: MessageDeleted, cursor: string) => void;
+  /** Somebody reacts to a message, or does not any more. */
+  reaction: (data: Reaction, cursor: string) => void;
   /** Where the connection stands after one's own message, which is replied to and is no event. A stock client keeps it by itself. */
   cursor: (data: string) => void;
   /** With `checkpoints` when connecting: acknowledge it once everything up to here has been dealt with. Four may be open; then what is on feeds waits. */
@@ -959,6 +1117,20 @@ export interface RestCalls {
     answer: Sent;
   };
   /**
+   * Take a message back: one of one's own, or anybody's where one manages the chat. Its content, its
+   * file and its reactions go; that it was there stays.
+   */
+  "DELETE /v1/chats/{id}/messages/{messageId}": {
+    path: { id: ChatId; messageId: MessageId };
+    answer: Changed;
+  };
+  /** Give a message of one's own another content. */
+  "PATCH /v1/chats/{id}/messages/{messageId}": {
+    path: { id: ChatId; messageId: MessageId };
+    body: Edit;
+    answer: Changed;
+  };
+  /**
    * Who has fetched the file of a message, the newest first: for its sender, and for those who
    * manage the chat.
    */
@@ -977,6 +1149,16 @@ export interface RestCalls {
   "GET /v1/chats/{id}/messages/{messageId}/media/thumbnail": {
     path: { id: ChatId; messageId: MessageId };
     answer: Blob;
+  };
+  /** Take a reaction back. */
+  "DELETE /v1/chats/{id}/messages/{messageId}/reactions/{emoji}": {
+    path: { id: ChatId; messageId: MessageId; emoji: string };
+    answer: Changed;
+  };
+  /** React to a message. */
+  "PUT /v1/chats/{id}/messages/{messageId}/reactions/{emoji}": {
+    path: { id: ChatId; messageId: MessageId; emoji: string };
+    answer: Changed;
   };
   /** The participants of a chat, by the time they joined. */
   "GET /v1/chats/{id}/participants": {

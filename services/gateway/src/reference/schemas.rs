@@ -22,6 +22,7 @@ use crate::{
     Command,
     server::ServerEvent<'static>,
     server::Authenticated,
+    server::Changed,
     server::Chat,
     server::Empty,
     server::HistoryPage,
@@ -122,6 +123,7 @@ fn tidy(document: &utoipa::openapi::OpenApi) -> Value {
         ("NAME_CHARS", limits::NAME_CHARS.to_string()),
         ("PARTICIPANTS", limits::PARTICIPANTS.to_string()),
         ("PRESENCE_USERS", limits::PRESENCE_USERS.to_string()),
+        ("MENTIONS", limits::MENTIONS.to_string()),
     ] {
         text = text.replace(&format!("[`crate::limits::{name}`]"), &value);
     }
