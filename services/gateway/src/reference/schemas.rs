@@ -22,6 +22,7 @@ use crate::{
     Command,
     server::ServerEvent<'static>,
     server::Authenticated,
+    server::Changed,
     server::Chat,
     server::Empty,
     server::HistoryPage,
@@ -125,6 +126,7 @@ fn tidy(document: &utoipa::openapi::OpenApi) -> Value {
         ("PRESENCE_USERS", limits::PRESENCE_USERS.to_string()),
         ("DESCRIPTION_CHARS", limits::DESCRIPTION_CHARS.to_string()),
         ("ADDED", limits::ADDED.to_string()),
+        ("MENTIONS", limits::MENTIONS.to_string()),
     ] {
         text = text.replace(&format!("[`crate::limits::{name}`]"), &value);
     }

@@ -116,7 +116,7 @@ pub struct EditMessage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Edit {
-    /// The text, as in [`Draft`].
+    /// The text, bounded as when it is sent.
     pub content: String,
     /// Participants that it names besides those in the text; at most [`crate::limits::MENTIONS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -377,8 +377,7 @@ pub struct Reaction {
 /// The answer to `edit_message`, `delete_message` and `react`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
-    /// The entry of the chat's feed that made it so. Where nothing had to change that is an earlier
-    /// one: the message itself, if nothing else is known.
+    /// The entry of the chat's feed that made it so; where nothing had to change, the message's own.
     pub seq: Seq,
 }
 
