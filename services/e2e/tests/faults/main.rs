@@ -4,3 +4,4 @@
 mod losses;
 mod outages;
 mod restarts;
+mod shut;

@@ -409,3 +409,47 @@ async fn a_group_that_is_deleted_ends_for_everybody_with_one_entry() -> Result<(
     bens.hears(other, "here").await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_no_such_request_is_refused_and_a_one_to_one_is_not_managed() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let api = ana.api(0);
+    let group = format!("/chats/{}", api.group("Refusals", &[&ben]).await?.id);
+    let many: Vec<UserId> = (0..101).map(|_| UserId::generate()).collect();
+    let participants = format!("{group}/participants");
+    for (ids, status, code) in [
+        (json!([]), 400, "bad_request"),
+        (json!(many), 400, "bad_request"),
+        (json!(["ben"]), 400, "bad_request"),
+        (json!([ben.id, UserId::generate()]), 404, "not_found"),
+    ] {
+        api.post(&participants, json!({"userIds": ids})).await?.refused(status, code)?;
+    }
+    let named = json!({"userIds": [ben.id], "userId": ben.id});
+    api.post(&participants, named).await?.refused(403, "forbidden")?;
+    let of_ben = format!("{participants}/{}", ben.id);
+    for body in [json!({}), json!({"role": "king"}), json!({"role": "admin", "transfer": true})] {
+        api.patch(&of_ben, body).await?.refused(400, "bad_request")?;
+    }
+    api.delete(&format!("{of_ben}?ban=perhaps")).await?.refused(400, "bad_request")?;
+    api.delete(&format!("{participants}/ben")).await?.refused(400, "bad_request")?;
+    api.get(&format!("{group}/bans?limit=0")).await?.refused(400, "bad_request")?;
+    api.get(&format!("{group}/bans?cursor=x")).await?.refused(400, "bad_request")?;
+
+    let direct = api.direct(&ben).await?.id;
+    let path = format!("/chats/{direct}");
+    let of_ben = format!("{path}/participants/{}", ben.id);
+    api.patch(&path, json!({"title": "Ours"})).await?.refused(403, "forbidden")?;
+    api.delete(&path).await?.refused(403, "forbidden")?;
+    api.delete(&of_ben).await?.refused(403, "forbidden")?;
+    api.patch(&of_ben, json!({"role": "owner"})).await?.refused(403, "forbidden")?;
+    api.get(&format!("{path}/bans")).await?.refused(403, "forbidden")?;
+    api.get(&format!("{path}/invites")).await?.refused(403, "forbidden")?;
+    api.post(&format!("{path}/invites"), json!({})).await?.refused(403, "forbidden")?;
+    let add = json!({"userIds": [UserId::generate()]});
+    api.post(&format!("{path}/participants"), add).await?.refused(403, "forbidden")?;
+    assert_eq!(api.chat(direct).await?.participant_count, 2);
+    Ok(())
+}
