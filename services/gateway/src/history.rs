@@ -392,12 +392,7 @@ mod tests {
         Tail { messages, last }
     }
 
-    fn whole(
-        messages: Vec<Message>,
-        has_more: bool,
-        from_seq: Seq,
-        to_seq: Seq,
-    ) -> HistoryPage {
+    fn whole(messages: Vec<Message>, has_more: bool, from_seq: Seq, to_seq: Seq) -> HistoryPage {
         let (has_more_before, has_more_after) = (None, None);
         HistoryPage {
             messages,

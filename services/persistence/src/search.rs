@@ -15,7 +15,7 @@ use std::{
 use metrics::Gauge;
 use natter_protocol::ids::{ChatId, Seq, Shard};
 use natter_runtime::causes;
-use natter_store::{CaughtUp, Indexer, Row, RowKind, Store, StoreError, EntryPlace};
+use natter_store::{CaughtUp, EntryPlace, Indexer, Row, RowKind, Store, StoreError};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},

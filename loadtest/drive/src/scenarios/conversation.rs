@@ -41,9 +41,9 @@ struct Language(Vec<String>);
 impl Language {
     fn new() -> Self {
         const SYLLABLES: [&str; 32] = [
-            "ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu", "chan", "dre", "fil", "gor",
-            "hu", "ja", "kri", "lom", "mer", "nas", "pel", "quo", "rin", "sta", "tor", "ul", "ven",
-            "wis", "yar", "zel", "sh", "en",
+            "ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu", "chan", "dre", "fil",
+            "gor", "hu", "ja", "kri", "lom", "mer", "nas", "pel", "quo", "rin", "sta", "tor", "ul",
+            "ven", "wis", "yar", "zel", "sh", "en",
         ];
         let words = (0..VOCABULARY).map(|n| {
             // Frequent words are short.
@@ -93,24 +93,36 @@ type Question = fn(&World, &Language) -> (String, usize);
 const QUESTIONS: [(&str, Question, bool); 9] = [
     ("a list of chats", |world, _| ("/chats?limit=50".to_owned(), anybody(world)), true),
     ("a list of 5,000 chats", |world, _| ("/chats?limit=50".to_owned(), busy(world)), false),
-    ("a page of history", |world, _| {
-        let group = world.groups.choose(&mut rand::rng()).expect("there are chats");
-        (format!("/chats/{}/messages?limit=50", group.id), group.members[0])
-    }, true),
+    (
+        "a page of history",
+        |world, _| {
+            let group = world.groups.choose(&mut rand::rng()).expect("there are chats");
+            (format!("/chats/{}/messages?limit=50", group.id), group.members[0])
+        },
+        true,
+    ),
     ("two words, of 20 chats", |world, language| (two_words(language), anybody(world)), true),
     ("two words, of 5,000 chats", |world, language| (two_words(language), busy(world)), true),
-    ("two frequent words, of 20 chats", |world, language| {
-        (search(&language.0[0], &language.0[1]), anybody(world))
-    }, true),
-    ("two frequent words, of 5,000 chats", |world, language| {
-        (search(&language.0[0], &language.0[1]), busy(world))
-    }, true),
-    ("two words, the best first", |world, language| {
-        (format!("{}&sort=rank", two_words(language)), anybody(world))
-    }, true),
-    ("two words, mistyped", |world, language| {
-        (format!("{}&fuzzy=true", two_words(language)), anybody(world))
-    }, false),
+    (
+        "two frequent words, of 20 chats",
+        |world, language| (search(&language.0[0], &language.0[1]), anybody(world)),
+        true,
+    ),
+    (
+        "two frequent words, of 5,000 chats",
+        |world, language| (search(&language.0[0], &language.0[1]), busy(world)),
+        true,
+    ),
+    (
+        "two words, the best first",
+        |world, language| (format!("{}&sort=rank", two_words(language)), anybody(world)),
+        true,
+    ),
+    (
+        "two words, mistyped",
+        |world, language| (format!("{}&fuzzy=true", two_words(language)), anybody(world)),
+        false,
+    ),
 ];
 
 fn anybody(world: &World) -> usize {
@@ -138,8 +150,13 @@ pub async fn conversation(extent: Extent) -> Result<Sheet> {
          each kind, each one after the other. Everybody has 20 chats, one person half of all.",
     );
     let messages = 1_000_000 / extent.smaller;
-    let plan =
-        Plan { gateways: 1, people: 1_000 / extent.smaller, size: 2, rounds: 20, ..Plan::default() };
+    let plan = Plan {
+        gateways: 1,
+        people: 1_000 / extent.smaller,
+        size: 2,
+        rounds: 20,
+        ..Plan::default()
+    };
     let world = World::build(&plan).await?;
     let language = Language::new();
     // No call makes somebody a participant of so many chats at once.
@@ -174,7 +191,10 @@ pub async fn conversation(extent: Extent) -> Result<Sheet> {
     };
     for (name, of) in [
         ("what a message is found by: its row", "pg_table_size('message_search')"),
-        ("what a message is found by: the index of words", "pg_relation_size('message_search_words')"),
+        (
+            "what a message is found by: the index of words",
+            "pg_relation_size('message_search_words')",
+        ),
         ("what a message is found by: all indexes", "pg_indexes_size('message_search')"),
     ] {
         sheet.note(name, "bytes", size(of)?);
@@ -183,7 +203,8 @@ pub async fn conversation(extent: Extent) -> Result<Sheet> {
     let api = Api::new(client()?, world.cluster.gateway(0).address());
     for _ in 0..extent.repeat {
         for (name, question, promised) in QUESTIONS {
-            let took = ask(&world, &language, &api, question, CALLS / extent.smaller.min(10)).await?;
+            let took =
+                ask(&world, &language, &api, question, CALLS / extent.smaller.min(10)).await?;
             for (at, quantile, most) in [("p50", 0.5, 20.0), ("p99", 0.99, 50.0)] {
                 let value = took.value_at_quantile(quantile) as f64 / 1e3;
                 let name = format!("{name}, {at}");

@@ -4,11 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use natter_e2e::{Api, Person, soon};
-use natter_protocol::{
-    ids::ChatId,
-    rest::SearchPage,
-    server::HistoryPage,
-};
+use natter_protocol::{ids::ChatId, rest::SearchPage, server::HistoryPage};
 use serde_json::json;
 
 use crate::{APART, STAGE};
@@ -47,7 +43,8 @@ async fn a_message_is_found_within_a_second_by_its_readers_only() -> Result<()> 
     assert_eq!(marks, [(21, 21 + word.len() as u32)]);
 
     // By parts, in any case, with other words, by the emoji.
-    for text in [&word[..12], &word.to_uppercase(), &format!("{word} BOAT"), &format!("⛵ {word}")] {
+    for text in [&word[..12], &word.to_uppercase(), &format!("{word} BOAT"), &format!("⛵ {word}")]
+    {
         assert_eq!(ben.api(0).search(text, "").await?.items.len(), 1, "{text}");
     }
     // Eve, who is in another chat with Ana, does not find it, whatever she asks for.
@@ -125,7 +122,10 @@ async fn a_hit_leads_to_what_stands_around_it() -> Result<()> {
             last = message.seq;
         }
         assert_eq!(last, page.to_seq);
-        assert_eq!(page.has_more, page.has_more_before == Some(true) || page.has_more_after == Some(true));
+        assert_eq!(
+            page.has_more,
+            page.has_more_before == Some(true) || page.has_more_after == Some(true)
+        );
         Ok((seqs, page))
     };
     let more = |page: &HistoryPage| (page.has_more_before, page.has_more_after);
@@ -204,15 +204,28 @@ async fn any_text_is_answered_or_refused_for_what_it_is() -> Result<()> {
         refused(text, "").await?;
     }
     for query in [
-        "limit=0", "limit=101", "limit=x", "cursor=x", "cursor=AAAA", "sort=worst", "chatId=1",
-        "senderId=ana", "after=yesterday", "before=2026", "hasMedia=2", "mediaType=film", "fuzzy=",
+        "limit=0",
+        "limit=101",
+        "limit=x",
+        "cursor=x",
+        "cursor=AAAA",
+        "sort=worst",
+        "chatId=1",
+        "senderId=ana",
+        "after=yesterday",
+        "before=2026",
+        "hasMedia=2",
+        "mediaType=film",
+        "fuzzy=",
         "after=0000-01-01T00:00:00Z",
     ] {
         refused("word", query).await?;
     }
     ana.api(0).search_answer("nul\0", "").await?.refused(400, "bad_request")?;
     let anas = ana.connect(0).await?;
-    for wrong in [json!({}), json!({"q": 7}), json!({"q": "x", "limit": 1000}), json!({"fuzzy": true})] {
+    for wrong in
+        [json!({}), json!({"q": 7}), json!({"q": "x", "limit": 1000}), json!({"fuzzy": true})]
+    {
         let refused = anas.refused("search_messages", wrong.clone()).await?;
         assert_eq!(refused.code.as_str(), "bad_request", "{wrong}");
     }

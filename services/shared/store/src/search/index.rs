@@ -171,7 +171,11 @@ pub enum CaughtUp {
 }
 
 /// A message that was written at its place after all.
-pub(crate) async fn look_up_again(tx: &mut PgConnection, shard: Shard, place: EntryPlace) -> Result<()> {
+pub(crate) async fn look_up_again(
+    tx: &mut PgConnection,
+    shard: Shard,
+    place: EntryPlace,
+) -> Result<()> {
     lock(tx, sql_shard(shard)).await?;
     look_up(tx, &[place], &HashSet::new()).await?;
     Ok(())
@@ -288,20 +292,20 @@ async fn look_up(
         times.push(message.created_at);
     }
     if !chats.is_empty() {
-    sqlx::query(
-        "INSERT INTO message_search AS s (chat_id, seq, at, words)
+        sqlx::query(
+            "INSERT INTO message_search AS s (chat_id, seq, at, words)
          SELECT chat_id, seq, at, words::tsvector
          FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[])
               AS m (chat_id, seq, at, words)
          ON CONFLICT (chat_id, seq) DO UPDATE SET words = EXCLUDED.words, at = EXCLUDED.at
          WHERE (s.words, s.at) IS DISTINCT FROM (EXCLUDED.words, EXCLUDED.at)",
-    )
-    .bind(chats)
-    .bind(seqs)
-    .bind(times)
-    .bind(vectors)
-    .execute(&mut *tx)
-    .await?;
+        )
+        .bind(chats)
+        .bind(seqs)
+        .bind(times)
+        .bind(vectors)
+        .execute(&mut *tx)
+        .await?;
     }
     let learnt: Vec<String> = learnt.into_iter().collect();
     if !learnt.is_empty() {
@@ -322,11 +326,9 @@ async fn look_up(
 /// What a message is filtered by.
 fn besides(message: &Current) -> impl Iterator<Item = String> {
     let mentions = message.mentions.iter().flatten().map(|user| Filter::Mentions(*user));
-    let filters = [
-        message.sender_id.map(Filter::Sender),
-        message.media_kind.as_deref().map(Filter::Media),
-    ];
-    filters.into_iter().flatten().chain(mentions).map(|filter| filter.word())
+    let filters =
+        [message.sender_id.map(Filter::Sender), message.media_kind.as_deref().map(Filter::Media)];
+    filters.into_iter().flatten().chain(mentions).map(Filter::word)
 }
 
 async fn current(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<Vec<Current>> {

@@ -136,9 +136,9 @@ impl MessageSearch {
         all.extend(self.words.as_ref().map(Words::query));
         all.extend(self.sender.map(|sender| Filter::Sender(sender.0).query()));
         all.extend(self.media_kind.map(|kind| Filter::Media(kind_word(kind)).query()));
-        all.extend(self.has_media.map(|has| {
-            if has { with_media() } else { format!("!{}", with_media()) }
-        }));
+        all.extend(
+            self.has_media.map(|has| if has { with_media() } else { format!("!{}", with_media()) }),
+        );
         if self.mentions_viewer {
             all.push(Filter::Mentions(self.viewer.0).query());
         }
@@ -193,8 +193,7 @@ const ALL_OF_CHATS: &str = ranked!(fitting!(
 /// In these chats, by what seems to be the least: the messages with such words, or those of the chats.
 /// Never by looking from the newest on until there are enough, which has no end for somebody whose
 /// chats are quiet. Not by a join: the index of words would be read once for each chat.
-const OF_CHATS: &str =
-    ranked!(fitting!("message_search s WHERE s.chat_id = ANY($1::uuid[])", ""));
+const OF_CHATS: &str = ranked!(fitting!("message_search s WHERE s.chat_id = ANY($1::uuid[])", ""));
 
 /// In one chat: the order is that of its feed, so the newest are at one end of the key.
 const OF_CHAT: &str = ranked!(fitting!(

@@ -229,14 +229,21 @@ enum Class {
 fn class(c: char) -> Class {
     match c {
         // Marks of emoji, and invisible joints.
-        '\u{ad}' | '\u{200c}' | '\u{200d}' | '\u{2060}' | '\u{fe00}'..='\u{fe0f}' | '\u{20e3}'
-        | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0020}'..='\u{e007f}' => Class::Attached,
+        '\u{ad}'
+        | '\u{200c}'
+        | '\u{200d}'
+        | '\u{2060}'
+        | '\u{fe00}'..='\u{fe0f}'
+        | '\u{20e3}'
+        | '\u{1f3fb}'..='\u{1f3ff}'
+        | '\u{e0020}'..='\u{e007f}' => Class::Attached,
         '\u{1f1e6}'..='\u{1f1ff}' => Class::Flag,
         '\u{1f000}'..='\u{1faff}'
         | '\u{2600}'..='\u{27bf}'
         | '\u{2b00}'..='\u{2bff}'
         | '\u{2300}'..='\u{23ff}'
-        | '\u{3297}' | '\u{3299}' => Class::Emoji,
+        | '\u{3297}'
+        | '\u{3299}' => Class::Emoji,
         _ if is_dense(c) => Class::Dense,
         _ if is_dropped(c) => Class::Attached,
         _ if c.is_alphanumeric() || is_combining_mark(c) => Class::Letter,
@@ -338,12 +345,7 @@ impl Reader {
                 self.end_run();
                 let word = self.word.get_or_insert_with(|| {
                     self.chars = 0;
-                    Token {
-                        word: String::new(),
-                        at: at.clone(),
-                        first: at.end,
-                        kind: Kind::Word,
-                    }
+                    Token { word: String::new(), at: at.clone(), first: at.end, kind: Kind::Word }
                 });
                 push_folded(&mut word.word, &mut self.chars, c);
                 word.at.end = at.end;
@@ -354,17 +356,16 @@ impl Reader {
                 self.run.push((folded, at));
             }
             Class::Emoji => self.push_emoji(c.to_string(), at),
-            Class::Flag => match half {
-                Some(half) => {
+            Class::Flag => {
+                if let Some(half) = half {
                     let flag = String::from_iter([half, c]);
                     self.push_emoji(flag, at.start - 2..at.end);
-                }
-                None => {
+                } else {
                     self.end_word();
                     self.end_run();
                     self.flag = Some(c);
                 }
-            },
+            }
             Class::Attached => {
                 // Within a word it keeps that together.
                 if let Some(word) = &mut self.word {
@@ -405,12 +406,9 @@ impl Reader {
         let run = std::mem::take(&mut self.run);
         for (n, (c, at)) in run.iter().enumerate() {
             let token = match run.get(n + 1) {
-                Some((next, end)) => Token {
-                    word: format!("{c}{next}"),
-                    at: at.start..end.end,
-                    first: at.end,
-                    kind,
-                },
+                Some((next, end)) => {
+                    Token { word: format!("{c}{next}"), at: at.start..end.end, first: at.end, kind }
+                }
                 None => Token { word: c.clone(), at: at.clone(), first: at.end, kind },
             };
             self.tokens.push(token);

@@ -7,8 +7,8 @@ use natter_protocol::{
     rest::FoundMessage,
 };
 use natter_store::{
-    CaughtUp, Indexer, MessageSearch, Replayed, Row, RowKind, SearchCursor, Store,
-    StoreConfig, Words,
+    CaughtUp, Indexer, MessageSearch, Replayed, Row, RowKind, SearchCursor, Store, StoreConfig,
+    Words,
 };
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -459,7 +459,7 @@ async fn any_text_can_be_written_and_searched() -> Result<()> {
         &"a ".repeat(8_192),
         &"字".repeat(5_461),
         &r"'\".repeat(8_000),
-        &(0..2_000).map(|n| format!("w{n} ")).collect::<String>(),
+        &(0..2_000).map(|n| format!("w{n}")).collect::<Vec<_>>().join(" "),
     ];
     let rows: Vec<Row> =
         (1..).zip(texts).map(|(n, text)| message(chat, ana, n, &n.to_string(), text)).collect();
