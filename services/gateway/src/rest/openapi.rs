@@ -133,7 +133,13 @@ mod tests {
                 let public = operation.get("security").is_some();
                 assert_eq!(public, path.starts_with("/v1/auth/") && responses.get("204").is_none());
                 assert!(public || responses["401"].is_object(), "{method} {path}");
-                let silent = ["/v1/auth/logout", "/v1/chats/{id}/leave", "/v1/chats/{id}/hide"];
+                let silent = [
+                    "/v1/auth/logout",
+                    "/v1/chats/{id}/leave",
+                    "/v1/chats/{id}/hide",
+                    "/v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
+                    "/v1/users/{id}/block",
+                ];
                 let silent = silent.contains(&path.as_str());
                 let told = operation["requestBody"].is_object();
                 assert_eq!(
