@@ -101,10 +101,7 @@ export interface ChangeRole {
 
 /** The answer to `edit_message`, `delete_message` and `react`. */
 export interface Changed {
-  /**
-   * The entry of the chat's feed that made it so. Where nothing had to change that is an earlier
-   * one: the message itself, if nothing else is known.
-   */
+  /** The entry of the chat's feed that made it so; where nothing had to change, the message's own. */
   seq: Seq;
 }
 
@@ -299,7 +296,7 @@ export interface Draft {
   mediaId?: MediaId | null;
   /**
    * Participants that it names besides those in the text (`@` and a user's id): at most
-   * [`crate::limits::MENTIONS`]. Whoever does not take part is left out.
+   * 50. Whoever does not take part is left out.
    */
   mentions?: UserId[];
   /** The message that it answers. */
@@ -308,9 +305,9 @@ export interface Draft {
 
 /** What a message says from now on. */
 export interface Edit {
-  /** The text, as in [`Draft`]. */
+  /** The text, bounded as when it is sent. */
   content: string;
-  /** Participants that it names besides those in the text; at most [`crate::limits::MENTIONS`]. */
+  /** Participants that it names besides those in the text; at most 50. */
   mentions?: UserId[];
 }
 
