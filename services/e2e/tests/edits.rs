@@ -59,7 +59,8 @@ impl Group {
 
 /// An emoji as a path has it.
 fn spelled(emoji: &str) -> String {
-    emoji.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let bytes: Vec<String> = emoji.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    bytes.concat()
 }
 
 async fn react(api: &Api, chat: ChatId, message: MessageId, emoji: &str, on: bool) -> Result<Seq> {

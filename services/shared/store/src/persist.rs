@@ -181,7 +181,7 @@ impl Entries {
             RowKind::UserEvent => self.push_void("an event of a user's feed on a chat's"),
             RowKind::Void { reason } => self.push_void(reason),
             RowKind::Edit(edited) => {
-                self.push_change("edit", edited.actor_id, json!(edited.target))
+                self.push_change("edit", edited.actor_id, json!(edited.target));
             }
             RowKind::Delete(deleted) => {
                 self.push_change("delete", deleted.actor_id, json!(deleted.target));
