@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use natter_protocol::ids::{ChatId, DeviceId, Seq, UserId};
-use natter_store::{Login, Page, Store, StoreConfig, UserSearch};
+use natter_store::{
+    Indexer, Login, MessageSearch, Page, Store, StoreConfig, UserSearch, Words,
+};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{Broker, LEASE, OWNER, at, device, message, relay, some_token};
+use crate::{
+    search::filter as anything,
+    support::{Broker, LEASE, OWNER, at, device, message, relay, some_token},
+};
 
 /// Postgres plans a prepared statement for its values at first and for any values later, which
 /// may be another plan.
@@ -39,6 +44,10 @@ const CROWD: &str = "
     INSERT INTO messages (chat_id, seq, kind, id, sender_id, client_msg_id, created_at)
     SELECT id(n), m * 2000 + n, 'message', id(m * 2000 + n), id(1), m::text, now()
     FROM generate_series(1, 1000) AS n, generate_series(0, 39) AS m;
+    INSERT INTO message_search (chat_id, seq, at, words)
+    SELECT chat_id, seq, created_at, ('''w' || seq || ''':1 ''everywhere'':2 ''@0000000000000001''')::tsvector
+    FROM messages;
+    INSERT INTO search_words SELECT 'w' || seq FROM messages;
     INSERT INTO outbox (lane, payload)
     SELECT id(n), jsonb_build_object('users', jsonb_build_array(jsonb_build_object(
                'userId', id((n * 10 + m) % 20000 + 1), 'shard', 0, 'change', 'removed')))
@@ -61,7 +70,7 @@ fn device_of(n: u128) -> DeviceId {
 async fn scans(connection: &mut PgConnection) -> Result<Vec<(String, i64)>> {
     let scans = sqlx::query_as(
         "SELECT relname::text, seq_scan FROM pg_stat_user_tables
-         WHERE relname NOT IN ('shards', '_sqlx_migrations') ORDER BY relname",
+         WHERE relname NOT IN ('shards', 'search_progress', '_sqlx_migrations') ORDER BY relname",
     );
     Ok(scans.fetch_all(connection).await?)
 }
@@ -116,6 +125,20 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             store.history(chat, Page { before: Some(50_000), ..page }).await?;
             store.history(chat, Page { after: Some(50_000), ..page }).await?;
         }
+        "search_messages" => {
+            for (text, fuzzy, ranked) in
+                [("everywhere", false, false), ("everywhere w", false, true), (&phone, true, false)]
+            {
+                let words = Some(Words::parse(text)?);
+                let search = MessageSearch { words, fuzzy, ranked, ..anything(ana) };
+                store.search_messages(search).await?;
+            }
+            store.search_messages(MessageSearch { chat: Some(chat), ..anything(ana) }).await?;
+        }
+        "follow" => {
+            let mut indexer = Indexer::new(store, 0);
+            indexer.follow(0, 0, &[(chat, Seq::try_from(n)? + 2_000)]).await?;
+        }
         "sent_before" => drop(store.sent_before(chat, user(1), "7").await?),
         "join" => drop(store.join(ana, chat).await?),
         "leave" => drop(store.leave(ana, chat).await?),
@@ -168,6 +191,8 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "chats searched",
         "chat",
         "history",
+        "search_messages",
+        "follow",
         "sent_before",
         "persist",
         "relay",
