@@ -20,7 +20,7 @@ fn search(viewer: UserId, text: &str) -> Result<MessageSearch> {
     Ok(MessageSearch { words, ..filter(viewer) })
 }
 
-fn filter(viewer: UserId) -> MessageSearch {
+pub fn filter(viewer: UserId) -> MessageSearch {
     MessageSearch {
         viewer,
         words: None,
