@@ -51,18 +51,15 @@ const CROWD: &str = "
     INSERT INTO messages (chat_id, seq, kind, id, sender_id, client_msg_id, created_at)
     SELECT id(n), m * 2000 + n, 'message', id(m * 2000 + n), id(1), m::text, now()
     FROM generate_series(1, 1000) AS n, generate_series(0, 39) AS m;
-<<<<<<< HEAD
     INSERT INTO reactions (chat_id, message_seq, user_id, emoji, seq, active)
     SELECT id(n), m * 2000 + n, id(u), 'x', 1, true
     FROM generate_series(1, 1000) AS n, generate_series(0, 9) AS m, generate_series(1, 5) AS u;
     INSERT INTO reaction_counts (chat_id, message_seq, emoji, count)
     SELECT chat_id, message_seq, emoji, count(*) FROM reactions GROUP BY 1, 2, 3;
-=======
     INSERT INTO message_search (chat_id, seq, at, words)
     SELECT chat_id, seq, created_at, ('''w' || seq || ''':1 ''everywhere'':2 ''@0000000000000001''')::tsvector
     FROM messages;
     INSERT INTO search_words SELECT 'w' || seq FROM messages;
->>>>>>> search
     INSERT INTO outbox (lane, payload)
     SELECT id(n), jsonb_build_object('users', jsonb_build_array(jsonb_build_object(
                'userId', id((n * 10 + m) % 20000 + 1), 'shard', 0, 'change', 'removed')))
@@ -190,12 +187,10 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             store.history(chat, Page { before: Some(50_000), ..page }).await?;
             store.history(chat, Page { after: Some(50_000), ..page }).await?;
         }
-<<<<<<< HEAD
         "receipts" => drop(store.receipts(chat, 256).await?),
         "size" => drop(store.size(chat).await?.context("there")?),
         "unread_total" => drop(store.unread_total(ana).await?),
         "mute" => drop(store.mute(user(n * 10 + 2), chat, Muting::Forever).await?),
-=======
         "search_messages" => {
             for (text, fuzzy, ranked) in
                 [("everywhere", false, false), ("everywhere w", false, true), (&phone, true, false)]
@@ -210,7 +205,6 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             let mut indexer = Indexer::new(store, 0);
             indexer.follow(0, 0, &[(chat, Seq::try_from(n)? + 2_000)]).await?;
         }
->>>>>>> search
         "sent_before" => drop(store.sent_before(chat, user(1), "7").await?),
         "join" => drop(store.join(ana, chat).await?),
         "leave" => drop(store.leave(ana, chat).await?),
