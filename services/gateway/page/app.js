@@ -6,6 +6,7 @@
  */
 
 import { Conversation } from './conversation.js';
+import { Found } from './found.js';
 import { summary } from './media.js';
 import { NatterClient } from './natter.js';
 import { $, avatar, el, loadWhenSeen, presenceDot, reconcile, when } from './view.js';
@@ -56,6 +57,7 @@ function lock(deviceId, patienceMs) {
 await dropCopiedSession();
 const client = new NatterClient({ store });
 const conversation = new Conversation(client, notify);
+const messagesFound = new Found(client, notify);
 
 /** @param {Error|string} problem */
 function notify(problem) {
@@ -92,6 +94,7 @@ function showSession() {
     history.replaceState(null, '', location.pathname);
     $('search').value = '';
     matches = null;
+    messagesFound.show([]);
     for (const dialog of document.querySelectorAll('dialog')) dialog.close();
     $('chats').replaceChildren();
     chatsShown.clear();
@@ -250,9 +253,12 @@ function searchBox(input, search) {
 }
 
 searchBox($('search'), async (text) => {
-  const found = text && (await client.searchChats(text));
+  const [found, hits] = text
+    ? await Promise.all([client.searchChats(text), client.searchMessages(text)])
+    : [null, []];
   return () => {
     matches = found ? new Set(found.map(({ id }) => id)) : null;
+    messagesFound.show(hits);
     renderChats();
   };
 });

@@ -37,6 +37,8 @@ const THUMBNAIL_BYTES = 4 * 1024 * 1024;
  * @typedef {{id: string, isGroup: boolean, title: ?string, open: boolean, createdAt: string,
  *   participantCount: number, participants: Participant[], lastMessage: ?Entry,
  *   me: {name: string, role: string, readSeq: number, unreadCount: number}}} Chat
+ * @typedef {{message: Entry, highlights: {start: number, end: number}[],
+ *   chat: {id: string, name: string}}} Hit
  */
 
 /**
@@ -215,6 +217,26 @@ export class NatterClient extends EventTarget {
   async searchChats(search) {
     const { items } = await this.#chatPage({ search });
     return items.map((chat) => this.#learn(chat));
+  }
+
+  /**
+   * The newest messages that have these words.
+   * @param {string} q @returns {Promise<Hit[]>}
+   */
+  async searchMessages(q) {
+    const query = new URLSearchParams({ q, limit: '20' });
+    try {
+      return (await this.#session.rest('GET', `/search/messages?${query}`)).items;
+    } catch (error) {
+      if (error.code !== 'bad_request') throw error; // no words, or too many
+      return [];
+    }
+  }
+
+  /** A message, and what stands before and after it. @param {string} chatId @param {number} seq */
+  around(chatId, seq) {
+    const query = new URLSearchParams({ around: String(seq), limit: '15' });
+    return this.#session.rest('GET', `/chats/${chatId}/messages?${query}`);
   }
 
   get hasMoreChats() {

@@ -24,11 +24,12 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str, &str); 15] = [
+const FILES: [(&str, &str, &str); 16] = [
     file!("/", "index.html", HTML),
     file!("/style.css", "style.css", STYLE),
     file!("/app.js", "app.js", SCRIPT),
     file!("/conversation.js", "conversation.js", SCRIPT),
+    file!("/found.js", "found.js", SCRIPT),
     file!("/composer.js", "composer.js", SCRIPT),
     file!("/attachments.js", "attachments.js", SCRIPT),
     file!("/pictures.js", "pictures.js", SCRIPT),

@@ -1,0 +1,88 @@
+/**
+ * Messages that were searched for, and what stands around one of them.
+ */
+
+import { summary } from './media.js';
+import { $, avatar, el, systemText, timeOfDay, when } from './view.js';
+
+/** Code units shown before the first word that was found. */
+const BEFORE = 24;
+
+export class Found {
+  /**
+   * @param {import('./natter.js').NatterClient} client
+   * @param {(error: Error|string) => void} notify
+   */
+  constructor(client, notify) {
+    this.client = client;
+    this.notify = notify;
+    $('around-open').addEventListener('click', () => {
+      $('around-dialog').close();
+      location.hash = $('around-open').dataset.chat;
+    });
+  }
+
+  /** @param {import('./natter.js').Hit[]} hits */
+  show(hits) {
+    $('hits').hidden = hits.length === 0;
+    $('hit-list').replaceChildren(...hits.map((hit) => this.#item(hit)));
+  }
+
+  #item(hit) {
+    const { message, chat } = hit;
+    const open = { type: 'button', class: 'chat', onclick: () => this.#around(hit) };
+    const head = el('span', { class: 'line' }, el('strong', {}, chat.name), when(message.createdAt));
+    const text = el('span', { class: 'preview' }, `${message.sender.name}: `, ...snippet(hit));
+    return el('li', {}, el('button', open, avatar(chat.name, chat.id), el('span', { class: 'grow' }, head, text)));
+  }
+
+  async #around({ message, chat, highlights }) {
+    try {
+      const page = await this.client.around(chat.id, message.seq);
+      $('around-title').textContent = chat.name;
+      $('around-open').dataset.chat = chat.id;
+      const lines = page.messages.map((entry) => {
+        const here = entry.seq === message.seq;
+        const text = here ? marked(entry.content, highlights) : [textOf(entry)];
+        const head = el('span', { class: 'line' }, el('strong', {}, entry.sender.name), timeOfDay(entry.createdAt));
+        return el('li', { class: here ? 'here' : 'there' }, head, el('p', {}, ...text));
+      });
+      $('around-list').replaceChildren(...lines);
+      $('around-dialog').showModal();
+      $('around-list').querySelector('.here')?.scrollIntoView({ block: 'center' });
+    } catch (error) {
+      this.notify(error);
+    }
+  }
+}
+
+/** @param {import('./timeline.js').Entry} entry */
+function textOf(entry) {
+  return entry.system ? systemText({ ...entry, ...entry.system }, () => null) : summary(entry);
+}
+
+/** From shortly before the first word that was found. @param {import('./natter.js').Hit} hit */
+function snippet({ message, highlights }) {
+  const { content } = message;
+  const [first] = highlights;
+  if (!first || first.start <= BEFORE) return content ? marked(content, highlights) : [summary(message)];
+  // At a space, so that no character is cut in two.
+  const space = content.indexOf(' ', first.start - BEFORE);
+  const start = space >= 0 && space < first.start ? space : first.start;
+  const ranges = highlights.map((mark) => ({ start: mark.start - start, end: mark.end - start }));
+  return ['…', ...marked(content.slice(start), ranges)];
+}
+
+/**
+ * A text in which ranges are marked.
+ * @param {string} text @param {{start: number, end: number}[]} ranges in order
+ */
+function marked(text, ranges) {
+  const parts = [];
+  let at = 0;
+  for (const { start, end } of ranges) {
+    parts.push(text.slice(at, start), el('mark', {}, text.slice(start, end)));
+    at = end;
+  }
+  return [...parts, text.slice(at)];
+}
