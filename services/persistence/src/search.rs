@@ -140,8 +140,10 @@ impl Follower {
                 }
                 CaughtUp::NotYet { left } => lag.set(left as f64),
             }
-            // What is said meanwhile is found all the same.
-            while let Some(batch) = self.at_hand() {
+            // What is said meanwhile is found all the same; what a backlog brings is caught up with.
+            while !self.backlog()
+                && let Some(batch) = self.at_hand()
+            {
                 indexer.follow(batch.from, batch.to, &batch.places).await?;
             }
             self.make_way().await;
@@ -179,9 +181,13 @@ impl Follower {
     /// Lets a backlog be written first, for a while.
     async fn make_way(&self) {
         let began = Instant::now();
-        while self.unwritten.load(Ordering::Relaxed) > BACKLOG && began.elapsed() < TURN {
+        while self.backlog() && began.elapsed() < TURN {
             sleep(LOOK).await;
         }
+    }
+
+    fn backlog(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed) > BACKLOG
     }
 }
 
