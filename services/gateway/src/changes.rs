@@ -48,15 +48,12 @@ impl Changes {
         }
     }
 
-    /// Edits and deletes these messages, which are in the order of their places.
+    /// Edits and deletes these messages.
     pub fn apply(&self, messages: &mut [Message]) {
         for change in &self.0 {
-            let Some(Target { message_id, message_seq }) = change.target() else { continue };
-            let place = messages.binary_search_by_key(&message_seq, |message| message.seq);
-            let message = place.ok().and_then(|place| messages.get_mut(place));
-            let Some(message) = message.filter(|message| message.id == message_id) else {
-                continue;
-            };
+            let Some(Target { message_id, .. }) = change.target() else { continue };
+            let message = messages.iter_mut().find(|message| message.id == message_id);
+            let Some(message) = message else { continue };
             match &change.event {
                 Event::Edited(edited)
                     if !message.deleted && edited.actor_id == message.sender_id =>
@@ -90,9 +87,9 @@ impl Changes {
         let places: Vec<Seq> = messages.iter().map(|message| message.seq).collect();
         let asked: Vec<_> = self
             .reactions(0)
-            .filter(|reacted| places.binary_search(&reacted.target.message_seq).is_ok())
-            .map(|Reacted { target, user_id, emoji, .. }| {
-                (target.message_seq, *user_id, emoji.as_str())
+            .filter_map(|Reacted { target, user_id, emoji, .. }| {
+                let message = messages.iter().find(|message| message.id == target.message_id)?;
+                Some((message.seq, *user_id, emoji.as_str()))
             })
             .collect();
         let answered: HashSet<MessageId> = messages.iter().filter_map(|m| m.reply_to).collect();
@@ -133,12 +130,10 @@ impl Changes {
                 }
             }
         }
-        for ((place, user, emoji), (id, on)) in last {
-            let was = around.set.contains(&(place, user, emoji.to_owned()));
-            let found = messages.binary_search_by_key(&place, |message| message.seq);
-            let message = found.ok().and_then(|found| messages.get_mut(found));
-            let shown = message.filter(|message| message.id == id && !message.deleted);
-            if let Some(message) = shown.filter(|_| was != on) {
+        for ((id, user, emoji), on) in last {
+            let message = messages.iter_mut().find(|message| message.id == id && !message.deleted);
+            let Some(message) = message else { continue };
+            if around.set.contains(&(message.seq, user, emoji.to_owned())) != on {
                 count(&mut message.reactions, emoji, on, user == viewer);
             }
         }
@@ -178,10 +173,10 @@ impl Changes {
         })
     }
 
-    /// By place, user and emoji: to which message, and whether it is set in the end.
-    fn last_reactions(&self, after: Seq) -> HashMap<(Seq, UserId, &str), (MessageId, bool)> {
+    /// By message, user and emoji: whether it is set in the end.
+    fn last_reactions(&self, after: Seq) -> HashMap<(MessageId, UserId, &str), bool> {
         let all = self.reactions(after).map(|Reacted { target, user_id, emoji, on }| {
-            ((target.message_seq, *user_id, emoji.as_str()), (target.message_id, *on))
+            ((target.message_id, *user_id, emoji.as_str()), *on)
         });
         all.collect()
     }

@@ -55,7 +55,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 #[derive(Clone, Debug)]
 struct Modelled {
     id: MessageId,
-    seq: Seq,
     by: usize,
     content: String,
     edited: bool,
@@ -108,8 +107,8 @@ impl World {
     fn entries(&self, feed: Feed, base: Seq, ops: &[Op]) -> Result<(Vec<Stored>, Vec<Modelled>)> {
         let mut model: Vec<Modelled> = Vec::new();
         let mut entries = Vec::new();
-        let target =
-            |message: &Modelled| Target { message_id: message.id, message_seq: message.seq };
+        // The place is not what names it.
+        let target = |message: &Modelled| Target { message_id: message.id, message_seq: 7 };
         for (n, op) in ops.iter().enumerate() {
             let seq = base + 1 + n as Seq;
             let content = format!("{n} {}", "é".repeat(n * 9));
@@ -131,7 +130,6 @@ impl World {
                     };
                     model.push(Modelled {
                         id,
-                        seq,
                         by,
                         content,
                         edited: false,

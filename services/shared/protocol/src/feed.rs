@@ -155,13 +155,14 @@ pub struct MessageSent {
     pub mentions: Vec<UserId>,
 }
 
-/// The message that an entry changes: who publishes it has looked the place up.
+/// The message that an entry changes, which its id names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its id.
     pub message_id: MessageId,
-    /// Its place in the same feed.
+    /// Its place in the same feed, when the entry was published: for clients. What a new epoch has
+    /// salvaged of the old one's log stands elsewhere since.
     pub message_seq: Seq,
 }
 

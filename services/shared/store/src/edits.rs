@@ -3,6 +3,9 @@
 //!
 //! The log decides: of two edits the later one counts, a deletion is final, and of what somebody does
 //! with one emoji the last thing counts. So it does not matter how entries fall into batches.
+//!
+//! A message is found by its id. The place that an entry names beside it is where the message was when
+//! the entry was published: what a new epoch salvages of the old one's log has got another since.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -29,16 +32,15 @@ use crate::{
 /// What a batch does to messages: for each of them only what counts in the end.
 #[derive(Default)]
 pub(crate) struct Changes {
-    /// By chat, place of the message, and who edits: the last one.
-    edits: BTreeMap<(Uuid, i64, Uuid), Edit>,
-    /// By chat and place: the first one.
-    deletions: BTreeMap<(Uuid, i64), Deletion>,
-    /// By chat, place, user and emoji: the last one.
-    reactions: BTreeMap<(Uuid, i64, Uuid, String), Reacting>,
+    /// By chat, message and who edits: the last one.
+    edits: BTreeMap<(Uuid, Uuid, Uuid), Edit>,
+    /// By chat and message: the first one.
+    deletions: BTreeMap<(Uuid, Uuid), Deletion>,
+    /// By chat, message, user and emoji: the last one.
+    reactions: BTreeMap<(Uuid, Uuid, Uuid, String), Reacting>,
 }
 
 struct Edit {
-    message: Uuid,
     content: String,
     mentions: Option<String>,
     seq: i64,
@@ -46,14 +48,12 @@ struct Edit {
 }
 
 struct Deletion {
-    message: Uuid,
     actor: Uuid,
     seq: i64,
     at: OffsetDateTime,
 }
 
 struct Reacting {
-    message: Uuid,
     seq: i64,
     active: bool,
 }
@@ -70,39 +70,28 @@ impl Changes {
         let (chat, place, at) = (row.feed.id, sql_seq(row.seq), timestamp::truncate(row.at));
         match &row.kind {
             RowKind::Edit(edited) => {
-                let target = sql_seq(edited.target.message_seq);
                 let edit = Edit {
-                    message: edited.target.message_id.0,
                     content: edited.content.clone(),
                     mentions: array(&edited.mentions),
                     seq: place,
                     at,
                 };
-                let key = (chat, target, edited.actor_id.0);
+                let key = (chat, edited.target.message_id.0, edited.actor_id.0);
                 if self.edits.get(&key).is_none_or(|known| known.seq < place) {
                     self.edits.insert(key, edit);
                 }
             }
             RowKind::Delete(deleted) => {
-                let deletion = Deletion {
-                    message: deleted.target.message_id.0,
-                    actor: deleted.actor_id.0,
-                    seq: place,
-                    at,
-                };
-                let key = (chat, sql_seq(deleted.target.message_seq));
+                let deletion = Deletion { actor: deleted.actor_id.0, seq: place, at };
+                let key = (chat, deleted.target.message_id.0);
                 if self.deletions.get(&key).is_none_or(|known| known.seq > place) {
                     self.deletions.insert(key, deletion);
                 }
             }
             RowKind::Reaction(reacted) => {
-                let reacting = Reacting {
-                    message: reacted.target.message_id.0,
-                    seq: place,
-                    active: reacted.on,
-                };
-                let target = sql_seq(reacted.target.message_seq);
-                let key = (chat, target, reacted.user_id.0, reacted.emoji.clone());
+                let reacting = Reacting { seq: place, active: reacted.on };
+                let message = reacted.target.message_id.0;
+                let key = (chat, message, reacted.user_id.0, reacted.emoji.clone());
                 if self.reactions.get(&key).is_none_or(|known| known.seq < place) {
                     self.reactions.insert(key, reacting);
                 }
@@ -116,8 +105,8 @@ impl Changes {
         }
     }
 
-    /// Does it all, once the batch's messages are there. A message that is not there, or another one
-    /// than is meant, is passed over; and what comes too late changes nothing.
+    /// Does it all, once the batch's messages are there. A message that is not there is passed over, and
+    /// what comes too late changes nothing.
     pub(crate) async fn apply(&self, tx: &mut PgConnection) -> Result<()> {
         self.edit(tx).await?;
         self.delete(tx).await?;
@@ -133,17 +122,16 @@ impl Changes {
             "UPDATE messages m SET
                  content = e.content, mentions = e.mentions::uuid[],
                  edited_at = e.at, edit_seq = e.seq
-             FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
-                         $7::bigint[], $8::timestamptz[])
-                  AS e (chat_id, message_seq, actor, message_id, content, mentions, seq, at)
-             WHERE m.chat_id = e.chat_id AND m.seq = e.message_seq AND m.kind = 'message'
-               AND m.id = e.message_id AND m.sender_id = e.actor
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
+                         $7::timestamptz[])
+                  AS e (chat_id, message_id, actor, content, mentions, seq, at)
+             WHERE m.chat_id = e.chat_id AND m.id = e.message_id AND m.kind = 'message'
+               AND m.sender_id = e.actor
                AND m.deleted_at IS NULL AND COALESCE(m.edit_seq, 0) < e.seq",
         )
         .bind(self.edits.keys().map(|key| key.0).collect::<Vec<_>>())
         .bind(self.edits.keys().map(|key| key.1).collect::<Vec<_>>())
         .bind(self.edits.keys().map(|key| key.2).collect::<Vec<_>>())
-        .bind(edits().map(|edit| edit.message).collect::<Vec<_>>())
         .bind(edits().map(|edit| edit.content.as_str()).collect::<Vec<_>>())
         .bind(edits().map(|edit| edit.mentions.as_deref()).collect::<Vec<_>>())
         .bind(edits().map(|edit| edit.seq).collect::<Vec<_>>())
@@ -163,16 +151,14 @@ impl Changes {
             "UPDATE messages m SET
                  content = '', media = NULL, mentions = NULL, edited_at = NULL,
                  deleted_at = e.at, deleted_by = e.actor, edit_seq = e.seq
-             FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::bigint[],
-                         $6::timestamptz[])
-                  AS e (chat_id, message_seq, message_id, actor, seq, at)
-             WHERE m.chat_id = e.chat_id AND m.seq = e.message_seq AND m.kind = 'message'
-               AND m.id = e.message_id AND m.deleted_at IS NULL
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[])
+                  AS e (chat_id, message_id, actor, seq, at)
+             WHERE m.chat_id = e.chat_id AND m.id = e.message_id AND m.kind = 'message'
+               AND m.deleted_at IS NULL
              RETURNING m.chat_id, m.seq",
         )
         .bind(self.deletions.keys().map(|key| key.0).collect::<Vec<_>>())
         .bind(self.deletions.keys().map(|key| key.1).collect::<Vec<_>>())
-        .bind(deletions().map(|deletion| deletion.message).collect::<Vec<_>>())
         .bind(deletions().map(|deletion| deletion.actor).collect::<Vec<_>>())
         .bind(deletions().map(|deletion| deletion.seq).collect::<Vec<_>>())
         .bind(deletions().map(|deletion| deletion.at).collect::<Vec<_>>())
@@ -207,14 +193,13 @@ impl Changes {
         let reactions = || self.reactions.values();
         sqlx::query(
             "WITH news AS (
-                 SELECT e.*, COALESCE(r.active, false) AS was
-                 FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::uuid[],
-                             $6::bigint[], $7::boolean[])
-                      AS e (chat_id, message_seq, user_id, emoji, message_id, seq, active)
-                 JOIN messages m ON m.chat_id = e.chat_id AND m.seq = e.message_seq
-                                AND m.kind = 'message' AND m.id = e.message_id
-                                AND m.deleted_at IS NULL
-                 LEFT JOIN reactions r ON r.chat_id = e.chat_id AND r.message_seq = e.message_seq
+                 SELECT e.*, m.seq AS message_seq, COALESCE(r.active, false) AS was
+                 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[],
+                             $6::boolean[])
+                      AS e (chat_id, message_id, user_id, emoji, seq, active)
+                 JOIN messages m ON m.chat_id = e.chat_id AND m.id = e.message_id
+                                AND m.kind = 'message' AND m.deleted_at IS NULL
+                 LEFT JOIN reactions r ON r.chat_id = e.chat_id AND r.message_seq = m.seq
                                       AND r.user_id = e.user_id AND r.emoji = e.emoji
                  WHERE r.seq IS NULL OR r.seq < e.seq
              ), kept AS (
@@ -234,7 +219,6 @@ impl Changes {
         .bind(self.reactions.keys().map(|key| key.1).collect::<Vec<_>>())
         .bind(self.reactions.keys().map(|key| key.2).collect::<Vec<_>>())
         .bind(self.reactions.keys().map(|key| key.3.as_str()).collect::<Vec<_>>())
-        .bind(reactions().map(|reacting| reacting.message).collect::<Vec<_>>())
         .bind(reactions().map(|reacting| reacting.seq).collect::<Vec<_>>())
         .bind(reactions().map(|reacting| reacting.active).collect::<Vec<_>>())
         .execute(tx)
@@ -340,6 +324,8 @@ struct EntryRow {
     mentions: Option<Vec<Uuid>>,
     edited_at: Option<OffsetDateTime>,
     deleted_at: Option<OffsetDateTime>,
+    /// What the message that it changes is now.
+    now_seq: Option<i64>,
     now_content: Option<String>,
     now_mentions: Option<Vec<Uuid>>,
     now_deleted_by: Option<Uuid>,
@@ -389,6 +375,7 @@ impl EntryRow {
         }
         let ChangeDetail { message_id, message_seq, emoji, on } =
             serde_json::from_value(detail?).ok()?;
+        let message_seq = self.now_seq.map_or(message_seq, seq);
         let actor_id = UserId(self.sender_id?);
         let deleted = |actor_id| {
             FeedEntry::Deleted(MessageDeleted {
@@ -562,7 +549,7 @@ impl Store {
                     "SELECT m.kind, m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
                     m.mentions, m.edited_at, m.deleted_at,
-                    now.content AS now_content, now.mentions AS now_mentions,
+                    now.seq AS now_seq, now.content AS now_content, now.mentions AS now_mentions,
                     now.deleted_by AS now_deleted_by,
                     COALESCE((
                         SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
@@ -575,10 +562,9 @@ impl Store {
              ) m
              LEFT JOIN users u ON u.id = m.sender_id
              LEFT JOIN LATERAL (
-                 SELECT t.content, t.mentions, t.deleted_by FROM messages t
-                 WHERE m.kind = 'edit' AND t.chat_id = $1
-                   AND t.seq = (m.detail ->> 'messageSeq')::bigint
-                   AND t.id = (m.detail ->> 'messageId')::uuid
+                 SELECT t.seq, t.content, t.mentions, t.deleted_by FROM messages t
+                 WHERE m.kind IN ('edit', 'delete', 'reaction') AND t.chat_id = $1
+                   AND t.id = (m.detail ->> 'messageId')::uuid AND t.kind = 'message'
              ) now ON true
              ORDER BY m.seq",
                 )

@@ -70,15 +70,15 @@ async fn only_the_senders_last_edit_counts() -> Result<()> {
             row(chat, 3, edit(first, ana, "earlier", &[])),
             row(chat, 4, edit(first, ana, "later", &[ben])),
             row(chat, 5, edit(first, ben, "not his", &[])),
-            // Another message than is meant, and one that is not there.
-            row(chat, 6, edit(Target { message_seq: 2, ..first }, ana, "elsewhere", &[])),
-            row(chat, 7, edit(Target { message_seq: 99, ..first }, ana, "nowhere", &[])),
+            // A message that is not there, wherever it is said to be; and the place does not matter.
+            row(chat, 6, edit(target(chat, ana, "x", 2), ana, "nowhere", &[])),
+            row(chat, 7, edit(Target { message_seq: 99, ..first }, ana, "last", &[ben])),
         ],
     )
     .await?;
     let page = store.history(chat, NEWEST).await?;
     let [one, two] = page.messages.as_slice() else { panic!("{page:?}") };
-    assert_eq!((one.content.as_str(), one.edited_at), ("later", Some(at(4))));
+    assert_eq!((one.content.as_str(), one.edited_at), ("last", Some(at(7))));
     assert_eq!(one.mentions, [ben]);
     assert_eq!((two.content.as_str(), two.edited_at, two.prev_seq), ("two", None, 1));
     assert_eq!(page.to_seq, 7, "what is not shown counts");
@@ -88,9 +88,9 @@ async fn only_the_senders_last_edit_counts() -> Result<()> {
     // One that comes late changes nothing.
     let late = row(chat, 3, edit(first, ana, "earlier, again", &[]));
     assert_eq!(store.replay(0, &late).await?, Replayed::AlreadyThere);
-    assert_eq!(shown(&store, chat).await?[0].content, "later");
+    assert_eq!(shown(&store, chat).await?[0].content, "last");
     let (up_to, found) = store.message(chat, first.message_id).await?;
-    assert_eq!((up_to, found.map(|found| found.content)), (7, Some("later".to_owned())));
+    assert_eq!((up_to, found.map(|found| found.content)), (7, Some("last".to_owned())));
     Ok(())
 }
 
