@@ -69,7 +69,7 @@ impl Changes {
     }
 
     /// Adds to messages how people have reacted, as `viewer` sees it, and what a quote shows of those
-    /// that they answer. `sent` are the quotes of messages that may not be written yet.
+    /// that they answer. `reacted`: somebody has, as far as is written. `sent` are the quotes of messages that may not be written yet.
     ///
     /// # Errors
     /// What the store's are; the messages then have what the tail alone tells.
@@ -79,6 +79,7 @@ impl Changes {
         chat: ChatId,
         viewer: UserId,
         messages: &mut [Message],
+        reacted: bool,
         sent: &HashMap<MessageId, Quote>,
     ) -> Result<(), StoreError> {
         if messages.is_empty() {
@@ -94,6 +95,11 @@ impl Changes {
             .collect();
         let answered: HashSet<MessageId> = messages.iter().filter_map(|m| m.reply_to).collect();
         let answered: Vec<MessageId> = answered.into_iter().collect();
+        // Most pages have nothing to ask for.
+        if !reacted && asked.is_empty() && answered.is_empty() {
+            self.show(&Around::default(), viewer, messages, sent);
+            return Ok(());
+        }
         let around = store.around(chat, viewer, &places, &asked, &answered).await;
         let known = around.as_ref().ok();
         let nothing = Around::default();

@@ -121,7 +121,7 @@ pub async fn react(
     }
     let shown = slice::from_mut(&mut message);
     let none = std::collections::HashMap::new();
-    changes.surround(&app.store, chat, user_id, shown, &none).await.map_err(fault::store)?;
+    changes.surround(&app.store, chat, user_id, shown, true, &none).await.map_err(fault::store)?;
     let there = message.reactions.iter().find(|known| known.emoji == emoji);
     if there.is_some_and(|known| known.mine) == on {
         return Ok(Changed { seq: message.seq });

@@ -11,7 +11,7 @@ use natter_protocol::{
     limits,
     server::{Chat, HistoryPage, Joined, Message, Quote},
 };
-use natter_store::{HistorySlice, Page, Store};
+use natter_store::{HistorySlice, Page, Store, StoreError};
 
 use crate::{
     app::App,
@@ -50,7 +50,7 @@ pub async fn page(
     if before.is_some() && after.is_some() {
         return Err(bad_request("before and after exclude each other"));
     }
-    let known = admitted(app, caller, chat, limit).await?;
+    let known = admitted(app, caller, chat, limit)?;
     read(app, caller.user_id, chat, known, Page { before, after, limit }, PAGE_BYTES).await
 }
 
@@ -66,7 +66,7 @@ pub async fn around(
     seq: Seq,
     limit: u32,
 ) -> Result<HistoryPage, WireError> {
-    let known = admitted(app, caller, chat, limit).await?;
+    let known = admitted(app, caller, chat, limit)?;
     let newer = limit / 2;
     // Both halves end where nothing is inserted any more: beyond, an entry only comes at the end.
     let before = Page { before: Some(seq.saturating_add(1)), after: None, limit: limit - newer };
@@ -97,23 +97,24 @@ fn joined_at(before: HistoryPage, after: HistoryPage) -> HistoryPage {
     }
 }
 
-/// That the caller may read the chat; tells its feed, if this node follows it.
-async fn admitted(
-    app: &App,
-    caller: &Caller,
-    chat: ChatId,
-    limit: u32,
-) -> Result<Option<Feed>, WireError> {
+/// How far this node knows the caller to be a participant.
+#[derive(Clone, Copy)]
+enum Known {
+    /// It follows the chat for the caller, and hears of removals.
+    Follows(Feed),
+    /// Postgres has to tell: it does not, or is out of touch and may not have heard of one.
+    No,
+}
+
+fn admitted(app: &App, caller: &Caller, chat: ChatId, limit: u32) -> Result<Known, WireError> {
     if !(1..=limits::PAGE).contains(&limit) {
         return Err(bad_request("limit: not 1 to 200"));
     }
-    let known = app.hub.registry().membership(caller.user_id, chat);
-    // Out of touch, a removal may not have been heard of.
-    if known.is_none_or(|feed| app.hub.out_of_touch(feed.shard)) {
-        let member = app.store.membership(caller.user_id, chat).await.map_err(fault::store)?;
-        member.ok_or_else(not_member)?;
-    }
-    Ok(known)
+    Ok(match app.hub.registry().membership(caller.user_id, chat) {
+        Some(feed) if app.hub.out_of_touch(feed.shard) => Known::No,
+        Some(feed) => Known::Follows(feed),
+        None => Known::No,
+    })
 }
 
 /// A page, of so many bytes of content about.
@@ -121,17 +122,20 @@ async fn read(
     app: &App,
     viewer: UserId,
     chat: ChatId,
-    known: Option<Feed>,
+    known: Known,
     page: Page,
     bytes: usize,
 ) -> Result<HistoryPage, WireError> {
-    match app.store.history(chat, page).await {
+    let unsure = (!matches!(known, Known::Follows(_))).then_some(viewer);
+    match app.store.history(chat, unsure, page).await {
         Ok(slice) => merged(app, viewer, chat, page, slice).await,
-        Err(error) if error.is_unavailable() => match known {
-            Some(feed) => tail_alone(app, viewer, feed, chat, page).await,
-            None => Err(fault::store(error)),
+        Err(StoreError::NotFound) if unsure.is_some() => Err(not_member()),
+        Err(error) => match known {
+            Known::Follows(feed) if error.is_unavailable() => {
+                tail_alone(app, viewer, feed, chat, page).await
+            }
+            _ => Err(fault::store(error)),
         },
-        Err(error) => Err(fault::store(error)),
     }
     .map(|whole| bounded(page, whole, bytes))
 }
@@ -253,6 +257,7 @@ async fn with_tail(
     slice: HistorySlice,
     tail: Option<Tail>,
 ) -> Result<HistoryPage, WireError> {
+    let reacted = slice.reacted;
     let (mut whole, changes, sent) = match tail {
         None => (of_slice(slice, true), Changes::default(), HashMap::new()),
         Some(mut tail) => {
@@ -263,7 +268,7 @@ async fn with_tail(
         }
     };
     changes.apply(&mut whole.messages);
-    match changes.surround(store, chat, viewer, &mut whole.messages, &sent).await {
+    match changes.surround(store, chat, viewer, &mut whole.messages, reacted, &sent).await {
         Ok(()) => Ok(whole),
         Err(error) if error.is_unavailable() => Ok(HistoryPage { partial: true, ..whole }),
         Err(error) => Err(fault::store(error)),
@@ -389,6 +394,7 @@ async fn tail_alone(
     let nothing = HistorySlice {
         messages: Vec::new(),
         has_more: false,
+        reacted: false,
         shard: feed.shard,
         persisted_seq: from,
         from_seq: from,
@@ -465,7 +471,15 @@ mod tests {
 
     fn slice(messages: &[(Seq, Seq)], has_more: bool, from_seq: Seq, to_seq: Seq) -> HistorySlice {
         let messages = messages.iter().map(|(seq, prev)| message(*seq, *prev)).collect();
-        HistorySlice { messages, has_more, shard: 0, persisted_seq: 10, from_seq, to_seq }
+        HistorySlice {
+            messages,
+            has_more,
+            reacted: false,
+            shard: 0,
+            persisted_seq: 10,
+            from_seq,
+            to_seq,
+        }
     }
 
     fn tail(seqs: &[(Seq, Seq)]) -> Tail {

@@ -57,7 +57,7 @@ pub async fn migrate_by(args: &MigrateArgs) -> Result<()> {
     let patience = Duration::from_secs(args.patience);
     migrate::migrate(&store, &bus, args.servers.shards, &log, patience).await?;
     tracing::info!(shards = args.servers.shards, "schema and streams are up to date");
-    store.close().await;
+    store.close();
     Ok(())
 }
 
@@ -70,7 +70,7 @@ pub async fn begin_epochs_by(args: &MigrateArgs) -> Result<()> {
     let patience = Duration::from_secs(args.patience);
     renew::begin_epochs(&store, &bus, args.servers.shards, patience).await?;
     tracing::info!("every log is in a new epoch");
-    store.close().await;
+    store.close();
     Ok(())
 }
 
@@ -95,7 +95,7 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     worker::run(config, store.clone(), bus, health, stop).await;
     // What is under way is begun anew by another.
     files.abort();
-    store.close().await;
+    store.close();
     Ok(())
 }
 

@@ -45,6 +45,12 @@ impl StoreError {
         Self::Unavailable(Cause { code: None, constraint: None, message })
     }
 
+    /// The process is about to end, and has no connections any more.
+    pub(crate) fn closed() -> Self {
+        let message = "closed".to_owned();
+        Self::Unavailable(Cause { code: None, constraint: None, message })
+    }
+
     /// Whether a value in the call is at fault: without it, the call would work.
     #[must_use]
     pub fn is_data_error(&self) -> bool {

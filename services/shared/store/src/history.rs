@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Result, Store, StoreError,
+    partitions::{PARTITIONS, of_partitions},
     rows::{self, MessageRow, seq, sql_seq},
 };
 
@@ -34,6 +35,8 @@ pub struct HistorySlice {
     pub messages: Vec<Message>,
     /// Whether there are more in the direction that was asked for.
     pub has_more: bool,
+    /// Whether anybody has ever reacted to one of the chat's messages.
+    pub reacted: bool,
     /// The shard of the chat's feed.
     pub shard: Shard,
     /// All of the shard up to here is in Postgres at this moment; what lies beyond is the log's
@@ -65,48 +68,72 @@ pub struct SentBefore {
     pub created_at: OffsetDateTime,
 }
 
-/// A page out of the entries between two places, in one statement, so that the page, the feed's
-/// last entry and the shard's position are of one moment. The chat's row is there also when the
-/// page is empty.
+/// A page out of the entries on one side of a place, in one statement, so that the page, the feed's
+/// last entry, the shard's position and whether the viewer takes part are of one moment. The chat's
+/// row is there also when the page is empty.
+///
+/// Made to be planned once for all values (see [`partitions`](crate::partitions)): there is a limit
+/// that does not depend on these, and one bound only where one is enough, since of a range whose ends it
+/// does not know the planner thinks that it holds next to nothing, and sorts all of it.
 macro_rules! page {
-    ($order:literal) => {
+    ($range:literal, $order:literal, $partition:literal) => {
         concat!(
             "SELECT c.shard, COALESCE(s.persisted_seq, 0) AS persisted_seq,
                     COALESCE((
-                        SELECT max(seq) FROM messages
-                        WHERE chat_id = $1 AND seq > $2 AND seq < $3
+                        SELECT max(seq) FROM messages_",
+            $partition,
+            " WHERE chat_id = $1 AND ",
+            $range,
+            "
                     ), 0) AS head,
+                    EXISTS (SELECT 1 FROM reaction_counts_",
+            $partition,
+            " WHERE chat_id = $1) AS reacted,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
                     m.mentions, m.edited_at, m.deleted_at,
                     COALESCE((
-                        SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
+                        SELECT p.seq FROM messages_",
+            $partition,
+            " p WHERE p.chat_id = $1 AND p.seq < m.seq
                         ORDER BY p.seq DESC LIMIT 1
                     ), 0) AS prev_seq
              FROM chats c
              LEFT JOIN shards s ON s.shard = c.shard
              LEFT JOIN LATERAL (
-                 SELECT * FROM messages
-                 WHERE chat_id = $1 AND seq > $2 AND seq < $3 AND kind IN ('message', 'system')
-                 ORDER BY seq ",
+                 SELECT * FROM (
+                     SELECT * FROM messages_",
+            $partition,
+            " WHERE chat_id = $1 AND ",
+            $range,
+            " AND kind IN ('message', 'system')
+                     ORDER BY seq ",
             $order,
-            " LIMIT $4
+            " LIMIT 201
+                 ) most LIMIT $3
              ) m ON true
              LEFT JOIN users u ON u.id = m.sender_id
-             WHERE c.id = $1
+             WHERE c.id = $1 AND ($4::uuid IS NULL OR EXISTS (
+                 SELECT 1 FROM chat_members v
+                 WHERE v.chat_id = $1 AND v.user_id = $4 AND v.left_at IS NULL
+             ))
              ORDER BY m.seq ",
             $order
         )
     };
 }
-const OLDEST_FIRST: &str = page!("ASC");
-const NEWEST_FIRST: &str = page!("DESC");
+/// The limit in the statements.
+const _: () = assert!(limits::PAGE == 200, "a page and one more");
+const AFTER: [&str; PARTITIONS] = of_partitions!(page, "seq > $2", "ASC");
+const BEFORE: [&str; PARTITIONS] = of_partitions!(page, "seq < $2", "DESC");
+const BETWEEN: [&str; PARTITIONS] = of_partitions!(page, "seq > $2 AND seq < $5", "ASC");
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct PageRow {
     shard: i16,
     pub(crate) persisted_seq: i64,
     head: i64,
+    reacted: bool,
     chat_id: Uuid,
     seq: Option<i64>,
     prev_seq: i64,
@@ -151,31 +178,45 @@ impl PageRow {
 }
 
 impl Store {
-    /// A page of a chat's history. Whether the caller may see it is the caller's to check.
+    /// A page of a chat's history, for one of its participants, or for whoever has been found to be
+    /// one.
     ///
     /// # Errors
-    /// `NotFound` when there is no such chat.
-    pub async fn history(&self, chat: ChatId, page: Page) -> Result<HistorySlice> {
+    /// `NotFound` when there is no such chat, or the viewer takes no part in it.
+    pub async fn history(
+        &self,
+        chat: ChatId,
+        viewer: Option<UserId>,
+        page: Page,
+    ) -> Result<HistorySlice> {
         let limit = page.limit.clamp(1, limits::PAGE) as usize;
         let after = sql_seq(page.after.unwrap_or(0));
-        let statement = if page.after.is_some() { OLDEST_FIRST } else { NEWEST_FIRST };
+        let (statements, bound, end) = match (page.after, page.before) {
+            (None, before) => (&BEFORE, before.map_or(i64::MAX, sql_seq), None),
+            (Some(_), None) => (&AFTER, after, None),
+            (Some(_), Some(before)) => (&BETWEEN, after, Some(sql_seq(before))),
+        };
         let rows: Vec<PageRow> = self
             .call(async |db| {
-                sqlx::query_as(statement)
+                let partition = self.partitions.of(db, chat.0).await?;
+                let asked = sqlx::query_as(statements[partition])
                     .bind(chat.0)
-                    .bind(after)
-                    .bind(page.before.map_or(i64::MAX, sql_seq))
+                    .bind(bound)
                     // One more tells whether there is more.
                     .bind(limit as i64 + 1)
-                    .fetch_all(db)
-                    .await
+                    .bind(viewer.map(|viewer| viewer.0));
+                let asked = match end {
+                    Some(end) => asked.bind(end),
+                    None => asked,
+                };
+                asked.fetch_all(db).await
             })
             .await?;
         let Some(first) = rows.first() else {
             return Err(StoreError::NotFound);
         };
         let (shard, persisted_seq) = (rows::shard(first.shard), seq(first.persisted_seq));
-        let head = seq(first.head);
+        let (head, reacted) = (seq(first.head), first.reacted);
         // The entries come in the direction that was asked for, the extra one last.
         let mut messages: Vec<Message> = rows.into_iter().filter_map(PageRow::message).collect();
         let has_more = messages.len() > limit;
@@ -189,7 +230,7 @@ impl Store {
             let start = messages.first().filter(|_| has_more);
             (start.map_or(0, |first| first.prev_seq), head)
         };
-        Ok(HistorySlice { messages, has_more, shard, persisted_seq, from_seq, to_seq })
+        Ok(HistorySlice { messages, has_more, reacted, shard, persisted_seq, from_seq, to_seq })
     }
 
     /// The message that was stored for this triple, the key of idempotency.

@@ -27,7 +27,8 @@
 //! | [`error`] | what can go wrong, in terms of what the caller can do |
 //!
 //! Rows stay in this crate (`rows`, `views`); what it gives back are `natter-protocol`'s types.
-//! `calls` lends connections to all of the above, for a bounded time.
+//! `calls` lends connections to all of the above, for a bounded time; `partitions` knows where a
+//! chat's messages are.
 //!
 //! Isolation is read committed unless a function says otherwise. A statement sees one snapshot,
 //! so what must be consistent with itself is read by one statement.
@@ -56,16 +57,14 @@ pub mod sessions;
 pub mod shards;
 
 mod calls;
+mod partitions;
 mod rows;
 mod views;
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use sqlx::{
-    PgPool,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use deadpool::managed::Pool;
+use sqlx::{Connection as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::{sync::Semaphore, time::timeout};
 
 pub use accounts::{Credentials, Login, NewUser, UserSearch};
@@ -103,11 +102,11 @@ const STATEMENT_TIMEOUT: &str = "5s";
 /// A transaction whose process was stopped in the middle lets go of its locks after this time.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
 
+/// Statements that a connection keeps prepared: all there are.
+const STATEMENTS: usize = 400;
+
 /// The schema, as this program knows it.
 static MIGRATIONS: Migrator = sqlx::migrate!("../../../migrations");
-
-/// How long closing waits for connections in use.
-const CLOSE: Duration = Duration::from_secs(5);
 
 /// Where Postgres is, and how much of it one process takes.
 #[derive(Clone)]
@@ -153,13 +152,15 @@ impl fmt::Debug for StoreConfig {
 /// A call is bounded by the wait for a connection, the server's statement timeout, and a bound of
 /// its own for when the server is frozen or has vanished; see [`StoreConfig`]. One that is dropped
 /// before its end gives its connection back, or closes it, in bounded time.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: Pool<calls::Opener>,
+    acquire_timeout: Duration,
     call_timeout: Duration,
     /// A relay holds a connection while it waits for the broker: with the broker slow, relays
     /// must not take every connection from those who only want to read.
     relays: Arc<Semaphore>,
+    partitions: partitions::Partitions,
 }
 
 impl Store {
@@ -171,15 +172,21 @@ impl Store {
     pub fn connect(config: &StoreConfig) -> Result<Self> {
         let options = PgConnectOptions::from_str(&config.url)?.options([
             ("statement_timeout", STATEMENT_TIMEOUT),
+            // Compiling takes longer than any statement here may run.
+            ("jit", "off"),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.acquire_timeout)
-            .connect_lazy_with(options);
+        // A statement for each partition counts as one.
+        let options = options.statement_cache_capacity(STATEMENTS);
+        let pool = calls::pool(options, config.max_connections)?;
         let relays = (config.max_connections as usize / 2).max(1);
-        let call_timeout = config.call_timeout;
-        Ok(Self { pool, call_timeout, relays: Arc::new(Semaphore::new(relays)) })
+        Ok(Self {
+            pool,
+            acquire_timeout: config.acquire_timeout,
+            call_timeout: config.call_timeout,
+            relays: Arc::new(Semaphore::new(relays)),
+            partitions: partitions::Partitions::default(),
+        })
     }
 
     /// Brings the schema up to date. Safe to run by several processes at once: they take turns.
@@ -188,7 +195,9 @@ impl Store {
     /// [`StoreError::Unavailable`], or [`StoreError::Migrate`] when the schema is newer than this
     /// program or was changed by hand.
     pub async fn migrate(&self) -> Result<()> {
-        let mut connection = self.pool.acquire().await?.detach();
+        let opening = PgConnection::connect_with(self.pool.manager().options());
+        let opened = timeout(self.acquire_timeout, opening).await;
+        let mut connection = opened.map_err(|_| StoreError::late())??;
         // A migration may well take longer than a request, and waits for others to finish theirs.
         sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
         MIGRATIONS.run(&mut connection).await?;
@@ -207,13 +216,21 @@ impl Store {
     /// Connections that are open, and those of them that nobody uses.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
-        (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX))
+        let status = self.pool.status();
+        let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        (count(status.size), count(status.available))
     }
 
-    /// Closes every connection, waiting for those in use, for 5 s at most: a server that is frozen
-    /// would keep the process from ending.
-    pub async fn close(&self) {
-        // Those that are left end with the process.
-        let _ = timeout(CLOSE, self.pool.close()).await;
+    /// Closes every connection: those in use when they are given back. What is called from here on is
+    /// refused as unavailable.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// Without the way to the server, which holds a password.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("pool", &self.pool.status()).finish_non_exhaustive()
     }
 }

@@ -24,7 +24,8 @@ use crate::support::{Away, person};
 #[tokio::test]
 async fn a_store_is_unavailable_while_postgres_is_away_and_recovers_by_itself() -> Result<()> {
     let postgres = testing::postgres_fresh().await?;
-    let config = StoreConfig::new(postgres.url());
+    let call_timeout = Duration::from_secs(3);
+    let config = StoreConfig { call_timeout, ..StoreConfig::new(postgres.url()) };
     let store = Store::connect(&config)?;
     tokio::time::timeout(Duration::from_mins(1), async { while store.migrate().await.is_err() {} })
         .await?;
@@ -151,7 +152,7 @@ async fn a_call_that_a_frozen_server_holds_comes_back() -> Result<()> {
     assert!(began.elapsed() < bound * 2, "{:?}", began.elapsed());
     // Nor does the end of the process wait for it.
     let began = Instant::now();
-    store.close().await;
+    store.close();
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
     way.set(|state| state.frozen = false);

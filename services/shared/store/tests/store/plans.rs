@@ -183,9 +183,9 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "chats searched" => drop(store.chats(ana, None, 50, Some("c")).await?),
         "chat" => drop(store.chat(ana, chat).await?),
         "history" => {
-            store.history(chat, page).await?;
-            store.history(chat, Page { before: Some(50_000), ..page }).await?;
-            store.history(chat, Page { after: Some(50_000), ..page }).await?;
+            store.history(chat, None, page).await?;
+            store.history(chat, None, Page { before: Some(50_000), ..page }).await?;
+            store.history(chat, None, Page { after: Some(50_000), ..page }).await?;
         }
         "receipts" => drop(store.receipts(chat, 256).await?),
         "size" => drop(store.size(chat).await?.context("there")?),
@@ -273,7 +273,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
     store.ensure_shards(1).await?;
     store.start_epoch(0, 1, 100_001, None).await?;
     store.claim_shard(0, OWNER, LEASE).await?.context("free")?;
-    store.close().await;
+    store.close();
     let mut admin = PgConnection::connect(&database).await?;
     sqlx::raw_sql(CROWD).execute(&mut admin).await?;
     until_alone(&mut admin).await?;
@@ -333,7 +333,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         for n in 1..=REPEATS {
             ask(&store, what, n).await.with_context(|| what.to_owned())?;
         }
-        store.close().await;
+        store.close();
         until_alone(&mut admin).await?;
         let after = scans(&mut admin).await?;
         let more = after.into_iter().zip(before).filter(|(after, before)| after != before);
