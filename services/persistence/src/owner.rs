@@ -30,8 +30,11 @@ use crate::{
     trace,
 };
 
-/// Entries in one transaction.
+/// With so many at hand nobody waits for more.
 const BATCH: usize = 1_000;
+/// Entries in one transaction at most. What a backlog brings of one chat moves it, and its senders,
+/// once.
+const MOST: usize = 5_000;
 /// Batches that are not full are written so often at most: a transaction costs Postgres as much as
 /// some hundred rows do. Nobody waits for it, since what is read is merged with the log's end. What
 /// comes after a pause is written at once.
@@ -187,7 +190,7 @@ impl Owner {
             if let Some(committed) = writer.committed {
                 ahead.gather(committed + PACE, BATCH).await?;
             }
-            writer.held = ahead.take(BATCH).into_iter().map(Item::new).collect();
+            writer.held = ahead.take(MOST).into_iter().map(Item::new).collect();
         }
         if writer.held.is_empty() {
             writer.note_quiet(ahead.last_read()).await?;
