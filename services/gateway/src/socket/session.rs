@@ -62,6 +62,10 @@ const DRAIN_IN_FLIGHT: Duration = Duration::from_secs(8);
 /// A message that was stored and has not come by in its feed for this long will hardly: its sender
 /// is no participant any more, for one. The reply is then given out of its place.
 const OWED: Duration = Duration::from_secs(15);
+/// How long after its ack a message may take to come by in its feed before the hub is told to look for
+/// it. Nearly always it comes within a millisecond, and telling the hub each time would be work for
+/// nothing.
+const LATE: Duration = Duration::from_millis(20);
 
 type InFlight = BoxFuture<'static, (Option<u64>, Result<Settled, WireError>)>;
 
@@ -70,6 +74,8 @@ pub(super) struct Owed {
     pub(super) request: u64,
     /// Once the broker has acknowledged it.
     pub(super) stored: Option<(Instant, Box<Stored>)>,
+    /// The hub has been told that it is late.
+    late: bool,
 }
 
 /// See the module.
@@ -322,13 +328,16 @@ impl Session {
         let expiry = Instant::now() + left.try_into().unwrap_or(Duration::ZERO);
         let owed = self.owed.front().and_then(|owed| owed.stored.as_ref());
         let owed = owed.map_or(ping, |(since, _)| *since + OWED);
-        ping.min(expiry).min(owed)
+        let stored = |owed: &Owed| owed.stored.as_ref().filter(|_| !owed.late).map(|(at, _)| *at);
+        let late = self.owed.iter().find_map(stored).map_or(ping, |since| since + LATE);
+        ping.min(expiry).min(owed).min(late)
     }
 
     async fn on_time(&mut self) -> Result<(), End> {
         if self.expires_at <= OffsetDateTime::now_utc() {
             return Err(Some(close::UNAUTHENTICATED));
         }
+        self.tell_late().await;
         self.pay_owed(OWED).await?;
         let heartbeat = self.app.config.socket.heartbeat();
         if self.heard.elapsed() >= heartbeat * 2 {
@@ -439,7 +448,7 @@ impl Session {
                 // The message ends the typing, everywhere; what is typed from here on does not.
                 self.typing.remove(&in_flight.chat());
                 if let Some(request) = request {
-                    self.owed.push_back(Owed { request, stored: None });
+                    self.owed.push_back(Owed { request, stored: None, late: false });
                 }
                 let app = self.app.clone();
                 self.in_flight.push(async move { (request, in_flight.settle(&app).await) }.boxed());
@@ -479,8 +488,10 @@ impl Session {
                     .find(|owed| Some(owed.request) == request && owed.stored.is_none());
                 if let Some(owed) = owed {
                     owed.stored = Some((Instant::now(), stored));
+                } else if request.is_none() {
+                    // Nobody waits for it here.
+                    self.app.hub.tell(HubCommand::Acked(feed, seq)).await;
                 }
-                self.app.hub.tell(HubCommand::Acked(feed, seq)).await;
                 if self.waits_for_acknowledgement() {
                     // Its client may wait for the reply before it acknowledges anything.
                     return self.pay_owed(Duration::ZERO).await;
@@ -494,6 +505,17 @@ impl Session {
             Err(error) => {
                 paid(&mut self.owed, request);
                 self.refuse(request, &error).await
+            }
+        }
+    }
+
+    /// Has the hub look for messages that were acknowledged and have not come by.
+    async fn tell_late(&mut self) {
+        for owed in self.owed.iter_mut().filter(|owed| !owed.late) {
+            let Some((since, stored)) = &owed.stored else { continue };
+            if since.elapsed() >= LATE {
+                owed.late = true;
+                self.app.hub.tell(HubCommand::Acked(stored.feed(), stored.seq())).await;
             }
         }
     }

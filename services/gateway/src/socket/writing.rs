@@ -60,7 +60,8 @@ impl Session {
         while let Some(Owed { stored: Some((since, _)), .. }) = self.owed.front()
             && since.elapsed() >= age
         {
-            let Some(Owed { request, stored: Some((_, stored)) }) = self.owed.pop_front() else {
+            let Some(Owed { request, stored: Some((_, stored)), .. }) = self.owed.pop_front()
+            else {
                 break;
             };
             let sent = stored.reply(&self.app).await;
