@@ -133,6 +133,9 @@ impl World {
             builder = builder.gateway_env(name, value);
         }
         let cluster = builder.start().await?;
+        // As a server of its own would have; what it comes with is for the smallest of machines.
+        cluster.sql("ALTER SYSTEM SET shared_buffers = '1GB'")?;
+        cluster.postgres().restart().await?;
         let api = |node: &Node| Ok(Api::new(client()?, node.address()));
         let apis: Vec<Api> = cluster.gateways().iter().map(api).collect::<Result<_>>()?;
         let began = Instant::now();

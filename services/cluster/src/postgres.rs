@@ -242,7 +242,7 @@ impl Home {
         ];
         settings.extend(
             match durability {
-                Durability::Kept => &["shared_buffers=128MB"][..],
+                Durability::Kept => &[][..],
                 // A commit still reaches the kernel before it is acknowledged, and so survives
                 // SIGKILL: `synchronous_commit=off` would lose it.
                 Durability::Throwaway => {
