@@ -34,7 +34,7 @@ use natter_protocol::{
     error::{ErrorCode, WireError},
     ids::{DeviceId, Shard, UserId},
 };
-use natter_store::Store;
+use natter_store::{Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -254,7 +254,10 @@ impl Auth {
         let issuer = outside.issuer();
         let ensured =
             self.inner.store.ensure_external(issuer, &who.subject, &who.device, name, shard).await;
-        let found = ensured.map_err(fault::store)?;
+        let found = ensured.map_err(|error| match error {
+            StoreError::Forbidden => refused(Refusal::Device, "the account is deleted"),
+            other => fault::store(other),
+        })?;
         let mut identities = self.identities();
         // All can be looked up again, so forgetting them is cheaper than keeping their order.
         if identities.len() >= IDENTITIES {
