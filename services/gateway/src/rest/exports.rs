@@ -150,7 +150,7 @@ async fn delete_me(
 async fn go_on(app: &App, caller: &Caller) {
     let until = Instant::now() + GO_ON;
     while Instant::now() < until {
-        match app.store.part(caller.user_id).await {
+        match app.store.part(caller.user_id, 1).await {
             Ok(Some(lanes)) => {
                 for lane in lanes {
                     app.relay.lane(lane).await;

@@ -74,8 +74,8 @@ pub struct Erasure {
     pub user: UserId,
     /// What comes next.
     pub step: Step,
-    /// For the first time, or once more.
-    round: i16,
+    /// For the first time, or once more: counted from 1.
+    pub round: i16,
     /// How far that is.
     position: Position,
 }
@@ -197,12 +197,15 @@ impl Store {
     }
 
     /// Does the next bit of what a deletion does here, and gives the lanes to relay: the devices, or
-    /// one chat. None when what comes next is not of that kind.
-    pub async fn part(&self, user: UserId) -> Result<Option<Vec<Uuid>>> {
+    /// one chat. None once that is over for this round, counted from 1.
+    pub async fn part(&self, user: UserId, round: i16) -> Result<Option<Vec<Uuid>>> {
         let Some((erasure, name)) = self.erasure_of(user).await? else { return Ok(None) };
+        if erasure.round != round {
+            return Ok(None);
+        }
         match erasure.step {
             Step::Devices => self.part_from_devices(&erasure).await.map(Some),
-            Step::Chats => self.part_from_next_chat(&erasure, name.as_deref()).await.map(Some),
+            Step::Chats => self.part_from_next_chat(&erasure, name.as_deref()).await,
             Step::Messages | Step::Reactions | Step::Done => Ok(None),
         }
     }
@@ -280,7 +283,7 @@ impl Store {
         &self,
         erasure: &Erasure,
         name: Option<&str>,
-    ) -> Result<Vec<Uuid>> {
+    ) -> Result<Option<Vec<Uuid>>> {
         let user = erasure.user;
         let next: Option<(Uuid, bool)> = self
             .call(async |db| {
@@ -298,7 +301,7 @@ impl Store {
             .await?;
         let Some((chat, is_group)) = next else {
             self.end_chats(erasure).await?;
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let chat = ChatId(chat);
         if let Some(name) = name.filter(|name| *name != DELETED_USER) {
@@ -307,7 +310,7 @@ impl Store {
         }
         self.transaction(async |tx| {
             if !still(tx, erasure).await? {
-                return Ok(Vec::new());
+                return Ok(Some(Vec::new()));
             }
             let lanes = if is_group {
                 leave(tx, user, chat).await?
@@ -316,7 +319,7 @@ impl Store {
             };
             let position = Position { chat: Some(chat.0), within: None };
             advance(tx, &Erasure { position, ..erasure.clone() }).await?;
-            Ok(lanes)
+            Ok(Some(lanes))
         })
         .await
     }
@@ -550,6 +553,12 @@ impl Store {
 }
 
 impl Erasure {
+    /// Whether its step is at the beginning.
+    #[must_use]
+    pub fn begins(&self) -> bool {
+        self.position == Position::default()
+    }
+
     fn followed_by(&self, step: Step) -> Self {
         Self { step, position: Position::default(), ..self.clone() }
     }
