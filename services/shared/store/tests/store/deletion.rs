@@ -197,7 +197,7 @@ async fn the_users_part_in_everything_ends_once() -> Result<()> {
     // The second round comes later, and tells nobody anything.
     assert_eq!(store.take_erasure(LEASE).await?, None);
     assert_eq!(store.erasures_waiting().await?.0, 1);
-    assert_eq!(part(&store, ana, 2).await?, []);
+    assert!(part(&store, ana, 2).await?.is_empty());
     assert_eq!(store.erasures_waiting().await?.0, 0);
     assert_eq!(store.part(ana, 2).await?, None);
     Ok(())
@@ -277,7 +277,7 @@ async fn what_was_said_is_taken_back_bit_by_bit() -> Result<()> {
     assert_eq!(found, [(1, 10), (3, 11)]);
     // Once more, later.
     assert_eq!(store.take_erasure(LEASE).await?, None);
-    assert_eq!(part(&store, ana, 2).await?, []);
+    assert!(part(&store, ana, 2).await?.is_empty());
     let erasure = store.take_erasure(LEASE).await?.context("due")?;
     assert_eq!((erasure.step, erasure.round), (Step::Messages, 2));
     Ok(())
@@ -296,8 +296,9 @@ async fn nobody_slips_in_while_the_account_is_deleted() -> Result<()> {
             store.add_participants(ben, group, &[ana]).await?;
             store.leave(ana, group).await?;
         }
+        let added = [ana];
         let (added, opened, deleted) = tokio::join!(
-            store.add_participants(ben, group, &[ana]),
+            store.add_participants(ben, group, &added),
             store.open_direct(ben, ana, 0),
             store.delete_user(ana, Some(HASH), false),
         );
