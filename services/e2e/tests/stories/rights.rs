@@ -63,7 +63,7 @@ impl Archive {
                 let mut entry = zip.by_index(n)?;
                 let mut content = Vec::new();
                 entry.read_to_end(&mut content)?;
-                entries.insert(entry.name().to_owned(), content);
+                entries.insert(entry.name()?.into_owned(), content);
             }
             Ok(Self(entries))
         })

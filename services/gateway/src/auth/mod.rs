@@ -231,6 +231,10 @@ impl Auth {
             .map_err(fault::store)?
             .ok_or_else(|| refused(Refusal::Device, "the device is not known"))?;
         if state.revoked {
+            // Whoever the issuer names may be somebody else by the next time.
+            if let Verified::Outside(identity) = &verified {
+                self.identities().remove(&digest(&[&identity.subject, &identity.device]));
+            }
             return Err(refused(Refusal::Device, "the device is revoked"));
         }
         if session.is_some() && session != state.session {
