@@ -123,7 +123,8 @@ impl Archive {
         let (answer, pieces) = mpsc::channel(WAITING);
         let year = u16::try_from(at.year()).unwrap_or_default();
         let (month, day) = (u8::from(at.month()), at.day());
-        let at = DateTime::from_date_and_time(year, month, day, at.hour(), at.minute(), at.second());
+        let at =
+            DateTime::from_date_and_time(year, month, day, at.hour(), at.minute(), at.second());
         let options = SimpleFileOptions::default().last_modified_time(at.unwrap_or_default());
         let written = Written::default();
         let zip = ZipWriter::new_stream(written.clone());

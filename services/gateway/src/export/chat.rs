@@ -41,8 +41,8 @@ pub async fn chat(
     chat: ChatId,
     media: bool,
 ) -> Result<Export, WireError> {
-    let place = app.exports.take(caller.user_id)?;
     let view = app.chats.get(caller, chat).await?;
+    let place = app.exports.take(caller.user_id)?;
     let newest = history::page(app, caller, chat, None, None, 1).await?;
     if newest.partial {
         return Err(fault::unavailable("history"));
@@ -86,8 +86,7 @@ impl Job {
             }
         }
         let of = Of { chat: self.chat, up_to: self.up_to };
-        let entries =
-            Entries { participants: Some(participants), messages, ..Entries::default() };
+        let entries = Entries { participants: Some(participants), messages, ..Entries::default() };
         let mut manifest = Manifest::new(&self.caller, of, entries, kept);
         manifest.left_out.push("what was said before an edit or a deletion");
         if !media {

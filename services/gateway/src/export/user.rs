@@ -103,8 +103,7 @@ impl Job {
         let partial = !self.written(&ends).await?;
         let (messages, files) = self.messages(&mut archive).await?;
         let reactions = self.reactions(&mut archive).await?;
-        let kept =
-            if media && files { self.files(&mut archive).await? } else { Kept::default() };
+        let kept = if media && files { self.files(&mut archive).await? } else { Kept::default() };
         let entries = Entries {
             devices: Some(devices),
             blocks: Some(blocks),
@@ -172,9 +171,7 @@ impl Job {
             count += parts.len() as u64;
             for part in parts {
                 let OwnPart { chat_id: id, is_group, role, joined_at, left_at, chat } = part;
-                archive
-                    .line(&ChatLine { id, is_group, role, joined_at, left_at, chat })
-                    .await?;
+                archive.line(&ChatLine { id, is_group, role, joined_at, left_at, chat }).await?;
             }
         }
     }

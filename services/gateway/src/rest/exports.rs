@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn an_archive_is_saved_by_its_name() {
-        let response = archive(Export { name: "natter-chat-1.zip".to_owned(), body: Body::empty() });
+        let response =
+            archive(Export { name: "natter-chat-1.zip".to_owned(), body: Body::empty() });
         let headers = response.headers();
         assert_eq!(headers[header::CONTENT_TYPE], "application/zip");
         let saved = "attachment; filename=\"natter-chat-1.zip\"";

@@ -687,12 +687,7 @@ async fn leave(tx: &mut PgConnection, user: UserId, chat: ChatId) -> Result<Vec<
 
 /// A one-to-one stays for the other, who cannot write to it any more, as if blocked, and is told what
 /// it is called now.
-async fn shut(
-    tx: &mut PgConnection,
-    user: UserId,
-    chat: ChatId,
-    tell: bool,
-) -> Result<Vec<Uuid>> {
+async fn shut(tx: &mut PgConnection, user: UserId, chat: ChatId, tell: bool) -> Result<Vec<Uuid>> {
     let other: Option<(Uuid, i16)> = sqlx::query_as(
         "SELECT u.id, u.shard FROM chat_members m JOIN users u ON u.id = m.user_id
          WHERE m.chat_id = $1 AND m.user_id <> $2 AND m.left_at IS NULL

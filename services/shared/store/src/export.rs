@@ -74,8 +74,11 @@ impl Store {
             .bind(i64::from(limit))
             .fetch_all(&mut *db)
             .await?;
-            let there: Vec<Uuid> =
-                parts.iter().filter(|part| part.left_at.is_none()).map(|part| part.chat_id).collect();
+            let there: Vec<Uuid> = parts
+                .iter()
+                .filter(|part| part.left_at.is_none())
+                .map(|part| part.chat_id)
+                .collect();
             let rows: Vec<ChatRow> = sqlx::query_as(concat!(
                 "SELECT v.*, ",
                 unread!(),

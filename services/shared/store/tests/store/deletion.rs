@@ -8,9 +8,7 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
     server::Role,
 };
-use natter_store::{
-    Login, NewInvite, Row, RowKind, Step, Store, StoreError, UserSearch,
-};
+use natter_store::{Login, NewInvite, Row, RowKind, Step, Store, StoreError, UserSearch};
 use sqlx::{Connection, PgConnection};
 
 use crate::support::{
