@@ -222,6 +222,12 @@ export interface CreateInvite {
   maxUses?: number | null;
 }
 
+/** `DELETE /v1/users/me`. */
+export interface DeleteAccount {
+  /** The password; none for an account of an outside issuer. */
+  password?: string | null;
+}
+
 /** One of the caller's devices. */
 export interface Device {
   /** When it first logged in. */
@@ -1493,6 +1499,12 @@ export interface RestCalls {
     body: UpTo;
     answer: Empty;
   };
+  /** All of a chat, as a ZIP archive that is made while it is sent. */
+  "GET /v1/chats/{id}/export": {
+    path: { id: ChatId };
+    query?: { media?: boolean };
+    answer: Blob;
+  };
   /** The one-to-one is not listed until its next message, for the caller alone. */
   "POST /v1/chats/{id}/hide": {
     path: { id: ChatId };
@@ -1684,6 +1696,11 @@ export interface RestCalls {
     query: { search: string; limit?: number };
     answer: UserList;
   };
+  /** Delete the caller's account, for good. */
+  "DELETE /v1/users/me": {
+    body?: DeleteAccount | null;
+    answer: undefined;
+  };
   /** Oneself. */
   "GET /v1/users/me": {
     answer: User;
@@ -1692,6 +1709,11 @@ export interface RestCalls {
   "PATCH /v1/users/me": {
     body: UpdateUser;
     answer: User;
+  };
+  /** All that the caller has, as a ZIP archive that is made while it is sent. */
+  "GET /v1/users/me/export": {
+    query?: { media?: boolean };
+    answer: Blob;
   };
   /** Block a user no more. */
   "DELETE /v1/users/{id}/block": {

@@ -12,6 +12,7 @@ use crate::{
     auth::{Auth, AuthConfigError, seals::Seals},
     chats::Chats,
     config::Config,
+    export::Exports,
     hub::Hub,
     measures::Measures,
     media::Library,
@@ -55,6 +56,8 @@ pub struct App {
     pub sessions: Sessions,
     /// Files.
     pub library: Library,
+    /// Exports under way.
+    pub exports: Exports,
     /// What makes cursors this deployment's own.
     pub seals: Seals,
     /// How often one user may call.
@@ -95,6 +98,7 @@ impl App {
                 room.clone(),
                 config.receipts_participants,
             ),
+            exports: Exports::new(config.exports),
             seals: Seals::new(&config.auth),
             calls: CallLimit::new(&config.rest),
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::http::HeaderValue;
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use natter_bus::NatsArgs;
 use natter_media::Class;
 use natter_presence::RedisArgs;
@@ -49,6 +49,16 @@ pub struct Config {
     #[arg(long, env = "NATTER_RECEIPTS_PARTICIPANTS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub receipts_participants: u32,
 
+    /// What becomes of the messages and reactions of an account that is deleted: they stay, of a
+    /// deleted user (`anonymise`), or are taken back (`erase`).
+    #[arg(long, env = "NATTER_DELETED_ACCOUNTS", value_enum, default_value_t = DeletedAccounts::Anonymise)]
+    pub deleted_accounts: DeletedAccounts,
+
+    /// Exports that this gateway makes at once, 1 to 1,000; more are refused. One user has one at a
+    /// time.
+    #[arg(long, env = "NATTER_EXPORTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub exports: u32,
+
     /// The servers behind the gateway.
     #[command(flatten)]
     pub backends: BackendArgs,
@@ -72,6 +82,15 @@ pub struct Config {
     /// Messages.
     #[command(flatten)]
     pub messages: MessageArgs,
+}
+
+/// What becomes of what somebody has said who deletes their account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeletedAccounts {
+    /// It stays, of a deleted user.
+    Anonymise,
+    /// It is taken back.
+    Erase,
 }
 
 /// The servers behind the gateway.

@@ -126,10 +126,13 @@ async fn read(
     page: Page,
     bytes: usize,
 ) -> Result<HistoryPage, WireError> {
-    let unsure = (!matches!(known, Known::Follows(_))).then_some(viewer);
-    match app.store.history(chat, unsure, page).await {
+    let slice = match known {
+        Known::Follows(_) => app.store.history(chat, page).await,
+        Known::No => app.store.history_for(viewer, chat, page).await,
+    };
+    match slice {
         Ok(slice) => merged(app, viewer, chat, page, slice).await,
-        Err(StoreError::NotFound) if unsure.is_some() => Err(not_member()),
+        Err(StoreError::NotFound) if matches!(known, Known::No) => Err(not_member()),
         Err(error) => match known {
             Known::Follows(feed) if error.is_unavailable() => {
                 tail_alone(app, viewer, feed, chat, page).await

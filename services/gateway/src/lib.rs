@@ -15,6 +15,7 @@
 //! | [`history`] | pages of a chat's messages |
 //! | [`reads`] | receipts, and what one wants of a chat for oneself |
 //! | [`search`] | messages found by their words, senders, files and mentions |
+//! | [`export`] | data handed out whole |
 //! | [`media`] | files on their way into the store and out of it |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
@@ -45,6 +46,7 @@ pub mod chats;
 pub mod codec;
 pub mod config;
 pub mod edits;
+pub mod export;
 pub mod fault;
 pub mod groups;
 pub mod history;

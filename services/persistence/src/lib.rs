@@ -9,6 +9,7 @@
 //! | [`ahead`] | its half that reads and tells, also while Postgres is away |
 //! | [`epoch`] | whether the log is the one that Postgres knows |
 //! | [`outbox`] | what handlers committed and did not get to relay |
+//! | [`erasures`] | accounts that were deleted: what is left to do |
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
 //! | [`search`] | what messages are found by, which follows what is written |
 //! | [`upkeep`] | the live mirror, and the log's tail |
@@ -24,6 +25,7 @@ pub mod batch;
 pub mod config;
 mod digest;
 pub mod epoch;
+pub mod erasures;
 mod measures;
 pub mod media;
 pub mod migrate;
@@ -92,9 +94,12 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
         late: Duration::from_secs(args.media_late_seconds),
     };
     let files = tokio::spawn(media::look_after(store.clone(), files, sweeps, stop.clone()));
+    let erasing = erasures::go_on_until(store.clone(), bus.clone(), config.shards, stop.clone());
+    let erasing = tokio::spawn(erasing);
     worker::run(config, store.clone(), bus, health, stop).await;
     // What is under way is begun anew by another.
     files.abort();
+    erasing.abort();
     store.close();
     Ok(())
 }

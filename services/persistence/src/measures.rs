@@ -78,6 +78,7 @@ pub(crate) fn register(shards: Shard) {
         orphans(),
         files_removed(),
         thumbnails(),
+        erased(),
     ]);
     drop([commit_seconds(), batch_entries()]);
 }
@@ -140,6 +141,21 @@ pub(crate) fn orphans() -> Counter {
 /// Files removed.
 pub(crate) fn files_removed() -> Counter {
     metrics::counter!("natter_media_removed_total")
+}
+
+/// Messages and reactions of deleted accounts taken back.
+pub(crate) fn erased() -> Counter {
+    metrics::counter!("natter_erased_total")
+}
+
+/// Deleted accounts for which something is left to do.
+pub(crate) fn erasures() -> Gauge {
+    metrics::gauge!("natter_erasures")
+}
+
+/// How long ago the first of them was deleted.
+pub(crate) fn erasures_age_seconds() -> Gauge {
+    metrics::gauge!("natter_erasures_age_seconds")
 }
 
 /// Thumbnails made.

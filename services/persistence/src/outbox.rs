@@ -99,7 +99,8 @@ impl Sweeper {
     }
 }
 
-async fn relay(store: &Store, bus: &Bus, lane: Uuid) -> usize {
+/// Relays a lane; what cannot be relayed now is left to the sweep. Returns how many changes were.
+pub(crate) async fn relay(store: &Store, bus: &Bus, lane: Uuid) -> usize {
     let publish = async |feed: Feed, msg_id: String, entry: Entry| -> Result<Seq, PublishError> {
         Ok(bus.publish(feed, &msg_id, &entry)?.await?.seq)
     };

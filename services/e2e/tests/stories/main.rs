@@ -12,6 +12,7 @@ mod page;
 mod presence;
 mod reads;
 mod resume;
+mod rights;
 mod roles;
 mod search;
 mod typing;
@@ -27,5 +28,8 @@ static STAGE: Stage = Stage::with(|builder| {
     tokens::trusted(builder).shards(3).gateway_env("NATTER_RECEIPTS_PARTICIPANTS", participants)
 });
 
-/// The same for those that stop something of it, so that the others need not wait for them.
-static APART: Stage = Stage::with(|builder| tokens::trusted(builder).shards(3));
+/// The same for those that stop something of it, so that the others need not wait for them; and where
+/// what deleted accounts have said is erased.
+static APART: Stage = Stage::with(|builder| {
+    tokens::trusted(builder).shards(3).gateway_env("NATTER_DELETED_ACCOUNTS", "erase")
+});

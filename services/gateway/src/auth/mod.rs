@@ -34,7 +34,7 @@ use natter_protocol::{
     error::{ErrorCode, WireError},
     ids::{DeviceId, Shard, UserId},
 };
-use natter_store::Store;
+use natter_store::{Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -231,6 +231,10 @@ impl Auth {
             .map_err(fault::store)?
             .ok_or_else(|| refused(Refusal::Device, "the device is not known"))?;
         if state.revoked {
+            // Whoever the issuer names may be somebody else by the next time.
+            if let Verified::Outside(identity) = &verified {
+                self.identities().remove(&digest(&[&identity.subject, &identity.device]));
+            }
             return Err(refused(Refusal::Device, "the device is revoked"));
         }
         if session.is_some() && session != state.session {
@@ -254,7 +258,10 @@ impl Auth {
         let issuer = outside.issuer();
         let ensured =
             self.inner.store.ensure_external(issuer, &who.subject, &who.device, name, shard).await;
-        let found = ensured.map_err(fault::store)?;
+        let found = ensured.map_err(|error| match error {
+            StoreError::Forbidden => refused(Refusal::Device, "the account is deleted"),
+            other => fault::store(other),
+        })?;
         let mut identities = self.identities();
         // All can be looked up again, so forgetting them is cheaper than keeping their order.
         if identities.len() >= IDENTITIES {

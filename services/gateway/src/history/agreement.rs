@@ -204,7 +204,7 @@ impl World {
 
     /// History while `tail` is not written.
     async fn shown(&self, feed: Feed, viewer: usize, tail: &[Stored]) -> Result<Vec<Message>> {
-        let slice = self.store.history(ChatId(feed.id), None, WHOLE).await?;
+        let slice = self.store.history(ChatId(feed.id), WHOLE).await?;
         self.folded(feed, viewer, slice, tail).await
     }
 
@@ -261,7 +261,7 @@ impl World {
         cuts.extend([0, entries.len()]);
         cuts.sort_unstable();
         for pair in cuts.windows(2) {
-            let before = self.store.history(chat.chat, None, WHOLE).await?;
+            let before = self.store.history(chat.chat, WHOLE).await?;
             self.write(&entries[pair[0]..pair[1]]).await?;
             let shown = self.shown(feed, viewer, &entries[pair[1]..]).await?;
             ensure!(shown == all_in_the_tail, "{shown:?}\n{all_in_the_tail:?}");

@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt, stream::BoxStream};
 use natter_media::FilesError;
 use natter_protocol::{
     error::{ErrorCode, WireError},
-    ids::{ChatId, MessageId},
+    ids::{ChatId, MediaId, MessageId},
 };
 use natter_runtime::causes;
 use natter_store::{DownloadRecord, MediaFile};
@@ -49,6 +49,23 @@ impl Library {
         let missing = || WireError::new(ErrorCode::NotFound, "the message has no file");
         let file = file.ok_or_else(missing)?;
         Ok(Wanted { library: self.clone(), file, message, caller: caller.clone() })
+    }
+}
+
+impl Library {
+    /// The whole of a file, for an export: no download of anybody's. None when it is gone.
+    ///
+    /// # Errors
+    /// When the store of files is away.
+    pub async fn whole(
+        &self,
+        id: MediaId,
+    ) -> Result<Option<BoxStream<'static, Result<Bytes, FilesError>>>, FilesError> {
+        match self.inner.files.read(id.0, None).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(FilesError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

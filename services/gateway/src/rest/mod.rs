@@ -6,6 +6,7 @@
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
 //! | `accounts`, `devices`, `users`, `blocks` | the calls about people |
+//! | `exports` | data handed out whole, accounts that end |
 //! | `chats`, `groups`, `invites`, `reads` | the calls about chats |
 //! | `messages`, `edits`, `media`, `search` | the calls about messages |
 //! | [`openapi`] | the document |
@@ -22,6 +23,7 @@ mod blocks;
 mod chats;
 mod devices;
 mod edits;
+mod exports;
 mod groups;
 mod invites;
 mod layers;
@@ -67,6 +69,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(edits::routes())
         .merge(reads::routes())
         .merge(media::routes())
-        .merge(search::routes());
+        .merge(search::routes())
+        .merge(exports::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

@@ -142,9 +142,11 @@ mod tests {
                 ];
                 let silent = silent.contains(&path.as_str());
                 let told = operation["requestBody"].is_object();
+                // The password of the account that is to end.
+                let parting = (&**method, path.as_str()) == ("delete", "/v1/users/me");
                 assert_eq!(
                     told,
-                    matches!(&**method, "post" | "patch" | "put") && !silent,
+                    matches!(&**method, "post" | "patch" | "put") && !silent || parting,
                     "{method} {path}"
                 );
                 for status in ["400", "429", "500", "503"] {
@@ -162,12 +164,14 @@ mod tests {
             "delete /v1/chats/{id}/mute",
             "delete /v1/chats/{id}/participants/{userId}",
             "delete /v1/devices/{id}",
+            "delete /v1/users/me",
             "delete /v1/users/{id}/block",
             "get /v1/blocks",
             "get /v1/chats",
             "get /v1/chats/unread",
             "get /v1/chats/{id}",
             "get /v1/chats/{id}/bans",
+            "get /v1/chats/{id}/export",
             "get /v1/chats/{id}/invites",
             "get /v1/chats/{id}/messages",
             "get /v1/chats/{id}/messages/{messageId}/downloads",
@@ -180,6 +184,7 @@ mod tests {
             "get /v1/search/messages",
             "get /v1/users",
             "get /v1/users/me",
+            "get /v1/users/me/export",
             "head /v1/chats/{id}/messages/{messageId}/media",
             "patch /v1/chats/{id}",
             "patch /v1/chats/{id}/messages/{messageId}",

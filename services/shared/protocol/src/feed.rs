@@ -360,6 +360,9 @@ pub struct DeviceRevoked {
     pub session: Option<Uuid>,
 }
 
+/// What somebody is called whose account is deleted.
+pub const DELETED_USER: &str = "Deleted user";
+
 /// A user's new name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

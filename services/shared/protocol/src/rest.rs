@@ -115,6 +115,15 @@ pub struct ChangePassword {
     pub new: String,
 }
 
+/// `DELETE /v1/users/me`.
+#[derive(Clone, Default, Deserialize, ToSchema, Validate)]
+pub struct DeleteAccount {
+    /// The password; none for an account of an outside issuer.
+    #[serde(default)]
+    #[garde(inner(length(bytes, max = 256)))]
+    pub password: Option<String>,
+}
+
 /// `PATCH /v1/users/me`: what is missing stays; `null` takes phone or e-mail away.
 #[derive(Clone, Debug, Deserialize, ToSchema, Validate)]
 pub struct UpdateUser {

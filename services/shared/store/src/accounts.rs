@@ -185,7 +185,7 @@ impl Store {
             // The lock gives the user's outbox rows the order of the changes.
             let (old_name, user_shard, can_log_in): (String, i16, bool) = sqlx::query_as(
                 "SELECT name, shard, password_hash IS NOT NULL FROM users
-             WHERE id = $1 FOR NO KEY UPDATE",
+             WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE",
             )
             .bind(user.0)
             .fetch_one(&mut *tx)
@@ -312,6 +312,9 @@ impl Store {
     /// The user and device behind an outside issuer's token, made when first seen. `user_shard`
     /// is used for a new user only; `name` too, so that a name changed here stays. A device that
     /// was revoked is returned as it is: see [`Store::device_state`].
+    ///
+    /// # Errors
+    /// `Forbidden` for a user whose account is deleted.
     pub async fn ensure_external(
         &self,
         issuer: &str,
@@ -344,7 +347,11 @@ impl Store {
         self.call(async |db| {
             sqlx::query(
                 "INSERT INTO users (id, name, name_lower, issuer, external_subject, shard)
-             VALUES ($1, $2, $3, $4, $5, $6)
+             SELECT $1, $2, $3, $4, $5, $6
+             WHERE NOT EXISTS (
+                 SELECT FROM users WHERE issuer = $4 AND external_subject =
+                     'deleted:' || encode(sha256(convert_to($5, 'UTF8')), 'hex')
+             )
              ON CONFLICT ON CONSTRAINT users_external_key DO NOTHING",
             )
             .bind(UserId::generate().0)
@@ -357,17 +364,19 @@ impl Store {
             .await
         })
         .await?;
-        let user: Uuid = self
+        let user: Option<Uuid> = self
             .call(async |db| {
                 sqlx::query_scalar(
-                    "SELECT id FROM users WHERE issuer = $1 AND external_subject = $2",
+                    "SELECT id FROM users
+                     WHERE issuer = $1 AND external_subject = $2 AND deleted_at IS NULL",
                 )
                 .bind(issuer)
                 .bind(subject)
-                .fetch_one(db)
+                .fetch_optional(db)
                 .await
             })
             .await?;
+        let user = user.ok_or(StoreError::Forbidden)?;
         self.call(async |db| {
             sqlx::query(
                 "INSERT INTO devices (id, user_id, external_id, last_seen_at)

@@ -3,7 +3,7 @@
 
 use natter_protocol::{
     feed::{Blocking, OutboxItem, OutboxUser, UserChange},
-    ids::{ChatId, UserId},
+    ids::{ChatId, Shard, UserId},
     rest::Block,
     server::UserCard,
 };
@@ -51,8 +51,13 @@ impl Store {
         self.transaction(async |tx| {
             lock_pair(tx, by, user_id).await?;
             let known: Vec<(Uuid, i16)> =
-                sqlx::query_as("SELECT id, shard FROM users WHERE id = ANY($1)")
+                // One who is deleted is not there to be blocked any more.
+                sqlx::query_as(
+                    "SELECT id, shard FROM users
+                     WHERE id = ANY($1) AND (deleted_at IS NULL OR NOT $2)",
+                )
                     .bind([by.0, user_id.0])
+                    .bind(blocked)
                     .fetch_all(&mut *tx)
                     .await?;
             if known.len() < 2 {
@@ -138,17 +143,31 @@ pub(crate) async fn lock_pair(tx: &mut PgConnection, a: UserId, b: UserId) -> Re
     Ok(())
 }
 
-/// Whether either has blocked the other.
+/// Whether either has blocked the other, or is deleted: either way neither can write.
 pub(crate) async fn between(tx: &mut PgConnection, a: UserId, b: UserId) -> Result<bool> {
     let any = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM blocks WHERE user_id = $1 AND blocked_id = $2)
-             OR EXISTS (SELECT FROM blocks WHERE user_id = $2 AND blocked_id = $1)",
+             OR EXISTS (SELECT FROM blocks WHERE user_id = $2 AND blocked_id = $1)
+             OR EXISTS (SELECT FROM users WHERE id IN ($1, $2) AND deleted_at IS NOT NULL)",
     )
     .bind(a.0)
     .bind(b.0)
     .fetch_one(tx)
     .await?;
     Ok(any)
+}
+
+/// Has the feed of one of a pair told. Gives the lane to relay.
+pub(crate) async fn tell(
+    tx: &mut PgConnection,
+    blocking: Blocking,
+    user_id: UserId,
+    shard: Shard,
+) -> Result<Uuid> {
+    let lane = lane(blocking.by, blocking.user_id);
+    let users = vec![OutboxUser { user_id, shard, change: UserChange::Blocking(blocking) }];
+    outbox::add(tx, lane, OutboxItem { chat: None, users }).await?;
+    Ok(lane)
 }
 
 /// The pair's own: what is told of it is told in order.

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Result, Store, StoreError, blocks, outbox,
+    Result, Store, StoreError, blocks, deletion, outbox,
     reads::unread,
     rows::{self, fold, sql_shard},
     views::{self, ChatRow, of_participant},
@@ -57,6 +57,7 @@ impl Store {
             shard,
         };
         self.transaction(async |tx| {
+            deletion::hold(tx, &users).await?;
             if !insert_chat(tx, &draft, users.len()).await? {
                 return Err(StoreError::NotFound);
             }
@@ -99,6 +100,7 @@ impl Store {
             .transaction(async |tx| {
                 // Whoever blocks takes it too, and shuts the chat that is there by then.
                 blocks::lock_pair(tx, a, b).await?;
+                deletion::hold(tx, &[a.0, b.0]).await?;
                 if blocks::between(tx, a, b).await? {
                     return Err(StoreError::Forbidden);
                 }

@@ -21,7 +21,7 @@ use crate::{
 pub struct DeviceState {
     /// The login; none when signed out, and for an outside issuer's devices.
     pub session: Option<Uuid>,
-    /// Revoked for good (until it logs in with the password again).
+    /// Revoked for good (until it logs in with the password again), or its user is deleted.
     pub revoked: bool,
     /// The user's name.
     pub user_name: String,
@@ -39,7 +39,8 @@ impl Store {
         let row: Option<(Option<Uuid>, bool, String, i16)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT d.session, d.revoked_at IS NOT NULL, u.name, u.shard
+                    "SELECT d.session, d.revoked_at IS NOT NULL OR u.deleted_at IS NOT NULL,
+                    u.name, u.shard
              FROM devices d JOIN users u ON u.id = d.user_id
              WHERE d.id = $1 AND d.user_id = $2",
                 )

@@ -178,15 +178,31 @@ impl PageRow {
 }
 
 impl Store {
-    /// A page of a chat's history, for one of its participants, or for whoever has been found to be
-    /// one.
+    /// A page of a chat's history. Whether the caller may see it is the caller's to check.
     ///
     /// # Errors
-    /// `NotFound` when there is no such chat, or the viewer takes no part in it.
-    pub async fn history(
+    /// `NotFound` when there is no such chat.
+    pub async fn history(&self, chat: ChatId, page: Page) -> Result<HistorySlice> {
+        self.slice(None, chat, page).await
+    }
+
+    /// The same for one of the chat's participants.
+    ///
+    /// # Errors
+    /// `NotFound` also when the viewer takes no part in it.
+    pub async fn history_for(
         &self,
+        viewer: UserId,
         chat: ChatId,
+        page: Page,
+    ) -> Result<HistorySlice> {
+        self.slice(Some(viewer), chat, page).await
+    }
+
+    async fn slice(
+        &self,
         viewer: Option<UserId>,
+        chat: ChatId,
         page: Page,
     ) -> Result<HistorySlice> {
         let limit = page.limit.clamp(1, limits::PAGE) as usize;

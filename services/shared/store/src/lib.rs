@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`accounts`] | users: registration, credentials, profile, search, an outside issuer's users |
 //! | [`devices`] | a user's devices: their state, revocation, sign-out |
+//! | [`deletion`] | accounts deleted, bit by bit |
 //! | [`sessions`] | logging in, refresh tokens that rotate, replay detection |
 //! | [`chats`] | groups and one-to-ones made, one chat as its viewer sees it |
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
@@ -13,6 +14,7 @@
 //! | [`invites`] | links into a group |
 //! | [`blocks`] | who wants nothing from whom |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
+//! | [`export`] | what a user has, for whoever wants it all |
 //! | [`history`] | pages of messages, and whether a message was sent before |
 //! | [`edits`] | what becomes of messages: edits, deletions, reactions, and what is read for them |
 //! | [`search`] | messages found by their words, and the index of these |
@@ -39,9 +41,11 @@ pub mod bans;
 pub mod blocks;
 pub mod chat_list;
 pub mod chats;
+pub mod deletion;
 pub mod devices;
 pub mod edits;
 pub mod error;
+pub mod export;
 pub mod history;
 pub mod inspection;
 pub mod invites;
@@ -73,9 +77,11 @@ pub use bans::BanCursor;
 pub use blocks::BlockCursor;
 pub use chat_list::ChatCursor;
 pub use chats::Created;
+pub use deletion::{Bit, Erasure, OwnMessage, OwnReaction, Step};
 pub use devices::DeviceState;
 pub use edits::{Around, FeedEntry};
 pub use error::{Conflict, Result, StoreError};
+pub use export::{OwnPart, ReactionKey, SetReaction};
 pub use history::{HistorySlice, Page, SentBefore};
 pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
 pub use invites::NewInvite;

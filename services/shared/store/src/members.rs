@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Conflict, Result, Store, StoreError, bans, outbox,
+    Conflict, Result, Store, StoreError, bans, deletion, outbox,
     rows::{self, seq},
     views,
 };
@@ -430,6 +430,9 @@ pub(crate) async fn enter(
 }
 
 /// The rows of new participants, each with the version of its own change.
+///
+/// # Errors
+/// `NotFound` when one of them does not exist, or not any more.
 pub(crate) async fn put_in(
     tx: &mut PgConnection,
     chat: ChatId,
@@ -437,6 +440,7 @@ pub(crate) async fn put_in(
     versions: &[i64],
     role: Role,
 ) -> Result<()> {
+    deletion::hold(tx, users).await?;
     sqlx::query(
         "INSERT INTO chat_members (chat_id, user_id, role, joined_at, version)
          SELECT $1, user_id, $4, date_trunc('milliseconds', now()), version

@@ -74,7 +74,6 @@ impl Store {
             let last = add_versions(tx, chat, ids.len() as i64).await?;
             let first = last - ids.len() as i64 + 1;
             let versions: Vec<i64> = (first..=last).collect();
-            // Fails on its foreign key when one of them does not exist.
             members::put_in(tx, chat, &ids, &versions, Role::Member).await?;
             let known = cards(tx, &ids).await?;
             let view = views::shared(tx, chat.0).await?;

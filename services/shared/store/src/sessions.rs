@@ -104,8 +104,8 @@ impl Store {
     /// A login that there is stays.
     ///
     /// # Errors
-    /// `Conflict(Device)` when the device is another user's; `Forbidden` when it is revoked, or an
-    /// outside issuer's.
+    /// `Conflict(Device)` when the device is another user's; `Forbidden` when it is revoked, an
+    /// outside issuer's, or of a user who is deleted.
     pub async fn ensure_login(
         &self,
         user: UserId,
@@ -136,6 +136,7 @@ impl Store {
             let login: Option<Uuid> = sqlx::query_scalar(
                 "UPDATE devices SET session = coalesce(session, $3)
                  WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND external_id IS NULL
+                   AND EXISTS (SELECT FROM users WHERE id = $2 AND deleted_at IS NULL)
                  RETURNING session",
             )
             .bind(device.0)

@@ -43,20 +43,20 @@ fn shape(slice: &HistorySlice) -> (Vec<(Seq, Seq)>, bool, (Seq, Seq)) {
 #[tokio::test]
 async fn pages_backwards() -> Result<()> {
     let (store, chat, _) = written().await?;
-    let newest = store.history(chat, None, page(None, None, 2)).await?;
+    let newest = store.history(chat, page(None, None, 2)).await?;
     assert_eq!(shape(&newest), (vec![(40, 30), (50, 40)], true, (30, 50)));
     assert_eq!((newest.shard, newest.persisted_seq), (0, 50));
-    let older = store.history(chat, None, page(40, None, 2)).await?;
+    let older = store.history(chat, page(40, None, 2)).await?;
     // The void entry before 30 counts on the feed and is not shown.
     assert_eq!(shape(&older), (vec![(10, 0), (30, 20)], false, (0, 30)));
-    let all = store.history(chat, None, page(u64::MAX, None, 1000)).await?;
+    let all = store.history(chat, page(u64::MAX, None, 1000)).await?;
     assert_eq!(all.messages.len(), 4);
     assert_eq!((all.from_seq, all.to_seq), (0, 50));
     for before in [0, 1, 10] {
-        let none = store.history(chat, None, page(before, None, 5)).await?;
+        let none = store.history(chat, page(before, None, 5)).await?;
         assert_eq!(shape(&none), (vec![], false, (0, 0)));
     }
-    let void_only = store.history(chat, None, page(30, None, 1)).await?;
+    let void_only = store.history(chat, page(30, None, 1)).await?;
     assert_eq!(shape(&void_only), (vec![(10, 0)], false, (0, 20)));
     Ok(())
 }
@@ -64,18 +64,18 @@ async fn pages_backwards() -> Result<()> {
 #[tokio::test]
 async fn pages_forwards() -> Result<()> {
     let (store, chat, _) = written().await?;
-    let first = store.history(chat, None, page(None, 0, 2)).await?;
+    let first = store.history(chat, page(None, 0, 2)).await?;
     assert_eq!(shape(&first), (vec![(10, 0), (30, 20)], true, (0, 30)));
-    let next = store.history(chat, None, page(None, 30, 2)).await?;
+    let next = store.history(chat, page(None, 30, 2)).await?;
     assert_eq!(shape(&next), (vec![(40, 30), (50, 40)], false, (30, 50)));
     for after in [50, 1_000] {
-        let none = store.history(chat, None, page(None, after, 2)).await?;
+        let none = store.history(chat, page(None, after, 2)).await?;
         assert_eq!(shape(&none), (vec![], false, (after, after)));
     }
-    let beyond = store.history(chat, None, page(None, u64::MAX, 2)).await?;
+    let beyond = store.history(chat, page(None, u64::MAX, 2)).await?;
     let end = i64::MAX as u64;
     assert_eq!(shape(&beyond), (vec![], false, (end, end)));
-    let between = store.history(chat, None, page(50, 10, 9)).await?;
+    let between = store.history(chat, page(50, 10, 9)).await?;
     assert_eq!(shape(&between), (vec![(30, 20), (40, 30)], false, (10, 40)));
     Ok(())
 }
@@ -84,9 +84,9 @@ async fn pages_forwards() -> Result<()> {
 async fn what_an_entry_shows() -> Result<()> {
     let (store, chat, ana) = written().await?;
     store.update_user(ana, Some("Anna"), None, None).await.ok();
-    let slice = store.history(chat, None, page(None, None, 0)).await?;
+    let slice = store.history(chat, page(None, None, 0)).await?;
     assert_eq!(slice.messages.len(), 1);
-    let slice = store.history(chat, None, page(None, None, 50)).await?;
+    let slice = store.history(chat, page(None, None, 50)).await?;
     let (ten, joined) = (&slice.messages[0], &slice.messages[1]);
     assert_eq!(ten.id, MessageId::derive(chat, ana, "a"));
     assert_eq!((ten.content.as_str(), ten.created_at), ("ten", at(10)));
@@ -98,11 +98,11 @@ async fn what_an_entry_shows() -> Result<()> {
     assert_eq!((joined.client_msg_id.as_str(), joined.sender_id), ("", ana));
 
     let empty = store.create_group(ana, None, false, &[], 0).await?.chat;
-    let slice = store.history(empty, None, page(None, None, 5)).await?;
+    let slice = store.history(empty, page(None, None, 5)).await?;
     assert_eq!(shape(&slice), (vec![], false, (0, 0)));
     assert_eq!(slice.persisted_seq, 50);
     assert!(matches!(
-        store.history(ChatId::generate(), None, page(None, None, 5)).await,
+        store.history(ChatId::generate(), page(None, None, 5)).await,
         Err(StoreError::NotFound)
     ));
     Ok(())
@@ -113,7 +113,7 @@ async fn a_sender_who_is_unknown_has_no_name() -> Result<()> {
     let (store, chat, _) = written().await?;
     let stranger = UserId::generate();
     persist(&store, &[message(chat, stranger, 60, "x", "who?")]).await?;
-    let slice = store.history(chat, None, page(None, None, 1)).await?;
+    let slice = store.history(chat, page(None, None, 1)).await?;
     assert_eq!(slice.messages[0].sender_id, stranger);
     assert_eq!(slice.messages[0].sender.name, "");
     Ok(())

@@ -5,6 +5,7 @@ mod accounts;
 mod away;
 mod blocks;
 mod chats;
+mod deletion;
 mod edits;
 mod history;
 mod invites;

@@ -33,7 +33,7 @@ async fn a_batch_is_written_once() -> Result<()> {
     assert!(matches!(again, Err(StoreError::Fenced)));
     // Entries that were read again after the position are no trouble either.
     store.persist(0, OWNER, 4, 5, at(5), &rows).await?;
-    assert_eq!(store.history(chat, None, NEWEST).await?.messages.len(), 3);
+    assert_eq!(store.history(chat, NEWEST).await?.messages.len(), 3);
 
     // A quiet shard is written up to now.
     store.persist(0, OWNER, 5, 5, at(9), &[]).await?;
@@ -57,7 +57,7 @@ async fn a_message_that_repeats_another_keeps_its_place_and_is_not_shown() -> Re
         message(chat, ana, 6, "a", "first, once more"),
     ];
     persist(&store, &again).await?;
-    let slice = store.history(chat, None, NEWEST).await?;
+    let slice = store.history(chat, NEWEST).await?;
     let shown: Vec<_> =
         slice.messages.iter().map(|m| (m.seq, m.prev_seq, m.content.as_str())).collect();
     assert_eq!(shown, [(1, 0, "first"), (3, 2, "second"), (5, 4, "third")]);
@@ -88,7 +88,7 @@ async fn a_row_that_cannot_be_written_is_told_apart_and_written_as_void() -> Res
     }
     let rows = [message(chat, ana, 1, "a", &long), void(chat, 2)];
     store.persist(0, OWNER, 0, 2, at(2), &rows).await?;
-    let slice = store.history(chat, None, NEWEST).await?;
+    let slice = store.history(chat, NEWEST).await?;
     assert_eq!((slice.messages.len(), slice.to_seq), (1, 2));
 
     // What names a chat or a user that is not here is written like anything else.

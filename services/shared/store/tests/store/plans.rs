@@ -68,6 +68,8 @@ const CROWD: &str = "
     FROM generate_series(1, 10000) AS n;
     INSERT INTO chat_bans (chat_id, user_id, banned_by) SELECT id(n), id(n + 10000 + m), id(1)
     FROM generate_series(1, 2000) AS n, generate_series(1, 5) AS m;
+    INSERT INTO erasures (user_id, messages, step) SELECT id(n), false, 'done'
+    FROM generate_series(1, 20000) AS n;
     INSERT INTO chat_invites (id, chat_id, hash, created_by, expires_at)
     SELECT id(n), id(n), decode(lpad(to_hex(n), 64, '0'), 'hex'), id(1), now() + interval '1 day'
     FROM generate_series(1, 2000) AS n;
@@ -183,9 +185,9 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "chats searched" => drop(store.chats(ana, None, 50, Some("c")).await?),
         "chat" => drop(store.chat(ana, chat).await?),
         "history" => {
-            store.history(chat, None, page).await?;
-            store.history(chat, None, Page { before: Some(50_000), ..page }).await?;
-            store.history(chat, None, Page { after: Some(50_000), ..page }).await?;
+            store.history(chat, page).await?;
+            store.history(chat, Page { before: Some(50_000), ..page }).await?;
+            store.history(chat, Page { after: Some(50_000), ..page }).await?;
         }
         "receipts" => drop(store.receipts(chat, 256).await?),
         "size" => drop(store.size(chat).await?.context("there")?),
@@ -204,6 +206,13 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "follow" => {
             let mut indexer = Indexer::new(store, 0);
             indexer.follow(0, 0, &[(chat, Seq::try_from(n)? + 2_000)]).await?;
+        }
+        "own_parts" => drop(store.own_parts(ana, None, 50).await?),
+        "own_messages" => drop(store.own_messages(user(1), chat, Some("7"), 50, false).await?),
+        "own_reactions" => drop(store.own_reactions(user(n), None, 50).await?),
+        "take_erasure" => {
+            anyhow::ensure!(store.take_erasure(LEASE).await?.is_none());
+            anyhow::ensure!(store.erasures_waiting().await?.0 == 0);
         }
         "sent_before" => drop(store.sent_before(chat, user(1), "7").await?),
         "join" => drop(store.join(ana, chat).await?),
@@ -297,6 +306,10 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "search_messages",
         "follow",
         "sent_before",
+        "own_parts",
+        "own_messages",
+        "own_reactions",
+        "take_erasure",
         "receipts",
         "size",
         "unread_total",
