@@ -42,7 +42,10 @@ pub struct HistorySlice {
     /// The page holds everything of the feed after this place …
     ///
     /// - with `after`: `after` itself;
-    /// - else: the entry before the first message of the page, or 0 when there is nothing older.
+    /// - else: the entry before the first message of the page, or where the feed begins when there is
+    ///   nothing older.
+    ///
+    /// Never below where the feed begins.
     pub from_seq: Seq,
     /// … up to this one, never below `from_seq`:
     ///
@@ -50,6 +53,10 @@ pub struct HistorySlice {
     /// - else: the feed's last entry in the range that was asked for, as far as Postgres knows
     ///   (those not shown too), or `from_seq` when there is none.
     pub to_seq: Seq,
+    /// Where the feed begins, since what lies up to there has expired; 0 when nothing has.
+    pub expired_seq: Seq,
+    /// With `has_more`: the first that is not on the page.
+    pub next: Option<Seq>,
 }
 
 /// A message that is stored.
@@ -71,10 +78,10 @@ pub struct SentBefore {
 macro_rules! page {
     ($order:literal) => {
         concat!(
-            "SELECT c.shard, COALESCE(s.persisted_seq, 0) AS persisted_seq,
+            "SELECT c.shard, c.expired_seq, COALESCE(s.persisted_seq, 0) AS persisted_seq,
                     COALESCE((
                         SELECT max(seq) FROM messages
-                        WHERE chat_id = $1 AND seq > $2 AND seq < $3
+                        WHERE chat_id = $1 AND seq > GREATEST($2, c.expired_seq) AND seq < $3
                     ), 0) AS head,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
@@ -87,7 +94,8 @@ macro_rules! page {
              LEFT JOIN shards s ON s.shard = c.shard
              LEFT JOIN LATERAL (
                  SELECT * FROM messages
-                 WHERE chat_id = $1 AND seq > $2 AND seq < $3 AND kind IN ('message', 'system')
+                 WHERE chat_id = $1 AND seq > GREATEST($2, c.expired_seq) AND seq < $3
+                   AND kind IN ('message', 'system')
                  ORDER BY seq ",
             $order,
             " LIMIT $4
@@ -106,6 +114,8 @@ const NEWEST_FIRST: &str = page!("DESC");
 pub(crate) struct PageRow {
     shard: i16,
     pub(crate) persisted_seq: i64,
+    #[sqlx(default)]
+    expired_seq: i64,
     head: i64,
     chat_id: Uuid,
     seq: Option<i64>,
@@ -175,21 +185,32 @@ impl Store {
             return Err(StoreError::NotFound);
         };
         let (shard, persisted_seq) = (rows::shard(first.shard), seq(first.persisted_seq));
-        let head = seq(first.head);
+        let (head, expired_seq) = (seq(first.head), seq(first.expired_seq));
         // The entries come in the direction that was asked for, the extra one last.
         let mut messages: Vec<Message> = rows.into_iter().filter_map(PageRow::message).collect();
-        let has_more = messages.len() > limit;
+        let next = messages.get(limit).map(|message| message.seq);
+        let has_more = next.is_some();
         messages.truncate(limit);
         let (from_seq, to_seq) = if page.after.is_some() {
-            let from = seq(after);
+            let from = seq(after).max(expired_seq);
             let end = messages.last().filter(|_| has_more);
             (from, end.map_or(head.max(from), |last| last.seq))
         } else {
             messages.reverse();
             let start = messages.first().filter(|_| has_more);
-            (start.map_or(0, |first| first.prev_seq), head)
+            let from = start.map_or(expired_seq, |first| first.prev_seq);
+            (from, head.max(from))
         };
-        Ok(HistorySlice { messages, has_more, shard, persisted_seq, from_seq, to_seq })
+        Ok(HistorySlice {
+            messages,
+            has_more,
+            shard,
+            persisted_seq,
+            from_seq,
+            to_seq,
+            expired_seq,
+            next,
+        })
     }
 
     /// The message that was stored for this triple, the key of idempotency.
