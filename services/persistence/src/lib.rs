@@ -10,6 +10,7 @@
 //! | [`epoch`] | whether the log is the one that Postgres knows |
 //! | [`outbox`] | what handlers committed and did not get to relay |
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
+//! | [`retention`] | messages that have expired, and groups that were deleted |
 //! | [`search`] | what messages are found by, which follows what is written |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | [`batch`] | entries as rows; poison |
@@ -30,6 +31,7 @@ pub mod migrate;
 pub mod outbox;
 pub mod owner;
 pub mod renew;
+pub mod retention;
 pub mod salvage;
 pub mod search;
 mod trace;
@@ -45,6 +47,7 @@ use natter_bus::Bus;
 use natter_media::Files;
 use natter_runtime::{Health, causes};
 use natter_store::Store;
+use retention::RetentionConfig;
 use tokio_util::sync::CancellationToken;
 
 /// `migrate`, as the command line says.
@@ -92,9 +95,13 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
         late: Duration::from_secs(args.media_late_seconds),
     };
     let files = tokio::spawn(media::look_after(store.clone(), files, sweeps, stop.clone()));
+    let retention = RetentionConfig::from(args);
+    let expiry =
+        tokio::spawn(retention::look_after(store.clone(), bus.clone(), retention, stop.clone()));
     worker::run(config, store.clone(), bus, health, stop).await;
     // What is under way is begun anew by another.
     files.abort();
+    expiry.abort();
     store.close().await;
     Ok(())
 }

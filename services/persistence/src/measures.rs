@@ -78,6 +78,8 @@ pub(crate) fn register(shards: Shard) {
         orphans(),
         files_removed(),
         thumbnails(),
+        expired(),
+        purged_rows(),
     ]);
     drop([commit_seconds(), batch_entries()]);
 }
@@ -140,6 +142,16 @@ pub(crate) fn orphans() -> Counter {
 /// Files removed.
 pub(crate) fn files_removed() -> Counter {
     metrics::counter!("natter_media_removed_total")
+}
+
+/// Entries that tell what of a chat has expired.
+pub(crate) fn expired() -> Counter {
+    metrics::counter!("natter_retention_expired_total")
+}
+
+/// Rows removed of what has expired.
+pub(crate) fn purged_rows() -> Counter {
+    metrics::counter!("natter_retention_purged_rows_total")
 }
 
 /// Thumbnails made.

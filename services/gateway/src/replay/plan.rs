@@ -155,7 +155,8 @@ impl Plan<'_> {
                 | Event::System(_)
                 | Event::Edited(_)
                 | Event::Deleted(_)
-                | Event::Reacted(_) => {}
+                | Event::Reacted(_)
+                | Event::Expired(_) => {}
             }
         }
         Ok(())

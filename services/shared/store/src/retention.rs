@@ -429,7 +429,9 @@ async fn remove_found(
     .fetch_all(&mut *tx)
     .await?;
     let count = gone.len() as i64;
-    let words: BTreeSet<String> = gone.into_iter().flatten().collect();
+    // Those by which messages are filtered are none.
+    let words: BTreeSet<String> =
+        gone.into_iter().flatten().filter(|word| !word.starts_with(['@', '^', '!'])).collect();
     search::index::forget(tx, words).await?;
     Ok(count)
 }
