@@ -88,7 +88,8 @@ pub(crate) async fn keep_for(tx: &mut PgConnection, chat: ChatId, secs: Option<u
 
 /// What is said of that.
 pub(crate) fn told(name: &str, secs: Option<u32>) -> String {
-    const UNITS: [(u32, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+    const UNITS: [(u32, &str); 4] =
+        [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
     let Some(secs) = secs else {
         return format!("{name} let messages be kept as everywhere");
     };
@@ -243,12 +244,11 @@ impl Store {
             if !take(tx, chat).await? {
                 return Ok(Purged::Busy);
             }
-            let found: Option<(i64, bool)> = sqlx::query_as(
-                "SELECT expired_seq, emptied FROM chats WHERE id = $1 AND to_purge",
-            )
-            .bind(chat.0)
-            .fetch_optional(&mut *tx)
-            .await?;
+            let found: Option<(i64, bool)> =
+                sqlx::query_as("SELECT expired_seq, emptied FROM chats WHERE id = $1 AND to_purge")
+                    .bind(chat.0)
+                    .fetch_optional(&mut *tx)
+                    .await?;
             let Some((expired, emptied)) = found else { return Ok(Purged::All) };
             let last: Option<i64> = sqlx::query_scalar(
                 "SELECT seq FROM messages WHERE chat_id = $1 AND seq <= $2
@@ -386,11 +386,11 @@ async fn remove_messages(
     limit: i64,
 ) -> Result<i64> {
     let gone: Vec<Option<Uuid>> = sqlx::query_scalar(
-        "WITH some AS (
+        "WITH old AS (
              SELECT seq FROM messages WHERE chat_id = $1 AND seq < $2 ORDER BY seq LIMIT $3
          )
-         DELETE FROM messages m USING some
-         WHERE m.chat_id = $1 AND m.seq = some.seq
+         DELETE FROM messages m USING old
+         WHERE m.chat_id = $1 AND m.seq = old.seq
          RETURNING CASE WHEN m.media IS NOT NULL THEN m.id END",
     )
     .bind(chat.0)
@@ -416,11 +416,11 @@ async fn remove_found(
     limit: i64,
 ) -> Result<i64> {
     let gone: Vec<Vec<String>> = sqlx::query_scalar(
-        "WITH some AS (
+        "WITH old AS (
              SELECT seq FROM message_search WHERE chat_id = $1 AND seq <= $2 ORDER BY seq LIMIT $3
          )
-         DELETE FROM message_search s USING some
-         WHERE s.chat_id = $1 AND s.seq = some.seq
+         DELETE FROM message_search s USING old
+         WHERE s.chat_id = $1 AND s.seq = old.seq
          RETURNING tsvector_to_array(s.words)",
     )
     .bind(chat.0)
@@ -436,20 +436,20 @@ async fn remove_found(
     Ok(count)
 }
 
-const REACTIONS: &str = "WITH some AS (
+const REACTIONS: &str = "WITH old AS (
         SELECT message_seq, user_id, emoji FROM reactions
         WHERE chat_id = $1 AND message_seq <= $2
         ORDER BY message_seq, user_id, emoji LIMIT $3
     )
-    DELETE FROM reactions r USING some s
+    DELETE FROM reactions r USING old s
     WHERE r.chat_id = $1 AND r.message_seq = s.message_seq AND r.user_id = s.user_id
       AND r.emoji = s.emoji";
 
-const REACTION_COUNTS: &str = "WITH some AS (
+const REACTION_COUNTS: &str = "WITH old AS (
         SELECT message_seq, emoji FROM reaction_counts
         WHERE chat_id = $1 AND message_seq <= $2 ORDER BY message_seq, emoji LIMIT $3
     )
-    DELETE FROM reaction_counts c USING some s
+    DELETE FROM reaction_counts c USING old s
     WHERE c.chat_id = $1 AND c.message_seq = s.message_seq AND c.emoji = s.emoji";
 
 async fn remove(

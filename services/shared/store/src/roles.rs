@@ -357,12 +357,7 @@ impl Acting {
     }
 
     /// The same, in a one-to-one too where `any` chat will do.
-    async fn within(
-        tx: &mut PgConnection,
-        actor: UserId,
-        chat: ChatId,
-        any: bool,
-    ) -> Result<Self> {
+    async fn within(tx: &mut PgConnection, actor: UserId, chat: ChatId, any: bool) -> Result<Self> {
         let place = members::lock_chat(tx, chat).await.map_err(|error| match error {
             StoreError::NotFound => StoreError::NotMember,
             other => other,

@@ -120,7 +120,10 @@ impl Store {
             .call(async |db| {
                 sqlx::query_scalar(concat!(
                     "SELECT COALESCE(
-                         (SELECT uploader_id FROM media WHERE message_id = $1 AND chat_id = $2),
+                         (SELECT f.uploader_id FROM media f
+                          WHERE f.message_id = $1 AND f.chat_id = $2 AND (
+                              f.state <> 'gone' OR EXISTS (
+                                  SELECT FROM messages WHERE chat_id = $2 AND id = $1))),
                          (SELECT m.sender_id FROM messages m
                           WHERE m.chat_id = $2 AND m.id = $1 AND EXISTS (
                               SELECT FROM media_downloads WHERE message_id = $1) LIMIT 1))
