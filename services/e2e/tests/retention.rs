@@ -250,9 +250,17 @@ async fn what_has_expired_is_gone_before_that_is_written_too() -> Result<()> {
     for n in 0..4 {
         sent.push(anas.say(chat, &format!("old {n}")).await?);
     }
+    until_written(&ana.api(0), chat, sent[3].seq).await?;
+    // The chat as Ben is told of it has its newest message in it.
+    let mute = json!({"chatId": chat, "forever": true});
+    bens.request("mute_chat", mute).await?;
     let reply = json!({"chatId": chat, "content": "an answer", "replyTo": sent[3].id});
     let reply: Sent = serde_json::from_value(anas.request("send_message", reply).await?)?;
-    until_written(&ana.api(0), chat, reply.seq).await?;
+    let edit = json!({"content": "old 3 again"});
+    let path = format!("/chats/{chat}/messages/{}", sent[3].id);
+    let edited = ana.api(1).patch(&path, edit).await?.expect(200)?;
+    let edited = edited["seq"].as_u64().context("no seq")?;
+    until_written(&ana.api(0), chat, edited).await?;
     cluster.worker(0).terminate().await?;
     anas.say(chat, "not written").await?;
     let expired = expire(&cluster, chat, sent[3].seq).await?;
@@ -276,6 +284,8 @@ async fn what_has_expired_is_gone_before_that_is_written_too() -> Result<()> {
         ensure!(back.ready()?.resumed, back.failure("not resumed"));
         back.expect("resume_done", |_| true).await?;
         assert_eq!(back.events("messages_expired").len(), 1);
+        let updated = back.events("chat_updated");
+        ensure!(updated.len() == 1 && updated[0]["lastMessage"].is_null(), "{updated:?}");
         let messages = back.events("message");
         let contents: Vec<_> = messages.iter().map(|message| message["content"].clone()).collect();
         assert_eq!(contents, left);

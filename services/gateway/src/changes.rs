@@ -181,11 +181,11 @@ impl Changes {
     }
 
     fn reactions(&self, after: Seq) -> impl Iterator<Item = &Reacted> {
-        self.all.iter().filter(move |change| change.seq > after).filter_map(|change| {
-            match &change.event {
-                Event::Reacted(reacted) => Some(reacted),
-                _ => None,
-            }
+        self.all.iter().filter(move |change| change.seq > after).filter_map(|change| match &change
+            .event
+        {
+            Event::Reacted(reacted) => Some(reacted),
+            _ => None,
         })
     }
 

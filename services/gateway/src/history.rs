@@ -245,7 +245,8 @@ async fn merged(
         Ok(None) | Err(_) => None,
     };
     let begin = tail.as_ref().map_or(0, |tail: &Tail| tail.changes.expired());
-    if begin > slice.expired_seq && slice.has_more && page.after.is_some_and(|after| after < begin) {
+    if begin > slice.expired_seq && slice.has_more && page.after.is_some_and(|after| after < begin)
+    {
         // What comes after what has expired is not among what was read.
         let page = Page { after: Some(begin), ..page };
         let slice = app.store.history(chat, page).await.map_err(fault::store)?;

@@ -32,12 +32,28 @@ const WHOLE: Page = Page { before: None, after: None, limit: 200 };
 /// two that race may.
 #[derive(Clone, Debug)]
 enum Op {
-    Send { by: usize, answers: Option<usize> },
-    Edit { by: usize, message: usize },
-    Delete { by: usize, message: usize },
-    React { by: usize, message: usize, emoji: usize, on: bool },
+    Send {
+        by: usize,
+        answers: Option<usize>,
+    },
+    Edit {
+        by: usize,
+        message: usize,
+    },
+    Delete {
+        by: usize,
+        message: usize,
+    },
+    React {
+        by: usize,
+        message: usize,
+        emoji: usize,
+        on: bool,
+    },
     /// All up to so many entries before.
-    Expire { before: usize },
+    Expire {
+        before: usize,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {

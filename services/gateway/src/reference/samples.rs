@@ -10,8 +10,8 @@ use natter_protocol::{
     server::{
         Authenticated, BlockChange, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined,
         Limits, Me, Message, MessageDeleted, MessageEdited, MessagesExpired, Participant, Presence,
-        PresenceList, Reaction, ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent, System,
-        SystemDetail, UserCard, UserTyping,
+        PresenceList, Reaction, ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent,
+        System, SystemDetail, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};

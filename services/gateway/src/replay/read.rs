@@ -8,10 +8,10 @@ use std::{
 use natter_bus::{Stored, follow::Arrival};
 use natter_protocol::{
     cursor::{Bases, Cursor},
-    feed::{Entry, Event, Feed},
+    feed::{Edited, Entry, Event, Feed},
     ids::{ChatId, MessageId, Seq, Shard},
     limits,
-    server::{Message, ResumeRefusal},
+    server::{Chat, Message, ResumeRefusal},
 };
 use natter_store::FeedEntry;
 
@@ -50,8 +50,8 @@ struct ReadPart {
 }
 
 impl ReadPart {
-    /// Leaves out what lies up to a place. What a message answers may be among that, and is not quoted
-    /// then; its own entry is told all the same.
+    /// Leaves out what lies up to a place, and what edits behind it say of that. What a message answers
+    /// may be among it, and is not quoted then.
     fn expire(&mut self, up_to: Seq) {
         if up_to <= self.expired {
             return;
@@ -66,6 +66,12 @@ impl ReadPart {
                 _ => None,
             })
             .collect();
+        self.entries.retain(|(entry, _)| match &entry.event {
+            Event::Edited(Edited { target, .. }) => {
+                target.message_seq > up_to || there.contains(&target.message_id)
+            }
+            _ => true,
+        });
         for (entry, _) in &mut self.entries {
             if let Event::Message(sent) = &mut entry.event
                 && sent.reply_to.is_none_or(|answered| !there.contains(&answered))
@@ -162,6 +168,27 @@ impl<'a> Reader<'a> {
         Ok(kept.into_iter().collect())
     }
 
+    /// Takes out of chats, as the user's feed has them, the newest message of then where that has expired
+    /// since; or may have, while Postgres cannot tell. To be called when all has been read.
+    pub async fn without_expired<'c>(&self, chats: impl Iterator<Item = &'c mut Chat>) {
+        let mut chats: Vec<&mut Chat> = chats.filter(|chat| chat.last_message.is_some()).collect();
+        if chats.is_empty() {
+            return;
+        }
+        let ids: Vec<ChatId> = chats.iter().map(|chat| chat.id).collect();
+        let written = self.app.store.begins(&ids).await.ok();
+        for chat in &mut chats {
+            // What tells of it may not be written yet.
+            let read = self.parts.iter().filter(|part| part.feed.chat_id() == Some(chat.id));
+            let read = read.map(|part| part.expired).max().unwrap_or(0);
+            let begin = written.as_ref().map(|begins| begins.get(&chat.id).copied().unwrap_or(0));
+            let begin = begin.map_or(Seq::MAX, |written| written.max(read));
+            if chat.last_message.as_ref().is_some_and(|last| last.seq <= begin) {
+                chat.last_message = None;
+            }
+        }
+    }
+
     /// Reading the feed begins after `after`.
     fn begin(&mut self, feed: Feed, after: Seq) {
         let lowest = self.lowest.entry(feed.shard).or_insert(after);
@@ -227,7 +254,8 @@ impl<'a> Reader<'a> {
     /// What has expired of a chat is told by an entry behind it, and a part is read to the log's end; but
     /// not when the viewer's own part in the chat has ended before.
     async fn expire_ended(&mut self) -> Result<(), NoReplay> {
-        let ended = self.parts.iter().filter(|part| part.until.is_some() && !part.entries.is_empty());
+        let ended =
+            self.parts.iter().filter(|part| part.until.is_some() && !part.entries.is_empty());
         let chats: Vec<ChatId> = ended.filter_map(|part| part.feed.chat_id()).collect();
         if chats.is_empty() {
             return Ok(());

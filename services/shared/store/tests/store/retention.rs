@@ -23,6 +23,13 @@ use crate::{
 const NEWEST: Page = Page { before: None, after: None, limit: 200 };
 const HOUR: Duration = Duration::from_hours(1);
 
+/// A word of its own, of letters.
+fn text(seq: Seq) -> String {
+    let letters =
+        seq.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect::<String>();
+    format!("word{letters}")
+}
+
 struct Scene {
     store: Store,
     admin: PgConnection,
@@ -42,15 +49,13 @@ impl Scene {
 
     /// A message that was sent so long ago.
     fn said(&self, seq: Seq, ago: Duration) -> Row {
-        let text = format!("word{seq}");
-        Row {
-            at: OffsetDateTime::now_utc() - ago,
-            ..message(self.chat, self.ana, seq, &text, &text)
-        }
+        let (client, text) = (seq.to_string(), text(seq));
+        let at = OffsetDateTime::now_utc() - ago;
+        Row { at, ..message(self.chat, self.ana, seq, &client, &text) }
     }
 
     fn id(&self, seq: Seq) -> MessageId {
-        MessageId::derive(self.chat, self.ana, &format!("word{seq}"))
+        MessageId::derive(self.chat, self.ana, &seq.to_string())
     }
 
     fn row(&self, seq: Seq, kind: RowKind) -> Row {
@@ -263,8 +268,8 @@ async fn what_has_expired_is_not_there_for_anybody_and_its_rows_are_removed() ->
     assert_eq!(scene.count("messages WHERE seq = 30 AND sender_id IS NULL AND nth = 2").await?, 1);
     assert_eq!(scene.count("reactions").await? + scene.count("reaction_counts").await?, 0);
     assert_eq!(scene.count("message_search").await?, 2);
-    assert_eq!(scene.count("search_words WHERE word IN ('word10', 'word20')").await?, 0);
-    assert_eq!(scene.count("search_words WHERE word IN ('word40', 'word50')").await?, 2);
+    assert_eq!(scene.count("search_words WHERE word IN ('wordba', 'wordca')").await?, 0);
+    assert_eq!(scene.count("search_words WHERE word IN ('wordea', 'wordfa')").await?, 2);
     assert_eq!(scene.count("media WHERE state = 'gone'").await?, 1);
     assert_eq!(scene.count("media_downloads").await?, 0);
     assert_eq!(scene.count("chats WHERE to_purge").await?, 0);
