@@ -399,13 +399,19 @@ async fn remove_messages(
     .fetch_all(&mut *tx)
     .await?;
     let with_files: Vec<Uuid> = gone.iter().copied().flatten().collect();
-    if !with_files.is_empty() {
+    forget_downloads(tx, with_files).await?;
+    Ok(gone.len() as i64)
+}
+
+/// Forgets who has fetched the files of these messages.
+async fn forget_downloads(tx: &mut PgConnection, messages: Vec<Uuid>) -> Result<()> {
+    if !messages.is_empty() {
         sqlx::query("DELETE FROM media_downloads WHERE message_id = ANY($1)")
-            .bind(with_files)
+            .bind(messages)
             .execute(tx)
             .await?;
     }
-    Ok(gone.len() as i64)
+    Ok(())
 }
 
 /// Removes what messages were found by, and the words that no message has any more.
@@ -465,15 +471,15 @@ async fn remove(
 
 /// Leaves nothing of an entry but its place and its number.
 async fn void(tx: &mut PgConnection, chat: ChatId, place: i64) -> Result<()> {
-    sqlx::query(
-        "DELETE FROM media_downloads WHERE message_id = (
-             SELECT id FROM messages WHERE chat_id = $1 AND seq = $2 AND media IS NOT NULL
-         )",
+    let with_file: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM messages WHERE chat_id = $1 AND seq = $2 AND media IS NOT NULL",
     )
     .bind(chat.0)
     .bind(place)
-    .execute(&mut *tx)
-    .await?;
+    .fetch_optional(&mut *tx)
+    .await?
+    .flatten();
+    forget_downloads(tx, with_file.into_iter().collect()).await?;
     // The trigger that has a file removed looks for the message's id as it was before.
     sqlx::query(
         "UPDATE messages SET kind = 'void', id = NULL, sender_id = NULL, device_id = NULL,

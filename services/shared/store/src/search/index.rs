@@ -403,15 +403,16 @@ pub(crate) async fn forget(tx: &mut PgConnection, words: BTreeSet<String>) -> Re
     // Those in frequent use are found among the newest messages: asking the index for all that have
     // such a word takes long.
     let rare: Vec<(String, String)> = sqlx::query_as(
-        "SELECT w.word, gone.query
+        "WITH frequent AS MATERIALIZED (
+             SELECT DISTINCT word FROM (
+                 SELECT words FROM message_search ORDER BY at DESC, chat_id DESC, seq DESC LIMIT 2000
+             ) newest CROSS JOIN LATERAL unnest(tsvector_to_array(newest.words)) AS word
+         )
+         SELECT w.word, gone.query
          FROM unnest($1::text[], $2::text[]) AS gone (word, query)
          JOIN search_words w ON w.word = gone.word
-         WHERE NOT EXISTS (
-             SELECT FROM (
-                 SELECT words FROM message_search ORDER BY at DESC, chat_id DESC, seq DESC LIMIT 2000
-             ) newest
-             WHERE newest.words @@ gone.query::tsquery
-         )",
+         LEFT JOIN frequent ON frequent.word = gone.word
+         WHERE frequent.word IS NULL",
     )
     .bind(words)
     .bind(queries)
