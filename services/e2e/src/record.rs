@@ -219,9 +219,8 @@ enum Step {
 fn step(content: &Content, user: UserId) -> Result<Option<(ChatId, Step)>> {
     let (chat, entry) = match content {
         Content::Event { event, data, .. } => match event.as_str() {
-            "message" | "system" | "message_edited" | "message_deleted" | "reaction" => {
-                (&data["chatId"], data)
-            }
+            "message" | "system" | "message_edited" | "message_deleted" | "reaction"
+            | "messages_expired" => (&data["chatId"], data),
             "chat_added" | "chat_removed" => {
                 return Ok(Some((serde_json::from_value(data["id"].clone())?, Step::Anew)));
             }

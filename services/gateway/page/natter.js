@@ -596,6 +596,8 @@ export class NatterClient extends EventTarget {
         return this.#onChange({ ...data, what: 'deleted' });
       case 'reaction':
         return this.#onChange({ ...data, what: 'reaction', mine: data.userId === this.user?.id });
+      case 'messages_expired':
+        return this.#onExpired(data);
       case 'user_typing': {
         const who = this.typing.get(data.chatId) ?? new Set();
         who[data.typing ? 'add' : 'delete'](data.userId);
@@ -663,6 +665,23 @@ export class NatterClient extends EventTarget {
       if (lastMessage.deleted) delete lastMessage.media;
       if (!listed.deleted) this.chats.set(chatId, { ...this.chats.get(chatId), lastMessage });
       this.#emit('chats');
+    }
+    this.#emit('timeline', { chatId });
+  }
+
+  /** Everything of a chat up to a place is gone. */
+  #onExpired(expired) {
+    const { chatId, upTo } = expired;
+    const { signal } = this.#connection;
+    const { gap } = this.timelines.get(chatId)?.expire(expired) ?? { gap: false };
+    if (gap && signal) this.#keepUp(chatId, signal);
+    const chat = this.chats.get(chatId);
+    if (chat && (chat.lastMessage?.seq ?? 0) <= upTo) {
+      this.chats.set(chatId, { ...chat, lastMessage: null, me: { ...chat.me, unreadCount: 0 } });
+      this.#emit('chats');
+    } else if (chat && chat.me.readSeq < upTo && signal) {
+      // Some of what was unread.
+      this.#fetchSoon(chatId, signal);
     }
     this.#emit('timeline', { chatId });
   }

@@ -17,11 +17,11 @@ const CHANGES_KEPT = 200;
  *   content?: string, media?: import('./media.js').Media, clientMsgId?: string, kind?: string,
  *   actorId?: string, userId?: string, msg?: string, title?: string, role?: string,
  *   editedAt?: string, deleted?: boolean,
- *   quote?: {senderName: string, content: string, deleted?: boolean},
+ *   quote?: {id: string, senderName: string, content: string, deleted?: boolean},
  *   reactions?: {emoji: string, count: number, mine: boolean}[]}} Entry a message, or a system line
  *   when it has a `kind`; beside `media`, `content` is its caption
  * @typedef {{chatId: string, seq: number, prevSeq?: number, messageSeq: number, what: 'edited' |
- *   'deleted' | 'reaction', content?: string, editedAt?: string, emoji?: string, on?: boolean,
+ *   'deleted' | 'reaction' | 'expired', content?: string, editedAt?: string, emoji?: string, on?: boolean,
  *   mine?: boolean}} Change what becomes of a message
  * @typedef {{messages: Entry[], hasMore: boolean, fromSeq: number, toSeq: number,
  *   partial?: boolean}} Page everything of the feed after `fromSeq`, up to `toSeq`
@@ -70,6 +70,22 @@ export class Timeline {
     this.#changes = [...this.#changes, change].slice(-CHANGES_KEPT);
     this.entries = this.entries.map((entry) => changed(entry, change));
     return { gap: this.loaded && !this.#advance() };
+  }
+
+  /**
+   * Takes in that everything up to a place is gone.
+   * @param {{chatId: string, seq: number, prevSeq?: number, upTo: number}} expired
+   * @returns {{gap: boolean}} as `accept`
+   */
+  expire(expired) {
+    const gone = this.entries.filter(({ seq }) => seq <= expired.upTo);
+    const ids = new Set(gone.map(({ id }) => id));
+    this.entries = this.entries
+      .filter(({ seq }) => seq > expired.upTo)
+      .map((entry) => (entry.quote && ids.has(entry.quote.id) ? { ...entry, quote: undefined } : entry));
+    if (gone.length) this.hasOlder = false;
+    // An entry of the feed that changes no message.
+    return this.change({ ...expired, messageSeq: 0, what: 'expired' });
   }
 
   /**

@@ -180,6 +180,8 @@ export function systemText(entry, nameOf) {
       return `${actor} closed this chat`;
     case 'deleted':
       return `${actor} deleted this chat`;
+    case 'retention':
+      return entry.msg ?? entry.content ?? `${actor} changed how long messages are kept`;
     case 'role':
       return entry.role
         ? `${actor} made ${user} ${entry.role === 'member' ? 'a' : 'an'} ${entry.role}`

@@ -73,12 +73,20 @@ export interface BlockPage {
   nextCursor: string | null;
 }
 
-/** `PATCH /v1/chats/{id}`: what is missing stays; `null` takes the description away. */
+/**
+ * `PATCH /v1/chats/{id}`: what is missing stays; `null` takes the description away, or the chat's own
+ * time after which messages are removed.
+ */
 export interface ChangeChat {
   /** 1 to 500 characters. */
   description?: string | null;
   /** Whether anybody may join. */
   open?: boolean | null;
+  /**
+   * Seconds after which messages are removed, for everybody: an hour to ten years, unless the
+   * deployment says otherwise. Also of one-to-ones.
+   */
+  retentionSecs?: number | null;
   /** 1 to 100 characters. */
   title?: string | null;
 }
@@ -129,6 +137,8 @@ export interface Chat {
   participantCount: number;
   /** The first 50 of them. */
   participants: Participant[];
+  /** Seconds after which messages are removed, where the chat says so itself. */
+  retentionSecs?: number;
   /** A group's title; none for a one-to-one. */
   title: string | null;
 }
@@ -673,6 +683,23 @@ export interface MessageTarget {
   messageId: MessageId;
 }
 
+/** Messages of a chat are not kept any longer. */
+export interface MessagesExpired {
+  /** In which chat. */
+  chatId: ChatId;
+  /** When the broker stored it. */
+  createdAt: string;
+  /** The entry before it on the feed, as this server saw it; 0 when it is not known. */
+  prevSeq: Seq;
+  /** This entry's place in the chat's feed. */
+  seq: Seq;
+  /**
+   * Everything up to this place, itself included, is gone: messages, quotes of them, what has become
+   * of them.
+   */
+  upTo: Seq;
+}
+
 /** `PUT /v1/chats/{id}/mute` and `mute_chat`: either a time, or for ever. */
 export interface Mute {
   /** For ever. */
@@ -1074,6 +1101,11 @@ export interface System {
   msg: string;
   /** The entry before it on the feed. */
   prevSeq: Seq;
+  /**
+   * For `retention`: seconds after which messages are removed from now on; missing when the chat has
+   * no time of its own any more.
+   */
+  retentionSecs?: number;
   /** For `role`: the role from now on. */
   role?: Role;
   /** Its place in the chat's feed. */
@@ -1094,6 +1126,11 @@ export interface SystemDetail {
   description?: string;
   /** What happened. */
   kind: SystemKind;
+  /**
+   * For `retention`: seconds after which messages are removed from then on; missing when the chat has
+   * no time of its own any more.
+   */
+  retentionSecs?: number;
   /** For `role`: the role from then on. */
   role?: Role;
   /** For `renamed`: the title from then on. */
@@ -1116,8 +1153,9 @@ export interface SystemDetail {
  * - `opened`: Anybody may join from here on.
  * - `closed`: Nobody may join by themselves any more.
  * - `deleted`: The group was deleted: nobody takes part in it any more.
+ * - `retention`: Messages are kept for another time from here on.
  */
-export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role" | "described" | "opened" | "closed" | "deleted";
+export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role" | "described" | "opened" | "closed" | "deleted" | "retention";
 
 /** What is unread in all chats of a user that are listed. */
 export interface UnreadTotal {
@@ -1335,6 +1373,8 @@ export interface ServerEvents {
   chat_updated: Chat;
   /** The user has blocked somebody, or does so no more. */
   blocking: BlockChange;
+  /** Messages of a chat are not kept any longer: all up to a place. */
+  messages_expired: MessagesExpired;
 }
 
 /** An event of the server, by its name. */
@@ -1410,6 +1450,8 @@ export interface ServerToClientEvents {
   chat_updated: (data: Chat, cursor: string) => void;
   /** The user has blocked somebody, or does so no more. */
   blocking: (data: BlockChange, cursor: string) => void;
+  /** Messages of a chat are not kept any longer: all up to a place. */
+  messages_expired: (data: MessagesExpired, cursor: string) => void;
   /** Where the connection stands after one's own message, which is replied to and is no event. A stock client keeps it by itself. */
   cursor: (data: string) => void;
   /** With `checkpoints` when connecting: acknowledge it once everything up to here has been dealt with. Four may be open; then what is on feeds waits. */
@@ -1474,8 +1516,9 @@ export interface RestCalls {
     answer: Chat;
   };
   /**
-   * Rename, describe, open or close a group: what is missing stays, `null` takes the description
-   * away. Owners and admins; `open` is for owners.
+   * Rename, describe, open or close a group, or have messages removed after a time: what is missing
+   * stays, `null` takes the description away, or the chat's own time. Owners and admins; `open` is for
+   * owners. `retentionSecs` is also for both of a one-to-one.
    */
   "PATCH /v1/chats/{id}": {
     path: { id: ChatId };

@@ -17,9 +17,12 @@ use natter_protocol::{
 use natter_store::{Around, Store, StoreError};
 use time::OffsetDateTime;
 
-/// The changes of one chat's tail, in order.
+/// The changes of one chat's tail, in order, and where it has the feed begin anew.
 #[derive(Debug, Default)]
-pub struct Changes(Vec<Change>);
+pub struct Changes {
+    all: Vec<Change>,
+    expired: Seq,
+}
 
 #[derive(Debug)]
 struct Change {
@@ -40,17 +43,25 @@ impl Change {
 }
 
 impl Changes {
-    /// Takes in an entry of the feed, if it changes a message.
+    /// Takes in an entry of the feed, if it changes a message or more.
     pub fn push(&mut self, event: Event, arrival: &Arrival) {
+        if let Event::Expired(expired) = event {
+            self.expired = self.expired.max(expired.at(arrival.seq));
+        }
         let change = Change { seq: arrival.seq, at: timestamp::truncate(arrival.at), event };
         if change.target().is_some() {
-            self.0.push(change);
+            self.all.push(change);
         }
+    }
+
+    /// Nothing up to this place is shown any more; 0 when the tail says nothing of that.
+    pub fn expired(&self) -> Seq {
+        self.expired
     }
 
     /// Edits and deletes these messages.
     pub fn apply(&self, messages: &mut [Message]) {
-        for change in &self.0 {
+        for change in &self.all {
             let Some(Target { message_id, .. }) = change.target() else { continue };
             let message = messages.iter_mut().find(|message| message.id == message_id);
             let Some(message) = message else { continue };
@@ -69,7 +80,8 @@ impl Changes {
     }
 
     /// Adds to messages how people have reacted, as `viewer` sees it, and what a quote shows of those
-    /// that they answer. `reacted`: somebody has, as far as is written. `sent` are the quotes of messages that may not be written yet.
+    /// that they answer and that are still there. `reacted`: somebody has, as far as is written. `sent`
+    /// are the quotes of messages that may not be written yet.
     ///
     /// # Errors
     /// What the store's are; the messages then have what the tail alone tells.
@@ -100,8 +112,12 @@ impl Changes {
             self.show(&Around::default(), viewer, messages, sent);
             return Ok(());
         }
-        let around = store.around(chat, viewer, &places, &asked, &answered).await;
+        let around = store.around(chat, viewer, &places, &asked, &answered, self.expired).await;
         let known = around.as_ref().ok();
+        if known.is_some() {
+            // As it was when the reply was sent: the message may be gone since.
+            messages.iter_mut().for_each(|message| message.quote = None);
+        }
         let nothing = Around::default();
         self.show(known.unwrap_or(&nothing), viewer, messages, sent);
         around.map(drop)
@@ -150,7 +166,7 @@ impl Changes {
 
     /// A quote after the changes beyond `after`.
     fn quote(&self, mut quote: Quote, after: Seq) -> Quote {
-        for change in self.0.iter().filter(|change| change.seq > after) {
+        for change in self.all.iter().filter(|change| change.seq > after) {
             match &change.event {
                 Event::Edited(Edited { target, actor_id, content, .. })
                     if target.message_id == quote.id
@@ -171,11 +187,11 @@ impl Changes {
     }
 
     fn reactions(&self, after: Seq) -> impl Iterator<Item = &Reacted> {
-        self.0.iter().filter(move |change| change.seq > after).filter_map(|change| {
-            match &change.event {
-                Event::Reacted(reacted) => Some(reacted),
-                _ => None,
-            }
+        self.all.iter().filter(move |change| change.seq > after).filter_map(|change| match &change
+            .event
+        {
+            Event::Reacted(reacted) => Some(reacted),
+            _ => None,
         })
     }
 

@@ -298,6 +298,16 @@ pub struct MessageArgs {
     /// such bound.
     #[arg(long, env = "NATTER_EDIT_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
     pub edit_seconds: u32,
+
+    /// Seconds for which a chat's own retention must at least keep messages: 1 to 31,536,000, an hour
+    /// by default.
+    #[arg(long, env = "NATTER_RETENTION_LEAST_SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..=31_536_000))]
+    pub retention_least_seconds: u32,
+
+    /// Seconds for which it may keep them at most: 1 to 315,360,000, ten years, which is the default.
+    /// It bounds what is set from then on.
+    #[arg(long, env = "NATTER_RETENTION_MOST_SECONDS", default_value_t = 315_360_000, value_parser = clap::value_parser!(u32).range(1..=315_360_000))]
+    pub retention_most_seconds: u32,
 }
 
 /// Types that run where they are opened.

@@ -231,6 +231,7 @@ async fn find(
             event => changes.push(event, &arrival),
         }
     }
+    let message = message.filter(|message| message.seq > changes.expired());
     Ok(message.map(|mut message| {
         changes.apply(slice::from_mut(&mut message));
         (message, changes)

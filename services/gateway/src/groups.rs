@@ -1,7 +1,7 @@
 //! Groups managed, the same over sockets and REST: a change is committed, then on its feeds, then
 //! answered.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use axum::extract::FromRef;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -19,6 +19,7 @@ use crate::{
     app::App,
     auth::Caller,
     chats::{Chats, banned},
+    config::MessageArgs,
     fault,
     relay::Relay,
     rest::cursor::Cursor,
@@ -31,6 +32,8 @@ const GOOD_FOR: Duration = Duration::from_hours(7 * 24);
 const CODE_MOST: usize = 64;
 
 const MANAGERS: &str = "this is for the owners and admins of a group";
+const RETENTION: &str = "this is for the owners and admins of a group, and for both of a one-to-one in \
+                         which messages can be sent";
 const OWNERS: &str = "this is for the owners of a group";
 
 /// Manages groups. Cloning shares what it uses.
@@ -39,11 +42,20 @@ pub struct Groups {
     store: Store,
     relay: Relay,
     chats: Chats,
+    /// For how many seconds messages may be kept.
+    retention: RangeInclusive<u32>,
 }
 
 impl FromRef<App> for Groups {
     fn from_ref(app: &App) -> Self {
-        Self { store: app.store.clone(), relay: app.relay.clone(), chats: app.chats.clone() }
+        let MessageArgs { retention_least_seconds, retention_most_seconds, .. } =
+            app.config.messages;
+        Self {
+            store: app.store.clone(),
+            relay: app.relay.clone(),
+            chats: app.chats.clone(),
+            retention: retention_least_seconds..=retention_most_seconds,
+        }
     }
 }
 
@@ -118,10 +130,11 @@ impl Groups {
         Ok(())
     }
 
-    /// Changes what a group is called, what it says of itself, and whether anybody may join.
+    /// Changes what a group is called, what it says of itself, whether anybody may join, and for how
+    /// long messages are kept.
     ///
     /// # Errors
-    /// `bad_request` for a text that cannot be one, or no change at all; `not_member`; `forbidden`;
+    /// `bad_request` for a text or a time that cannot be one, or no change at all; `not_member`; `forbidden`;
     /// `unavailable`.
     pub async fn update(
         &self,
@@ -140,11 +153,22 @@ impl Groups {
             title: title.as_deref(),
             description: description.as_ref().map(Option::as_deref),
             open: change.open,
+            retention_secs: change.retention_secs,
         };
-        if edit == ChatEdit::default() {
-            return Err(bad_request("title, description, open: one of them"));
+        if let Some(secs) = change.retention_secs.flatten()
+            && !self.retention.contains(&secs)
+        {
+            let (least, most) = (self.retention.start(), self.retention.end());
+            return Err(bad_request(format!("retentionSecs: not {least} to {most}")));
         }
-        let why = if edit.open.is_some() { OWNERS } else { MANAGERS };
+        if edit == ChatEdit::default() {
+            return Err(bad_request("title, description, open, retentionSecs: one of them"));
+        }
+        let why = match edit {
+            ChatEdit { open: Some(_), .. } => OWNERS,
+            ChatEdit { retention_secs: Some(_), .. } => RETENTION,
+            ChatEdit { .. } => MANAGERS,
+        };
         let updated = self.store.update_chat(caller.user_id, chat, &edit).await;
         self.relay.lane_if_any(updated.map_err(|error| refusal(error, why))?).await;
         self.chats.get(caller, chat).await

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use natter_bus::{BusError, Stored, follow::Arrival};
 use natter_protocol::{
-    error::WireError,
+    error::{ErrorCode, WireError},
     feed::Feed,
     ids::{ChatId, MessageId, Seq, UserId},
     limits,
@@ -58,7 +58,7 @@ pub async fn page(
 /// there are more on either side.
 ///
 /// # Errors
-/// As [`page`].
+/// As [`page`]; `not_found` for a place up to which everything has expired.
 pub async fn around(
     app: &App,
     caller: &Caller,
@@ -72,6 +72,10 @@ pub async fn around(
     let before = Page { before: Some(seq.saturating_add(1)), after: None, limit: limit - newer };
     let after = Page { before: None, after: Some(seq), limit: newer.max(1) };
     let before = read(app, caller.user_id, chat, known, before, PAGE_BYTES / 2).await?;
+    // A page before a place only begins there, or after it, where the feed begins behind it.
+    if !before.partial && before.from_seq >= seq.max(1) {
+        return Err(WireError::new(ErrorCode::NotFound, "what was there has expired"));
+    }
     let mut after = read(app, caller.user_id, chat, known, after, PAGE_BYTES / 2).await?;
     if newer == 0 && !after.messages.is_empty() {
         after.messages.clear();
@@ -247,6 +251,14 @@ async fn merged(
         // What is written is there to see; it just may not be all.
         Ok(None) | Err(_) => None,
     };
+    let begin = tail.as_ref().map_or(0, |tail: &Tail| tail.changes.expired());
+    if begin > slice.expired_seq && slice.has_more && page.after.is_some_and(|after| after < begin)
+    {
+        // What comes after what has expired is not among what was read.
+        let page = Page { after: Some(begin), ..page };
+        let slice = app.store.history(chat, page).await.map_err(fault::store)?;
+        return Box::pin(merged(app, viewer, chat, page, slice)).await;
+    }
     let tail = tail.map(|tail| if stops_before_tail { tail.changes_only() } else { tail });
     with_tail(&app.store, viewer, chat, page, slice, tail).await
 }
@@ -265,6 +277,7 @@ async fn with_tail(
         None => (of_slice(slice, true), Changes::default(), HashMap::new()),
         Some(mut tail) => {
             let changes = std::mem::take(&mut tail.changes);
+            let slice = beginning(page, slice, changes.expired());
             tail.take_current_names(store).await;
             let sent = tail.quotes();
             (fold(page, slice, tail), changes, sent)
@@ -318,6 +331,8 @@ impl Tail {
                 tail.changes.push(entry.event, &arrival);
             }
         }
+        let begin = tail.changes.expired();
+        tail.messages.retain(|message| message.seq > begin);
         tail
     }
 
@@ -349,6 +364,25 @@ impl Tail {
             }
         }
     }
+}
+
+/// What of it lies behind `begin`, where the feed begins anew.
+fn beginning(page: Page, slice: HistorySlice, begin: Seq) -> HistorySlice {
+    if begin <= slice.expired_seq {
+        return slice;
+    }
+    let HistorySlice { mut messages, mut has_more, mut from_seq, to_seq, next, .. } = slice;
+    messages.retain(|message| message.seq > begin);
+    if page.after.is_some() {
+        from_seq = from_seq.max(begin);
+    } else {
+        has_more &= next.is_some_and(|next| next > begin);
+        if !has_more {
+            from_seq = begin;
+        }
+    }
+    let to_seq = to_seq.max(from_seq);
+    HistorySlice { messages, has_more, from_seq, to_seq, expired_seq: begin, ..slice }
 }
 
 fn fold(page: Page, slice: HistorySlice, tail: Tail) -> HistoryPage {
@@ -402,7 +436,10 @@ async fn tail_alone(
         persisted_seq: from,
         from_seq: from,
         to_seq: from,
+        expired_seq: from,
+        next: None,
     };
+    let nothing = beginning(page, nothing, changes.expired());
     let mut whole = HistoryPage { partial: true, ..fold(page, nothing, tail) };
     changes.apply(&mut whole.messages);
     changes.surround_alone(viewer, &mut whole.messages, &sent);
@@ -482,6 +519,8 @@ mod tests {
             persisted_seq: 10,
             from_seq,
             to_seq,
+            expired_seq: 0,
+            next: None,
         }
     }
 

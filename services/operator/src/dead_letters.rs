@@ -237,6 +237,7 @@ async fn replay_one(bus: &Bus, store: &Store, letter: &DeadLetter) -> Result<Tol
         Replayed::Written => ("written", "at its own place in the feed"),
         Replayed::AlreadyThere => ("already_there", "it has been replayed before"),
         Replayed::Repeats => ("repeats", "its sender has sent it again: it is at another place"),
+        Replayed::Expired => ("expired", "what lies there is not kept any longer"),
         Replayed::Taken => return Ok(kept("something else is at its place".into())),
         Replayed::NotYet => return Ok(kept("the worker has not come to its place yet".into())),
     };

@@ -76,6 +76,7 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
         (FeedKind::Chat, Event::Edited(edited)) => Ok(RowKind::Edit(edited)),
         (FeedKind::Chat, Event::Deleted(deleted)) => Ok(RowKind::Delete(deleted)),
         (FeedKind::Chat, Event::Reacted(reacted)) => Ok(RowKind::Reaction(reacted)),
+        (FeedKind::Chat, Event::Expired(expired)) => Ok(RowKind::Expired(expired)),
         (FeedKind::User, Event::Read(mark)) => Ok(RowKind::Read(mark)),
         (FeedKind::User, Event::Delivered(mark)) => Ok(RowKind::Delivered(mark)),
         (

@@ -10,6 +10,8 @@ use natter_runtime::{NodeArgs, TelemetryArgs};
 use natter_store::StoreConfig;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::retention::RetentionConfig;
+
 /// Writes what the log holds to Postgres.
 #[derive(Parser)]
 #[command(name = "natter-persistence", version, about)]
@@ -83,6 +85,21 @@ pub struct RunArgs {
     /// 604,800. Then it is looked once more for what nobody will read.
     #[arg(long, env = "NATTER_MEDIA_LATE_SECONDS", default_value_t = 21_600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub media_late_seconds: u64,
+
+    /// Seconds after which messages are removed in chats that say nothing of that themselves: 1 to
+    /// 315,360,000; 0 for never.
+    #[arg(long, env = "NATTER_RETENTION_SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=315_360_000))]
+    pub retention_seconds: u64,
+
+    /// Seconds between two looks for messages that are to be removed, and that they may stay too long:
+    /// 1 to 86,400.
+    #[arg(long, env = "NATTER_RETENTION_SWEEP_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub retention_sweep_seconds: u64,
+
+    /// Seconds after which nothing is left of a group that was deleted: 0 to 31,536,000, a week by
+    /// default.
+    #[arg(long, env = "NATTER_DELETED_GROUPS_KEPT_SECONDS", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub deleted_groups_kept_seconds: u64,
 
     /// Who this process is.
     #[command(flatten)]
@@ -186,6 +203,17 @@ impl WorkerConfig {
         let retain_bytes = log.max_bytes / 2;
         let lease = Duration::from_secs(5);
         Self { owner: owner.into(), shards, log, retain_bytes, lease }
+    }
+}
+
+impl From<&RunArgs> for RetentionConfig {
+    fn from(args: &RunArgs) -> Self {
+        let default = args.retention_seconds;
+        Self {
+            default: (default > 0).then(|| Duration::from_secs(default)),
+            sweep: Duration::from_secs(args.retention_sweep_seconds),
+            deleted: Duration::from_secs(args.deleted_groups_kept_seconds),
+        }
     }
 }
 

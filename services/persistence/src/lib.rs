@@ -11,6 +11,7 @@
 //! | [`outbox`] | what handlers committed and did not get to relay |
 //! | [`erasures`] | accounts that were deleted: what is left to do |
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
+//! | [`retention`] | messages that have expired, and groups that were deleted |
 //! | [`search`] | what messages are found by, which follows what is written |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | [`batch`] | entries as rows; poison |
@@ -32,6 +33,7 @@ pub mod migrate;
 pub mod outbox;
 pub mod owner;
 pub mod renew;
+pub mod retention;
 pub mod salvage;
 pub mod search;
 mod trace;
@@ -47,6 +49,7 @@ use natter_bus::Bus;
 use natter_media::Files;
 use natter_runtime::{Health, causes};
 use natter_store::Store;
+use retention::RetentionConfig;
 use tokio_util::sync::CancellationToken;
 
 /// `migrate`, as the command line says.
@@ -96,10 +99,14 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     let files = tokio::spawn(media::look_after(store.clone(), files, sweeps, stop.clone()));
     let erasing = erasures::go_on_until(store.clone(), bus.clone(), config.shards, stop.clone());
     let erasing = tokio::spawn(erasing);
+    let retention = RetentionConfig::from(args);
+    let expiry =
+        tokio::spawn(retention::look_after(store.clone(), bus.clone(), retention, stop.clone()));
     worker::run(config, store.clone(), bus, health, stop).await;
     // What is under way is begun anew by another.
-    files.abort();
-    erasing.abort();
+    for beside in [files, erasing, expiry] {
+        beside.abort();
+    }
     store.close();
     Ok(())
 }

@@ -79,6 +79,8 @@ pub(crate) fn register(shards: Shard) {
         files_removed(),
         thumbnails(),
         erased(),
+        expired(),
+        purged_rows(),
     ]);
     drop([commit_seconds(), batch_entries()]);
 }
@@ -156,6 +158,16 @@ pub(crate) fn erasures() -> Gauge {
 /// How long ago the first of them was deleted.
 pub(crate) fn erasures_age_seconds() -> Gauge {
     metrics::gauge!("natter_erasures_age_seconds")
+}
+
+/// Entries that tell what of a chat has expired.
+pub(crate) fn expired() -> Counter {
+    metrics::counter!("natter_retention_expired_total")
+}
+
+/// Rows removed of what has expired.
+pub(crate) fn purged_rows() -> Counter {
+    metrics::counter!("natter_retention_purged_rows_total")
 }
 
 /// Thumbnails made.

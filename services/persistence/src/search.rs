@@ -90,7 +90,10 @@ impl Handover {
 
 /// Whether an entry is a message, or may change one.
 fn may_be_found(kind: &RowKind) -> bool {
-    !matches!(kind, RowKind::System(_) | RowKind::UserEvent | RowKind::Void { .. })
+    !matches!(
+        kind,
+        RowKind::System(_) | RowKind::UserEvent | RowKind::Void { .. } | RowKind::Expired(_)
+    )
 }
 
 /// Keeps the index of a shard up to date, until it is dropped or nobody hands over any more.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use natter_bus::Stored;
 use natter_protocol::{
-    feed::{Deleted, Edited, Entry, Event, MessageSent, Reacted, Target},
+    feed::{Deleted, Edited, Entry, Event, Expired, MessageSent, Reacted, Target},
     ids::{DeviceId, MessageId},
     server::{Message, UserCard},
 };
@@ -32,10 +32,28 @@ const WHOLE: Page = Page { before: None, after: None, limit: 200 };
 /// two that race may.
 #[derive(Clone, Debug)]
 enum Op {
-    Send { by: usize, answers: Option<usize> },
-    Edit { by: usize, message: usize },
-    Delete { by: usize, message: usize },
-    React { by: usize, message: usize, emoji: usize, on: bool },
+    Send {
+        by: usize,
+        answers: Option<usize>,
+    },
+    Edit {
+        by: usize,
+        message: usize,
+    },
+    Delete {
+        by: usize,
+        message: usize,
+    },
+    React {
+        by: usize,
+        message: usize,
+        emoji: usize,
+        on: bool,
+    },
+    /// All up to so many entries before.
+    Expire {
+        before: usize,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -45,6 +63,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(by, answers)| Op::Send { by, answers }),
         3 => (by.clone(), message.clone()).prop_map(|(by, message)| Op::Edit { by, message }),
         1 => (by.clone(), message.clone()).prop_map(|(by, message)| Op::Delete { by, message }),
+        1 => (0..12_usize).prop_map(|before| Op::Expire { before }),
         4 => (by, message, 0..EMOJI.len(), any::<bool>())
             .prop_map(|(by, message, emoji, on)| Op::React { by, message, emoji, on }),
     ];
@@ -55,12 +74,20 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 #[derive(Clone, Debug)]
 struct Modelled {
     id: MessageId,
+    seq: Seq,
     by: usize,
     content: String,
     edited: bool,
     deleted: bool,
     answers: Option<usize>,
     reactions: BTreeMap<usize, BTreeSet<usize>>,
+}
+
+/// What the model makes of a feed.
+struct Modelling {
+    messages: Vec<Modelled>,
+    /// Nothing up to here is shown.
+    begin: Seq,
 }
 
 struct World {
@@ -104,8 +131,9 @@ impl World {
 
     /// The entries of these ops on a new chat's feed, beginning after `base`, and what a model makes of
     /// them.
-    fn entries(&self, feed: Feed, base: Seq, ops: &[Op]) -> Result<(Vec<Stored>, Vec<Modelled>)> {
+    fn entries(&self, feed: Feed, base: Seq, ops: &[Op]) -> Result<(Vec<Stored>, Modelling)> {
         let mut model: Vec<Modelled> = Vec::new();
+        let mut begin = 0;
         let mut entries = Vec::new();
         // The place is not what names it.
         let target = |message: &Modelled| Target { message_id: message.id, message_seq: 7 };
@@ -130,6 +158,7 @@ impl World {
                     };
                     model.push(Modelled {
                         id,
+                        seq,
                         by,
                         content,
                         edited: false,
@@ -171,6 +200,12 @@ impl World {
                     let (user_id, emoji) = (self.people[by], EMOJI[emoji].to_owned());
                     Event::Reacted(Reacted { target: target(message), user_id, emoji, on })
                 }
+                Op::Expire { before } => {
+                    let up_to = seq.saturating_sub(before as Seq);
+                    // An entry does not take itself away.
+                    begin = up_to.min(seq - 1).max(begin);
+                    Event::Expired(Expired { up_to })
+                }
             };
             entries.push(Stored {
                 feed,
@@ -180,7 +215,7 @@ impl World {
                 traceparent: None,
             });
         }
-        Ok((entries, model))
+        Ok((entries, Modelling { messages: model, begin }))
     }
 
     async fn write(&self, entries: &[Stored]) -> Result<()> {
@@ -192,6 +227,7 @@ impl World {
                 Event::Edited(edited) => RowKind::Edit(edited),
                 Event::Deleted(deleted) => RowKind::Delete(deleted),
                 Event::Reacted(reacted) => RowKind::Reaction(reacted),
+                Event::Expired(expired) => RowKind::Expired(expired),
                 other => anyhow::bail!("{other:?}"),
             };
             let Stored { feed, seq, at, .. } = *stored;
@@ -223,9 +259,11 @@ impl World {
         Ok(page.messages)
     }
 
-    fn check(&self, model: &[Modelled], viewer: usize, shown: &[Message]) -> Result<()> {
-        ensure!(shown.len() == model.len(), "{} of {}", shown.len(), model.len());
-        for (message, modelled) in shown.iter().zip(model) {
+    fn check(&self, model: &Modelling, viewer: usize, shown: &[Message]) -> Result<()> {
+        let Modelling { messages: model, begin } = model;
+        let there = || model.iter().filter(|message| message.seq > *begin);
+        ensure!(shown.len() == there().count(), "{} of {}", shown.len(), there().count());
+        for (message, modelled) in shown.iter().zip(there()) {
             ensure!(message.id == modelled.id && message.sender_id == self.people[modelled.by]);
             let (deleted, edited) = (message.deleted, message.edited_at.is_some());
             ensure!(message.content == modelled.content, "{message:?} {modelled:?}");
@@ -239,6 +277,7 @@ impl World {
                 (counted.collect(), expected.collect());
             ensure!(counted == expected, "{counted:?}, not {expected:?}: {message:?}");
             let answered = modelled.answers.filter(|_| !deleted).map(|answers| &model[answers]);
+            let answered = answered.filter(|answered| answered.seq > *begin);
             let quoted = message.quote.as_ref().map(|q| (q.id, q.content.clone(), q.deleted));
             let expected = answered.map(|answered| {
                 let content: String = answered.content.chars().take(100).collect();

@@ -7,11 +7,11 @@ use axum::extract::ws::Utf8Bytes;
 use natter_bus::follow::Arrival;
 use natter_protocol::{
     cursor::Bases,
-    feed::{self, Deleted, Edited, Entry, Event, Feed, MessageSent, Reacted, SystemEvent},
+    feed::{self, Deleted, Edited, Entry, Event, Expired, Feed, MessageSent, Reacted, SystemEvent},
     ids::{ChatId, ConnectionId, Seq, UserId},
     server::{
-        ContentType, Message, MessageDeleted, MessageEdited, Reaction, Sent, ServerEvent, System,
-        SystemDetail, UserCard, system_entry_id,
+        ContentType, Message, MessageDeleted, MessageEdited, MessagesExpired, Reaction, Sent,
+        ServerEvent, System, SystemDetail, UserCard, system_entry_id,
     },
     timestamp,
 };
@@ -164,6 +164,10 @@ impl Delivery {
                 let event = reaction(chat, reacted, arrival);
                 (Spelled::new(&ServerEvent::Reaction(&event)), None, None)
             }
+            Event::Expired(expired) => {
+                let event = messages_expired(chat, *expired, arrival);
+                (Spelled::new(&ServerEvent::MessagesExpired(&event)), None, None)
+            }
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
@@ -210,6 +214,7 @@ impl Delivery {
             FeedEntry::Edited(event) => (event.seq, ServerEvent::MessageEdited(event)),
             FeedEntry::Deleted(event) => (event.seq, ServerEvent::MessageDeleted(event)),
             FeedEntry::Reaction(event) => (event.seq, ServerEvent::Reaction(event)),
+            FeedEntry::Expired(event) => (event.seq, ServerEvent::MessagesExpired(event)),
         };
         Self::own(feed, seq, &event, bases)
     }
@@ -365,6 +370,16 @@ fn reaction(chat: ChatId, reacted: &Reacted, arrival: &Arrival) -> Reaction {
     }
 }
 
+fn messages_expired(chat: ChatId, expired: Expired, arrival: &Arrival) -> MessagesExpired {
+    MessagesExpired {
+        chat_id: chat,
+        seq: arrival.seq,
+        prev_seq: arrival.prev,
+        up_to: expired.at(arrival.seq),
+        created_at: timestamp::truncate(arrival.at),
+    }
+}
+
 fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
     let place = (chat, arrival.seq, arrival.prev);
     System::at(place, timestamp::truncate(arrival.at), event.msg.clone(), event.into())
@@ -413,6 +428,7 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
         Event::Edited(_)
         | Event::Deleted(_)
         | Event::Reacted(_)
+        | Event::Expired(_)
         | Event::ChatAdded(_)
         | Event::ChatRemoved(_)
         | Event::DeviceRevoked(_)

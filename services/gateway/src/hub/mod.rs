@@ -508,7 +508,8 @@ impl FanOut {
             | Event::System(_)
             | Event::Edited(_)
             | Event::Deleted(_)
-            | Event::Reacted(_) => {}
+            | Event::Reacted(_)
+            | Event::Expired(_) => {}
         }
     }
 

@@ -178,8 +178,9 @@ pub fn requests(samples: &Samples) -> Vec<Request> {
             json!({"chatId": CHAT, "title": "Sailing club", "description": null}),
             answer::<Chat>(&samples.chat),
             &[Code::NotMember],
-            "What is missing stays; `null` takes the description away. Everybody is told by `system`, \
-             which has the new title or description.",
+            "What is missing stays; `null` takes the description away, or the chat's own retention. \
+             Everybody is told by `system`, which has the new title, description or `retentionSecs`. \
+             `retentionSecs` is also for both of a one-to-one.",
         ),
         request(
             "delete_chat",
@@ -299,6 +300,13 @@ pub fn told(event: &str) -> Option<Told> {
         "reaction" => (
             "To every connection of every participant, also the one that asked. How many there are \
              history tells.",
+            true,
+        ),
+        "messages_expired" => (
+            "To every connection of every participant, when messages are older than the chat keeps \
+             them: drop what you have up to `upTo`, quotes of it included, and count it as read. \
+             What was missed up to there is not replayed; whoever knew less of the chat than that \
+             fetches the chat anew, for who takes part in it.",
             true,
         ),
         "read" => (

@@ -9,9 +9,9 @@ use natter_protocol::{
     rest::{ChatName, FoundMessage, Highlight, SearchPage},
     server::{
         Authenticated, BlockChange, Changed, Chat, ChatRef, ContentType, HistoryPage, Joined,
-        Limits, Me, Message, MessageDeleted, MessageEdited, Participant, Presence, PresenceList,
-        Reaction, ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent, System,
-        SystemDetail, UserCard, UserTyping,
+        Limits, Me, Message, MessageDeleted, MessageEdited, MessagesExpired, Participant, Presence,
+        PresenceList, Reaction, ReactionCount, Ready, Receipt, Resumed, Role, Sent, ServerEvent,
+        System, SystemDetail, UserCard, UserTyping,
     },
 };
 use time::{OffsetDateTime, macros::datetime};
@@ -54,6 +54,7 @@ pub struct Samples {
     edited: MessageEdited,
     deleted: MessageDeleted,
     reaction: Reaction,
+    expired: MessagesExpired,
     here: Presence,
     pictured: Vec<Message>,
 }
@@ -104,6 +105,7 @@ impl Samples {
             edited: edited(&message),
             deleted: deleted(&message),
             reaction: reaction(&message),
+            expired: expired(),
             ready: ready(),
             system: joined(),
             here: here(),
@@ -137,6 +139,7 @@ impl Samples {
             ServerEvent::Delivered(receipt(4_021)),
             ServerEvent::ChatUpdated(&self.muted),
             ServerEvent::Blocking(BlockChange { user_id: BEN, blocked: true, chat_id: None }),
+            ServerEvent::MessagesExpired(&self.expired),
         ]
     }
 }
@@ -213,6 +216,10 @@ fn reaction(message: &Message) -> Reaction {
     }
 }
 
+fn expired() -> MessagesExpired {
+    MessagesExpired { chat_id: CHAT, seq: 4_026, prev_seq: 4_025, up_to: 3_980, created_at: AT }
+}
+
 fn deleted(message: &Message) -> MessageDeleted {
     MessageDeleted {
         chat_id: CHAT,
@@ -271,6 +278,7 @@ fn chat(newest: &Message) -> Chat {
         ],
         last_message: Some(newest.clone()),
         last_seq: newest.seq,
+        retention_secs: Some(2_592_000),
         me: Some(Me { read_seq: newest.seq, ..Me::new("Sailing".to_owned(), Role::Owner) }),
     }
 }

@@ -12,7 +12,7 @@ use natter_protocol::{
     error::WireError,
     feed::{Blocking, ChatAdded, ChatRemoved, Event, Feed},
     ids::{ChatId, Seq},
-    server::{BlockChange, ChatRef, Receipt, ResumeRefusal, ServerEvent},
+    server::{BlockChange, Chat, ChatRef, Receipt, ResumeRefusal, ServerEvent},
 };
 use natter_store::Followed;
 use tokio::{sync::oneshot, time::sleep};
@@ -74,9 +74,18 @@ pub async fn everything(
         }
     }
     plan.reader.check().await?;
+    let told = parts.iter_mut().filter_map(|step| match step {
+        Step::Chat(told) => Some(told.chat_mut()),
+        Step::Part(_) | Step::Own(_) => None,
+    });
+    plan.reader.without_expired(told).await;
     for step in parts {
         match step {
             Step::Part(part) => plan.items.extend(plan.reader.items(part)),
+            Step::Chat(told) => {
+                let delivery = told.delivery(plan.viewer.feed, plan.bases());
+                plan.items.push(Outgoing::Event(Arc::new(delivery)));
+            }
             Step::Own(delivery) => plan.items.push(Outgoing::Event(Arc::new(delivery))),
         }
     }
@@ -86,6 +95,34 @@ pub async fn everything(
 enum Step {
     Part(super::read::Part),
     Own(Delivery),
+    /// A chat, which is looked at once more.
+    Chat(Told),
+}
+
+/// What the user's feed has told of a chat, at a place of it.
+enum Told {
+    /// It was added, with what follows of its own feed.
+    Added(Seq, Box<Chat>, frames::Part),
+    /// It has changed.
+    Updated(Seq, Box<Chat>),
+}
+
+impl Told {
+    fn chat_mut(&mut self) -> &mut Chat {
+        let (Self::Added(_, chat, _) | Self::Updated(_, chat)) = self;
+        chat
+    }
+
+    fn delivery(&self, own: Feed, bases: &Arc<Bases>) -> Delivery {
+        match self {
+            Self::Added(seq, chat, part) => {
+                Delivery::own(own, *seq, &ServerEvent::ChatAdded(chat), bases).with(*part)
+            }
+            Self::Updated(seq, chat) => {
+                Delivery::own(own, *seq, &ServerEvent::ChatUpdated(chat), bases)
+            }
+        }
+    }
 }
 
 struct Plan<'a> {
@@ -135,9 +172,7 @@ impl Plan<'_> {
                     steps.push(Step::Own(delivery));
                 }
                 Event::ChatUpdated(chat) => {
-                    let event = ServerEvent::ChatUpdated(&chat);
-                    let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
-                    steps.push(Step::Own(delivery));
+                    steps.push(Step::Chat(Told::Updated(seq, chat)));
                 }
                 // Who is blocked is not told.
                 Event::Blocking(Blocking { by, user_id, blocked, chat_id, .. })
@@ -155,7 +190,8 @@ impl Plan<'_> {
                 | Event::System(_)
                 | Event::Edited(_)
                 | Event::Deleted(_)
-                | Event::Reacted(_) => {}
+                | Event::Reacted(_)
+                | Event::Expired(_) => {}
             }
         }
         Ok(())
@@ -170,11 +206,10 @@ impl Plan<'_> {
     ) -> Result<(), NoReplay> {
         let ChatAdded { chat, shard, from_seq } = added;
         let (feed, after) = (Feed::chat(shard, chat.id), from_seq.saturating_sub(1));
-        let event = ServerEvent::ChatAdded(&chat);
-        let delivery = Delivery::own(self.viewer.feed, seq, &event, self.bases());
-        steps.push(Step::Own(delivery.with(frames::Part::Begins(feed, after))));
         let until = removals.iter().find(|(other, until)| *other == chat.id && *until >= from_seq);
         let until = until.map(|(_, until)| *until);
+        let begins = frames::Part::Begins(feed, after);
+        steps.push(Step::Chat(Told::Added(seq, Box::new(chat), begins)));
         steps.push(Step::Part(self.reader.chat(feed, after, until).await?));
         self.told.insert(feed.id);
         Ok(())

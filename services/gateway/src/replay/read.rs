@@ -1,17 +1,17 @@
 //! Reading feeds for a replay, within its bounds.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use natter_bus::{Stored, follow::Arrival};
 use natter_protocol::{
     cursor::{Bases, Cursor},
-    feed::{Entry, Event, Feed},
-    ids::{ChatId, Seq, Shard},
+    feed::{Edited, Entry, Event, Feed},
+    ids::{ChatId, MessageId, Seq, Shard},
     limits,
-    server::{Message, ResumeRefusal},
+    server::{Chat, Message, ResumeRefusal},
 };
 use natter_store::FeedEntry;
 
@@ -45,6 +45,41 @@ struct ReadPart {
     older: Vec<FeedEntry>,
     /// From the log.
     entries: Vec<(Entry, Arrival)>,
+    /// Nothing up to here is told any more: it has expired.
+    expired: Seq,
+}
+
+impl ReadPart {
+    /// Leaves out what lies up to a place, and what edits behind it say of that. What a message answers
+    /// may be among it, and is not quoted then.
+    fn expire(&mut self, up_to: Seq) {
+        if up_to <= self.expired {
+            return;
+        }
+        self.expired = up_to;
+        self.entries.retain(|(_, arrival)| arrival.seq > up_to);
+        let there: HashSet<MessageId> = self
+            .entries
+            .iter()
+            .filter_map(|(entry, _)| match &entry.event {
+                Event::Message(sent) => Some(sent.id),
+                _ => None,
+            })
+            .collect();
+        self.entries.retain(|(entry, _)| match &entry.event {
+            Event::Edited(Edited { target, .. }) => {
+                target.message_seq > up_to || there.contains(&target.message_id)
+            }
+            _ => true,
+        });
+        for (entry, _) in &mut self.entries {
+            if let Event::Message(sent) = &mut entry.event
+                && sent.reply_to.is_none_or(|answered| !there.contains(&answered))
+            {
+                sent.quote = None;
+            }
+        }
+    }
 }
 
 /// Reads a viewer's feeds.
@@ -133,6 +168,27 @@ impl<'a> Reader<'a> {
         Ok(kept.into_iter().collect())
     }
 
+    /// Takes out of chats, as the user's feed has them, the newest message of then where that has expired
+    /// since; or may have, while Postgres cannot tell. To be called when all has been read.
+    pub async fn without_expired<'c>(&self, chats: impl Iterator<Item = &'c mut Chat>) {
+        let mut chats: Vec<&mut Chat> = chats.filter(|chat| chat.last_message.is_some()).collect();
+        if chats.is_empty() {
+            return;
+        }
+        let ids: Vec<ChatId> = chats.iter().map(|chat| chat.id).collect();
+        let written = self.app.store.begins(&ids).await.ok();
+        for chat in &mut chats {
+            // What tells of it may not be written yet.
+            let read = self.parts.iter().filter(|part| part.feed.chat_id() == Some(chat.id));
+            let read = read.map(|part| part.expired).max().unwrap_or(0);
+            let begin = written.as_ref().map(|begins| begins.get(&chat.id).copied().unwrap_or(0));
+            let begin = begin.map_or(Seq::MAX, |written| written.max(read));
+            if chat.last_message.as_ref().is_some_and(|last| last.seq <= begin) {
+                chat.last_message = None;
+            }
+        }
+    }
+
     /// Reading the feed begins after `after`.
     fn begin(&mut self, feed: Feed, after: Seq) {
         let lowest = self.lowest.entry(feed.shard).or_insert(after);
@@ -150,17 +206,22 @@ impl<'a> Reader<'a> {
         until: Option<Seq>,
     ) -> Result<Part, NoReplay> {
         let stored = self.log(feed, after, until).await?;
-        let mut entries = Vec::new();
+        let (mut entries, mut expired) = (Vec::new(), 0);
         for arrival in stored.into_iter().map(Arrival::from) {
             let Some(entry) = frames::parse(&arrival) else { continue };
             // Nothing later is delivered.
             let ends = entry.event.ends_part_of(self.viewer.user);
+            if let Event::Expired(said) = entry.event {
+                expired = said.at(arrival.seq).max(expired);
+            }
             entries.push((entry, arrival));
             if ends {
                 break;
             }
         }
-        self.parts.push(ReadPart { feed, after, until, older: Vec::new(), entries });
+        let mut part = ReadPart { feed, after, until, older: Vec::new(), entries, expired: 0 };
+        part.expire(expired);
+        self.parts.push(part);
         Ok(Part(self.parts.len() - 1))
     }
 
@@ -170,6 +231,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When it is too much, not kept, or cannot be read.
     pub async fn check(&mut self) -> Result<(), NoReplay> {
+        self.expire_ended().await?;
         for (shard, lowest) in std::mem::take(&mut self.lowest) {
             let first = self.log_first(shard).await?;
             if lowest + 1 >= first {
@@ -185,6 +247,23 @@ impl<'a> Reader<'a> {
                     self.fill(part, first).await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What has expired of a chat is told by an entry behind it, and a part is read to the log's end; but
+    /// not when the viewer's own part in the chat has ended before.
+    async fn expire_ended(&mut self) -> Result<(), NoReplay> {
+        let ended =
+            self.parts.iter().filter(|part| part.until.is_some() && !part.entries.is_empty());
+        let chats: Vec<ChatId> = ended.filter_map(|part| part.feed.chat_id()).collect();
+        if chats.is_empty() {
+            return Ok(());
+        }
+        let begins = self.app.store.begins(&chats).await?;
+        for part in self.parts.iter_mut().filter(|part| part.until.is_some()) {
+            let begin = part.feed.chat_id().and_then(|chat| begins.get(&chat));
+            part.expire(begin.copied().unwrap_or(0));
         }
         Ok(())
     }
@@ -213,11 +292,15 @@ impl<'a> Reader<'a> {
                         (message.content.len(), self.message_ends(message))
                     }
                     FeedEntry::Edited(edited) => (edited.content.len(), false),
-                    FeedEntry::Deleted(_) | FeedEntry::Reaction(_) => (0, false),
+                    FeedEntry::Deleted(_) | FeedEntry::Reaction(_) | FeedEntry::Expired(_) => {
+                        (0, false)
+                    }
                 };
                 self.charge(bytes)?;
                 let part = &mut self.parts[part];
-                part.older.push(entry);
+                if entry.seq() > part.expired {
+                    part.older.push(entry);
+                }
                 if ends {
                     part.entries.clear();
                     return Ok(());
@@ -240,7 +323,7 @@ impl<'a> Reader<'a> {
         if ids.is_empty() {
             return Ok(());
         }
-        let around = self.app.store.around(chat, self.viewer.user, &[], &[], &ids).await?;
+        let around = self.app.store.around(chat, self.viewer.user, &[], &[], &ids, 0).await?;
         for entry in entries {
             let quote = answered(entry).and_then(|id| around.quotes.get(&id));
             if let FeedEntry::Message(message) = entry {

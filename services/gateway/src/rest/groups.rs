@@ -30,8 +30,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(lift_ban))
 }
 
-/// Rename, describe, open or close a group: what is missing stays, `null` takes the description
-/// away. Owners and admins; `open` is for owners.
+/// Rename, describe, open or close a group, or have messages removed after a time: what is missing
+/// stays, `null` takes the description away, or the chat's own time. Owners and admins; `open` is for
+/// owners. `retentionSecs` is also for both of a one-to-one.
 #[utoipa::path(
     patch, path = "/chats/{id}", tag = "groups", operation_id = "update_chat",
     params(("id" = ChatId, Path, description = "The chat.")),

@@ -115,6 +115,8 @@ pub enum Event {
     ChatUpdated(Box<Chat>),
     /// On the feeds of both: one has blocked the other, or does so no more.
     Blocking(Blocking),
+    /// On a chat's feed: what lies at or below a place is not there any more.
+    Expired(Expired),
 }
 
 impl Event {
@@ -208,6 +210,22 @@ pub struct Reacted {
     pub on: bool,
 }
 
+/// A chat's feed begins anew behind a place: messages up to there are older than they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expired {
+    /// The last place that is not shown any more.
+    pub up_to: Seq,
+}
+
+impl Expired {
+    /// The same, as it stands in the entry at `seq`: nothing expires before it was sent.
+    #[must_use]
+    pub fn at(self, seq: Seq) -> Seq {
+        self.up_to.min(seq.saturating_sub(1))
+    }
+}
+
 words! {
     /// What kind of thing happened to a chat.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -235,6 +253,8 @@ words! {
         Closed,
         /// The group was deleted: nobody takes part in it any more.
         Deleted,
+        /// Messages are kept for another time from here on.
+        Retention,
     }
 }
 
@@ -266,6 +286,7 @@ impl SystemKind {
             Self::Opened => "opened",
             Self::Closed => "closed",
             Self::Deleted => "deleted",
+            Self::Retention => "retention",
         }
     }
 }
@@ -297,6 +318,10 @@ pub struct SystemEvent {
     /// For `removed`: who was removed may not come back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub banned: bool,
+    /// For `retention`: seconds after which messages are removed; none when the chat has no time of
+    /// its own any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_secs: Option<u32>,
 }
 
 impl SystemEvent {
@@ -313,6 +338,7 @@ impl SystemEvent {
             description: None,
             role: None,
             banned: false,
+            retention_secs: None,
         }
     }
 

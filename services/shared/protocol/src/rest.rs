@@ -145,9 +145,9 @@ pub struct UpdateUser {
 
 /// Tells a field that is `null` from one that is missing.
 #[expect(clippy::option_option, reason = "missing, null and a value are three cases")]
-fn present<'de, D: serde::Deserializer<'de>>(
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Option<String>>, D::Error> {
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -325,8 +325,10 @@ pub struct UnreadTotal {
     pub chats: u64,
 }
 
-/// `PATCH /v1/chats/{id}`: what is missing stays; `null` takes the description away.
+/// `PATCH /v1/chats/{id}`: what is missing stays; `null` takes the description away, or the chat's own
+/// time after which messages are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, Validate)]
+#[serde(rename_all = "camelCase")]
 pub struct ChangeChat {
     /// 1 to [`crate::limits::NAME_CHARS`] characters.
     #[serde(default)]
@@ -341,6 +343,12 @@ pub struct ChangeChat {
     #[serde(default)]
     #[garde(skip)]
     pub open: Option<bool>,
+    /// Seconds after which messages are removed, for everybody: an hour to ten years, unless the
+    /// deployment says otherwise. Also of one-to-ones.
+    #[serde(default, deserialize_with = "present")]
+    #[garde(skip)]
+    #[schema(value_type = Option<u32>)]
+    pub retention_secs: Option<Option<u32>>,
 }
 
 /// `POST /v1/chats/{id}/participants`.

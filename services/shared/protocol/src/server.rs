@@ -68,6 +68,8 @@ pub enum ServerEvent<'a> {
     ChatUpdated(&'a Chat),
     /// The user has blocked somebody, or does so no more.
     Blocking(BlockChange),
+    /// Messages of a chat are not kept any longer: all up to a place.
+    MessagesExpired(&'a MessagesExpired),
 }
 
 /// The reply to a request, written as `{"reply":7,"data":{…}}`.
@@ -374,6 +376,25 @@ pub struct Reaction {
     pub created_at: OffsetDateTime,
 }
 
+/// Messages of a chat are not kept any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessagesExpired {
+    /// In which chat.
+    pub chat_id: ChatId,
+    /// This entry's place in the chat's feed.
+    pub seq: Seq,
+    /// The entry before it on the feed, as this server saw it; 0 when it is not known.
+    pub prev_seq: Seq,
+    /// Everything up to this place, itself included, is gone: messages, quotes of them, what has become
+    /// of them.
+    pub up_to: Seq,
+    /// When the broker stored it.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
 /// The answer to `edit_message`, `delete_message` and `react`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
@@ -435,6 +456,11 @@ pub struct SystemDetail {
     /// For `removed`: who was removed may not come back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub banned: bool,
+    /// For `retention`: seconds after which messages are removed from then on; missing when the chat has
+    /// no time of its own any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retention_secs: Option<u32>,
 }
 
 impl From<&SystemEvent> for SystemDetail {
@@ -447,6 +473,7 @@ impl From<&SystemEvent> for SystemDetail {
             description: event.description.clone(),
             role: event.role,
             banned: event.banned,
+            retention_secs: event.retention_secs,
         }
     }
 }
@@ -486,6 +513,11 @@ pub struct System {
     /// For `removed`: who was removed may not come back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub banned: bool,
+    /// For `retention`: seconds after which messages are removed from now on; missing when the chat has
+    /// no time of its own any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retention_secs: Option<u32>,
     /// When the broker stored it.
     #[serde(with = "timestamp")]
     #[schema(value_type = String, format = DateTime)]
@@ -501,7 +533,16 @@ impl System {
         msg: String,
         detail: SystemDetail,
     ) -> Self {
-        let SystemDetail { kind, actor_id, user_id, title, description, role, banned } = detail;
+        let SystemDetail {
+            kind,
+            actor_id,
+            user_id,
+            title,
+            description,
+            role,
+            banned,
+            retention_secs,
+        } = detail;
         Self {
             msg,
             chat_id,
@@ -514,6 +555,7 @@ impl System {
             description,
             role,
             banned,
+            retention_secs,
             created_at,
         }
     }
@@ -716,6 +758,10 @@ pub struct Chat {
     pub last_message: Option<Message>,
     /// The last entry of its feed that Postgres knows.
     pub last_seq: Seq,
+    /// Seconds after which messages are removed, where the chat says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retention_secs: Option<u32>,
     /// What depends on the viewer; missing only inside the system, where one view serves many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -10,10 +10,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use natter_protocol::{
+    feed::Expired,
     ids::{ChatId, MessageId, Seq, UserId},
     media::Media,
     server::{
-        Message, MessageDeleted, MessageEdited, Quote, Reaction, ReactionCount, SystemDetail,
+        Message, MessageDeleted, MessageEdited, MessagesExpired, Quote, Reaction, ReactionCount,
+        SystemDetail,
     },
     timestamp,
 };
@@ -101,12 +103,13 @@ impl Changes {
             | RowKind::UserEvent
             | RowKind::Read(_)
             | RowKind::Delivered(_)
+            | RowKind::Expired(_)
             | RowKind::Void { .. } => {}
         }
     }
 
-    /// Does it all, once the batch's messages are there. A message that is not there is passed over, and
-    /// what comes too late changes nothing.
+    /// Does it all, once the batch's messages are there and what has expired is known. A message that is
+    /// not there is passed over, and what comes too late changes nothing.
     pub(crate) async fn apply(&self, tx: &mut PgConnection) -> Result<()> {
         self.edit(tx).await?;
         self.delete(tx).await?;
@@ -201,7 +204,10 @@ impl Changes {
                                 AND m.kind = 'message' AND m.deleted_at IS NULL
                  LEFT JOIN reactions r ON r.chat_id = e.chat_id AND r.message_seq = m.seq
                                       AND r.user_id = e.user_id AND r.emoji = e.emoji
-                 WHERE r.seq IS NULL OR r.seq < e.seq
+                 -- Whoever removes what has expired does not come back for more.
+                 WHERE (r.seq IS NULL OR r.seq < e.seq) AND m.seq > COALESCE((
+                     SELECT c.expired_seq FROM chats c WHERE c.id = e.chat_id
+                 ), 0)
              ), kept AS (
                  INSERT INTO reactions (chat_id, message_seq, user_id, emoji, seq, active)
                  SELECT chat_id, message_seq, user_id, emoji, seq, active FROM news
@@ -290,6 +296,8 @@ pub enum FeedEntry {
     Deleted(MessageDeleted),
     /// A reaction.
     Reaction(Reaction),
+    /// What lies up to a place is not there any more.
+    Expired(MessagesExpired),
 }
 
 impl FeedEntry {
@@ -301,6 +309,7 @@ impl FeedEntry {
             Self::Edited(edited) => edited.seq,
             Self::Deleted(deleted) => deleted.seq,
             Self::Reaction(reaction) => reaction.seq,
+            Self::Expired(expired) => expired.seq,
         }
     }
 }
@@ -372,6 +381,17 @@ impl EntryRow {
                 deleted_at: self.deleted_at,
             };
             return Some(FeedEntry::Message(Box::new(row.into())));
+        }
+        if self.kind == "expired" {
+            let Expired { up_to } = serde_json::from_value(detail?).ok()?;
+            let created_at = self.created_at;
+            return Some(FeedEntry::Expired(MessagesExpired {
+                chat_id,
+                seq: place,
+                prev_seq,
+                up_to,
+                created_at,
+            }));
         }
         let ChangeDetail { message_id, message_seq, emoji, on } =
             serde_json::from_value(detail?).ok()?;
@@ -446,7 +466,8 @@ impl Store {
              FROM chats c
              LEFT JOIN shards s ON s.shard = c.shard
              LEFT JOIN LATERAL (
-                 SELECT * FROM messages WHERE chat_id = $1 AND id = $2 AND kind = 'message' LIMIT 1
+                 SELECT * FROM messages
+                 WHERE chat_id = $1 AND id = $2 AND kind = 'message' AND seq > c.expired_seq LIMIT 1
              ) m ON true
              LEFT JOIN users u ON u.id = m.sender_id
              WHERE c.id = $1",
@@ -461,7 +482,8 @@ impl Store {
     }
 
     /// How people have reacted to the messages at `places`, as `viewer` sees it; which of the reactions
-    /// `asked` about are set; and what a quote shows of the messages that are `answered`.
+    /// `asked` about are set; and what a quote shows of the messages that are `answered`, of those beyond
+    /// `begin`.
     ///
     /// # Errors
     /// `NotFound` when there is no such chat.
@@ -472,6 +494,7 @@ impl Store {
         places: &[Seq],
         asked: &[(Seq, UserId, &str)],
         answered: &[MessageId],
+        begin: Seq,
     ) -> Result<Around> {
         let row: AroundRow = self
             .call(async |db| {
@@ -505,6 +528,7 @@ impl Store {
                         ))
                         FROM messages m LEFT JOIN users u ON u.id = m.sender_id
                         WHERE m.chat_id = $1 AND m.id = ANY($7) AND m.kind = 'message'
+                          AND m.seq > GREATEST(c.expired_seq, $9)
                     ), '[]') AS quotes
              FROM chats c
              LEFT JOIN shards s ON s.shard = c.shard
@@ -518,6 +542,7 @@ impl Store {
                 .bind(asked.iter().map(|asked| asked.2).collect::<Vec<_>>())
                 .bind(answered.iter().map(|id| id.0).collect::<Vec<_>>())
                 .bind(i32::try_from(natter_protocol::limits::QUOTE_CHARS).unwrap_or(i32::MAX))
+                .bind(sql_seq(begin))
                 .fetch_one(db)
                 .await
             })
@@ -534,8 +559,9 @@ impl Store {
         Ok(around)
     }
 
-    /// The entries of a chat's feed between two places, oldest first, at most `limit` of them; and up
-    /// to where that is all of it, `before` excluded.
+    /// The entries of a chat's feed between two places that have not expired, oldest first, at most
+    /// `limit` of them; and up to where that is all of it, `before` excluded. The first one names none
+    /// before it where that has expired.
     pub async fn feed(
         &self,
         chat: ChatId,
@@ -552,12 +578,15 @@ impl Store {
                     now.seq AS now_seq, now.content AS now_content, now.mentions AS now_mentions,
                     now.deleted_by AS now_deleted_by,
                     COALESCE((
-                        SELECT p.seq FROM messages p WHERE p.chat_id = $1 AND p.seq < m.seq
+                        SELECT p.seq FROM messages p
+                        WHERE p.chat_id = $1 AND p.seq < m.seq AND p.seq > c.expired_seq
                         ORDER BY p.seq DESC LIMIT 1
                     ), 0) AS prev_seq
-             FROM (
+             FROM chats c
+             CROSS JOIN LATERAL (
                  SELECT * FROM messages
-                 WHERE chat_id = $1 AND seq > $2 AND seq < $3 AND kind <> 'void'
+                 WHERE chat_id = $1 AND seq > GREATEST($2, c.expired_seq) AND seq < $3
+                   AND kind <> 'void'
                  ORDER BY seq LIMIT $4
              ) m
              LEFT JOIN users u ON u.id = m.sender_id
@@ -565,7 +594,9 @@ impl Store {
                  SELECT t.seq, t.content, t.mentions, t.deleted_by FROM messages t
                  WHERE m.kind IN ('edit', 'delete', 'reaction') AND t.chat_id = $1
                    AND t.id = (m.detail ->> 'messageId')::uuid AND t.kind = 'message'
+                   AND t.seq > c.expired_seq
              ) now ON true
+             WHERE c.id = $1
              ORDER BY m.seq",
                 )
                 .bind(chat.0)

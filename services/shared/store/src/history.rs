@@ -45,7 +45,10 @@ pub struct HistorySlice {
     /// The page holds everything of the feed after this place …
     ///
     /// - with `after`: `after` itself;
-    /// - else: the entry before the first message of the page, or 0 when there is nothing older.
+    /// - else: the entry before the first message of the page, or where the feed begins when there is
+    ///   nothing older.
+    ///
+    /// Never below where the feed begins.
     pub from_seq: Seq,
     /// … up to this one, never below `from_seq`:
     ///
@@ -53,6 +56,10 @@ pub struct HistorySlice {
     /// - else: the feed's last entry in the range that was asked for, as far as Postgres knows
     ///   (those not shown too), or `from_seq` when there is none.
     pub to_seq: Seq,
+    /// Where the feed begins, since what lies up to there has expired; 0 when nothing has.
+    pub expired_seq: Seq,
+    /// With `has_more`: the first that is not on the page.
+    pub next: Option<Seq>,
 }
 
 /// A message that is stored.
@@ -76,9 +83,9 @@ pub struct SentBefore {
 /// that does not depend on these, and one bound only where one is enough, since of a range whose ends it
 /// does not know the planner thinks that it holds next to nothing, and sorts all of it.
 macro_rules! page {
-    ($range:literal, $order:literal, $partition:literal) => {
+    ($range:literal, $kept:literal, $order:literal, $partition:literal) => {
         concat!(
-            "SELECT c.shard, COALESCE(s.persisted_seq, 0) AS persisted_seq,
+            "SELECT c.shard, c.expired_seq, COALESCE(s.persisted_seq, 0) AS persisted_seq,
                     COALESCE((
                         SELECT max(seq) FROM messages_",
             $partition,
@@ -110,7 +117,9 @@ macro_rules! page {
                      ORDER BY seq ",
             $order,
             " LIMIT 201
-                 ) most LIMIT $3
+                 ) most WHERE ",
+            $kept,
+            " LIMIT $3
              ) m ON true
              LEFT JOIN users u ON u.id = m.sender_id
              WHERE c.id = $1 AND ($4::uuid IS NULL OR EXISTS (
@@ -124,15 +133,22 @@ macro_rules! page {
 }
 /// The limit in the statements.
 const _: () = assert!(limits::PAGE == 200, "a page and one more");
-const AFTER: [&str; PARTITIONS] = of_partitions!(page, "seq > $2", "ASC");
-const BEFORE: [&str; PARTITIONS] = of_partitions!(page, "seq < $2", "DESC");
-const BETWEEN: [&str; PARTITIONS] = of_partitions!(page, "seq > $2 AND seq < $5", "ASC");
+const AFTER: [&str; PARTITIONS] =
+    of_partitions!(page, "seq > GREATEST($2, c.expired_seq)", "true", "ASC");
+/// What has expired is left out last: in the order from the newest on it comes at the end.
+const BEFORE: [&str; PARTITIONS] =
+    of_partitions!(page, "seq < $2", "most.seq > c.expired_seq", "DESC");
+const BETWEEN: [&str; PARTITIONS] =
+    of_partitions!(page, "seq > GREATEST($2, c.expired_seq) AND seq < $5", "true", "ASC");
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct PageRow {
     shard: i16,
     pub(crate) persisted_seq: i64,
+    #[sqlx(default)]
+    expired_seq: i64,
     head: i64,
+    #[sqlx(default)]
     reacted: bool,
     chat_id: Uuid,
     seq: Option<i64>,
@@ -233,20 +249,33 @@ impl Store {
         };
         let (shard, persisted_seq) = (rows::shard(first.shard), seq(first.persisted_seq));
         let (head, reacted) = (seq(first.head), first.reacted);
+        let expired_seq = seq(first.expired_seq);
         // The entries come in the direction that was asked for, the extra one last.
         let mut messages: Vec<Message> = rows.into_iter().filter_map(PageRow::message).collect();
-        let has_more = messages.len() > limit;
+        let next = messages.get(limit).map(|message| message.seq);
+        let has_more = next.is_some();
         messages.truncate(limit);
         let (from_seq, to_seq) = if page.after.is_some() {
-            let from = seq(after);
+            let from = seq(after).max(expired_seq);
             let end = messages.last().filter(|_| has_more);
             (from, end.map_or(head.max(from), |last| last.seq))
         } else {
             messages.reverse();
             let start = messages.first().filter(|_| has_more);
-            (start.map_or(0, |first| first.prev_seq), head)
+            let from = start.map_or(expired_seq, |first| first.prev_seq);
+            (from, head.max(from))
         };
-        Ok(HistorySlice { messages, has_more, reacted, shard, persisted_seq, from_seq, to_seq })
+        Ok(HistorySlice {
+            messages,
+            has_more,
+            reacted,
+            shard,
+            persisted_seq,
+            from_seq,
+            to_seq,
+            expired_seq,
+            next,
+        })
     }
 
     /// The message that was stored for this triple, the key of idempotency.

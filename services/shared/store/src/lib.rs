@@ -22,6 +22,7 @@
 //! | [`shards`] | who owns a shard, and up to where it is written |
 //! | [`persist`] | a batch of feed entries written in one transaction |
 //! | [`reads`] | how far participants are, what is unread, muting and hiding |
+//! | [`retention`] | messages that are removed after a time, and what is left of deleted groups |
 //! | [`replay`] | a dead letter written after all |
 //! | [`outbox`] | changes committed here that feeds must hear of |
 //! | [`address`] | Postgres' URL, checked before anything connects |
@@ -55,6 +56,7 @@ pub mod outbox;
 pub mod persist;
 pub mod reads;
 pub mod replay;
+pub mod retention;
 pub mod roles;
 pub mod search;
 pub mod sessions;
@@ -94,6 +96,7 @@ pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;
+pub use retention::{Aging, Purged};
 pub use roles::ChatEdit;
 pub use search::{
     MessageSearch, SearchCursor, Words, WordsError,

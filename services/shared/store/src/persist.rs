@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use natter_protocol::{
     client::Mark,
-    feed::{Deleted, Edited, Feed, FeedKind, MessageSent, Reacted, SystemEvent, SystemKind},
+    feed::{
+        Deleted, Edited, Expired, Feed, FeedKind, MessageSent, Reacted, SystemEvent, SystemKind,
+    },
     ids::{Seq, Shard, UserId},
     server::SystemDetail,
     timestamp,
@@ -18,6 +20,7 @@ use crate::{
     Result, Store, StoreError,
     edits::{Changes, array},
     reads::{Marks, move_marks},
+    retention::{self, Cuts},
     rows::{sql_seq, sql_shard},
 };
 
@@ -64,6 +67,8 @@ pub enum RowKind {
     Delete(Deleted),
     /// On a chat's feed: somebody reacts to a message, or does not any more.
     Reaction(Reacted),
+    /// On a chat's feed: what lies at or below a place is not there any more. Likewise.
+    Expired(Expired),
 }
 
 impl Store {
@@ -110,6 +115,7 @@ impl Store {
                 batch.entries.fill_places(tx).await?;
                 batch.entries.number_again(tx).await?;
             }
+            retention::expire(tx, &batch.cuts).await?;
             batch.changes.apply(tx).await?;
             move_chats(tx, &batch, &written, Counting::Here).await?;
             batch.entries.send_media(tx).await?;
@@ -128,6 +134,8 @@ pub(crate) struct Batch {
     pub(crate) entries: Entries,
     /// What they do to messages.
     pub(crate) changes: Changes,
+    /// Where feeds begin anew.
+    pub(crate) cuts: Cuts,
     /// The last entry of each chat's feed.
     chat_heads: BTreeMap<Uuid, i64>,
     /// The last entry of each user's feed.
@@ -145,6 +153,7 @@ impl Batch {
                 FeedKind::Chat => {
                     batch.entries.push(row);
                     batch.changes.push(row);
+                    batch.cuts.push(row);
                     &mut batch.chat_heads
                 }
                 FeedKind::User => {
@@ -233,6 +242,10 @@ impl Entries {
                 detail["emoji"] = json!(reacted.emoji);
                 detail["on"] = json!(reacted.on);
                 self.push_change("reaction", reacted.user_id, detail);
+            }
+            RowKind::Expired(expired) => {
+                let up_to = expired.at(row.seq);
+                self.push_other("expired", String::new(), json!(Expired { up_to }));
             }
         }
     }
@@ -418,11 +431,14 @@ pub(crate) async fn move_chats(
     counting: Counting,
 ) -> Result<()> {
     let mut last_message: BTreeMap<Uuid, (i64, OffsetDateTime)> = BTreeMap::new();
+    let mut first_times: HashMap<Uuid, OffsetDateTime> = HashMap::new();
     let mut counts: HashMap<Uuid, i64> = HashMap::new();
     for message in written.iter().filter(|written| written.is_message) {
         let this = (message.seq, message.created_at);
         let last = last_message.entry(message.chat_id).or_insert(this);
         *last = this.max(*last);
+        let first = first_times.entry(message.chat_id).or_insert(message.created_at);
+        *first = message.created_at.min(*first);
         *counts.entry(message.chat_id).or_default() += i64::from(counting == Counting::Here);
     }
     let (ids, heads): (Vec<Uuid>, Vec<i64>) = batch.chat_heads.iter().unzip();
@@ -430,15 +446,20 @@ pub(crate) async fn move_chats(
     let places: Vec<Option<i64>> = messages.iter().map(|last| last.map(|(seq, _)| seq)).collect();
     let times: Vec<Option<OffsetDateTime>> =
         messages.iter().map(|last| last.map(|(_, at)| at)).collect();
+    let firsts: Vec<Option<OffsetDateTime>> =
+        ids.iter().map(|id| first_times.get(id).copied()).collect();
     let counts: Vec<i64> = ids.iter().map(|id| counts.get(id).copied().unwrap_or(0)).collect();
     sqlx::query(
         "UPDATE chats c SET
              last_seq = GREATEST(c.last_seq, b.last_seq),
              last_message_seq = GREATEST(c.last_message_seq, b.message_seq),
              last_activity_at = GREATEST(c.last_activity_at, b.at),
-             message_count = c.message_count + b.messages
-         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[])
-              AS b (id, last_seq, message_seq, at, messages)
+             message_count = c.message_count + b.messages,
+             oldest_at = COALESCE(c.oldest_at, b.oldest_at),
+             emptied = false
+         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[],
+                     $6::timestamptz[])
+              AS b (id, last_seq, message_seq, at, messages, oldest_at)
          WHERE c.id = b.id",
     )
     .bind(ids)
@@ -446,6 +467,7 @@ pub(crate) async fn move_chats(
     .bind(places)
     .bind(times)
     .bind(counts)
+    .bind(firsts)
     .execute(tx)
     .await?;
     Ok(())

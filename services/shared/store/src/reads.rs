@@ -41,17 +41,19 @@ macro_rules! hidden {
 }
 pub(crate) use hidden;
 
-/// What is unread in `v`, which has a chat's `id` and `message_count` and a participant's
+/// What is unread in `v`, which has a chat's `id`, `message_count` and `expired_seq` and a participant's
 /// `read_seq`, whatever the number of messages: two look-ups, and a row for each message that was
-/// deleted before it was read.
+/// deleted before it was read. What has expired is not unread; the last row of it stays, for its number.
 macro_rules! unread {
     () => {
         "GREATEST(v.message_count - COALESCE((
-             SELECT p.nth FROM messages p WHERE p.chat_id = v.id AND p.seq <= v.read_seq
+             SELECT p.nth FROM messages p
+             WHERE p.chat_id = v.id AND p.seq <= GREATEST(v.read_seq, v.expired_seq)
              ORDER BY p.seq DESC LIMIT 1
          ), 0) - (
              SELECT count(*) FROM messages d
-             WHERE d.chat_id = v.id AND d.seq > v.read_seq AND d.deleted_at IS NOT NULL
+             WHERE d.chat_id = v.id AND d.seq > GREATEST(v.read_seq, v.expired_seq)
+               AND d.deleted_at IS NOT NULL
                AND d.kind = 'message' AND d.nth IS NOT NULL
          ), 0)"
     };
@@ -200,7 +202,7 @@ impl Store {
                     "SELECT COALESCE(sum(u.unread), 0)::bigint, count(*) FILTER (WHERE u.unread > 0)
                      FROM (SELECT ",
                     unread!(),
-                    " AS unread FROM (SELECT c.id, c.message_count, ",
+                    " AS unread FROM (SELECT c.id, c.message_count, c.expired_seq, ",
                     read_seq!(),
                     " AS read_seq
                          FROM chat_members m JOIN chats c ON c.id = m.chat_id

@@ -12,6 +12,7 @@ use crate::{
     Result, Row, RowKind, Store, StoreError, edits,
     persist::{Batch, Counting, move_chats, move_users},
     reads::move_marks,
+    retention,
     rows::{seq, sql_seq, sql_shard},
     search,
 };
@@ -30,6 +31,8 @@ pub enum Replayed {
     Taken,
     /// The worker has not come to its place yet; nothing is changed.
     NotYet,
+    /// What lies at its place is not kept any longer; nothing is changed.
+    Expired,
 }
 
 impl Store {
@@ -56,6 +59,9 @@ impl Store {
                 move_users(tx, &batch).await?;
                 return Ok(Replayed::Written);
             }
+            if retention::expired_seq(tx, ChatId(row.feed.id)).await? >= row.seq {
+                return Ok(Replayed::Expired);
+            }
             // Two that replay it at once: the second waits here.
             let freed = sqlx::query(
                 "DELETE FROM messages WHERE chat_id = $1 AND seq = $2 AND kind = 'void'",
@@ -75,6 +81,7 @@ impl Store {
                 };
             }
             edits::take_back_late(tx, row).await?;
+            retention::expire(tx, &batch.cuts).await?;
             batch.changes.apply(tx).await?;
             move_chats(tx, &batch, &written, Counting::Done).await?;
             batch.entries.send_media(tx).await?;
@@ -102,6 +109,7 @@ async fn found(tx: &mut PgConnection, row: &Row) -> Result<Replayed> {
         RowKind::Edit(_) => kind == "edit",
         RowKind::Delete(_) => kind == "delete",
         RowKind::Reaction(_) => kind == "reaction",
+        RowKind::Expired(_) => kind == "expired",
         RowKind::UserEvent | RowKind::Read(_) | RowKind::Delivered(_) | RowKind::Void { .. } => {
             false
         }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     Conflict, Result, Store, StoreError, bans,
     members::{self, Place},
-    outbox,
+    outbox, retention,
     rows::{self, fold},
     views,
 };
@@ -35,6 +35,8 @@ pub struct ChatEdit<'a> {
     pub description: Option<Option<&'a str>>,
     /// Whether anybody may join from now on.
     pub open: Option<bool>,
+    /// Seconds after which messages are removed from now on, or what the deployment says.
+    pub retention_secs: Option<Option<u32>>,
 }
 
 impl Store {
@@ -186,12 +188,12 @@ impl Store {
         .await
     }
 
-    /// Changes what a group is called, what it says of itself, and whether anybody may join. What is
-    /// so already is no change.
+    /// Changes what a group is called, what it says of itself, whether anybody may join, and for how
+    /// long messages are kept; the last also of a one-to-one. What is so already is no change.
     ///
     /// # Errors
-    /// `NotMember` when the actor takes no part; `Forbidden` for a one-to-one, or an actor who is no
-    /// owner, nor an admin who only renames and describes.
+    /// `NotMember` when the actor takes no part; `Forbidden` for a one-to-one that is shut, or of which
+    /// something else is to change, or an actor who is no owner, nor an admin who does not open it.
     pub async fn update_chat(
         &self,
         actor: UserId,
@@ -199,16 +201,28 @@ impl Store {
         edit: &ChatEdit<'_>,
     ) -> Result<Option<Uuid>> {
         self.transaction(async |tx| {
-            let acting = Acting::of(tx, actor, chat).await?;
-            acting.needs(Role::Admin)?;
+            let of_any_chat = ChatEdit { retention_secs: None, ..*edit } == ChatEdit::default();
+            let acting = Acting::within(tx, actor, chat, of_any_chat).await?;
+            if acting.place.is_group {
+                acting.needs(Role::Admin)?;
+            }
             if edit.open.is_some() {
                 acting.needs(Role::Owner)?;
             }
-            let (title, description): (Option<String>, Option<String>) =
-                sqlx::query_as("SELECT title, description FROM chats WHERE id = $1")
-                    .bind(chat.0)
-                    .fetch_one(&mut *tx)
-                    .await?;
+            let (title, description, retention, shut): (
+                Option<String>,
+                Option<String>,
+                Option<i32>,
+                bool,
+            ) = sqlx::query_as(
+                "SELECT title, description, retention_secs, shut FROM chats WHERE id = $1",
+            )
+            .bind(chat.0)
+            .fetch_one(&mut *tx)
+            .await?;
+            if shut {
+                return Err(StoreError::Forbidden);
+            }
             let mut events = Vec::new();
             let event = |kind, msg: String| SystemEvent::new(kind, actor, 0, msg);
             if let Some(new) = edit.title.filter(|new| title.as_deref() != Some(*new)) {
@@ -228,6 +242,13 @@ impl Store {
                     (SystemKind::Closed, "closed")
                 };
                 events.push(event(kind, format!("{} {word} the chat", acting.name)));
+            }
+            let retention = retention.and_then(|secs| u32::try_from(secs).ok());
+            if let Some(new) = edit.retention_secs.filter(|new| retention != *new) {
+                retention::keep_for(tx, chat, new).await?;
+                let msg = retention::told(&acting.name, new);
+                let retained = event(SystemKind::Retention, msg);
+                events.push(SystemEvent { retention_secs: new, ..retained });
             }
             if events.is_empty() {
                 return Ok(None);
@@ -331,17 +352,23 @@ impl Acting {
     /// # Errors
     /// `NotMember`, also when there is no such chat; `Forbidden` for a one-to-one.
     pub(crate) async fn of(tx: &mut PgConnection, actor: UserId, chat: ChatId) -> Result<Self> {
+        Self::within(tx, actor, chat, false).await
+    }
+
+    /// The same, in a one-to-one too where `any` chat will do.
+    async fn within(tx: &mut PgConnection, actor: UserId, chat: ChatId, any: bool) -> Result<Self> {
         let place = members::lock_chat(tx, chat).await.map_err(|error| match error {
             StoreError::NotFound => StoreError::NotMember,
             other => other,
         })?;
         let taking_part = members::current_role(tx, actor, chat).await?;
         taking_part.ok_or(StoreError::NotMember)?;
-        if !place.is_group {
+        if place.is_group {
+            // An earlier version let the last owner leave without another.
+            members::ensure_owner(tx, chat, place.shard, actor).await?;
+        } else if !any {
             return Err(StoreError::Forbidden);
         }
-        // An earlier version let the last owner leave without another.
-        members::ensure_owner(tx, chat, place.shard, actor).await?;
         let role = members::current_role(tx, actor, chat).await?.ok_or(StoreError::NotMember)?;
         let (name, _) = members::name_and_shard(tx, actor).await?;
         Ok(Self { place, role, name })

@@ -29,6 +29,7 @@ pub(crate) struct ChatRow {
     pub members: i64,
     pub last_seq: i64,
     pub last_message_seq: Option<i64>,
+    pub retention_secs: Option<i32>,
     pub last_activity_at: OffsetDateTime,
     pub role: Option<String>,
     pub read_seq: i64,
@@ -42,7 +43,7 @@ pub(crate) struct ChatRow {
 macro_rules! of_participant {
     () => {
         concat!(
-            "m.role, c.message_count, ",
+            "m.role, c.message_count, c.expired_seq, c.retention_secs, ",
             $crate::reads::read_seq!(),
             " AS read_seq, COALESCE(m.muted_until > now(), false) AS muted,
              CASE WHEN m.muted_until > now() AND m.muted_until < 'infinity'
@@ -58,7 +59,7 @@ pub(crate) use of_participant;
 pub(crate) async fn shared(connection: &mut PgConnection, chat: Uuid) -> Result<Chat> {
     let row: ChatRow = sqlx::query_as(
         "SELECT id, is_group, title, description, open, created_by, created_at, members, last_seq,
-                last_message_seq, last_activity_at, NULL::text AS role, 0::bigint AS read_seq,
+                last_message_seq, retention_secs, last_activity_at, NULL::text AS role, 0::bigint AS read_seq,
                 0::bigint AS unread, false AS muted, NULL::timestamptz AS muted_until,
                 false AS hidden
          FROM chats WHERE id = $1",
@@ -108,6 +109,7 @@ fn assemble(
         participants,
         last_message,
         last_seq: seq(row.last_seq),
+        retention_secs: row.retention_secs.and_then(|secs| u32::try_from(secs).ok()),
         me: None,
     };
     if let (Some(viewer), Some(role)) = (viewer, role) {
@@ -174,8 +176,8 @@ async fn last_messages(
     Ok(rows.into_iter().map(|row| (row.chat_id, row.into())).collect())
 }
 
-/// The messages at these places, in no order; without those that are deleted, where only others are
-/// asked for.
+/// The messages at these places that have not expired, in no order; without those that are deleted,
+/// where only others are asked for.
 pub(crate) async fn messages_at(
     connection: &mut PgConnection,
     ids: &[Uuid],
@@ -193,6 +195,7 @@ pub(crate) async fn messages_at(
          CROSS JOIN LATERAL (
              SELECT * FROM messages WHERE chat_id = c.id AND seq = c.seq
                AND NOT ($3 AND deleted_at IS NOT NULL)
+               AND seq > COALESCE((SELECT x.expired_seq FROM chats x WHERE x.id = c.id), 0)
          ) m
          LEFT JOIN LATERAL (
              SELECT seq FROM messages WHERE chat_id = c.id AND seq < c.seq

@@ -39,6 +39,16 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
+/// Whether the message `$1` of the chat `$2` has expired.
+macro_rules! expired {
+    () => {
+        "EXISTS (
+             SELECT FROM messages e JOIN chats c ON c.id = e.chat_id
+             WHERE e.chat_id = $2 AND e.id = $1 AND e.seq <= c.expired_seq
+         )"
+    };
+}
+
 /// What a type is, roughly.
 fn kind(media_type: &str) -> MediaKind {
     match media_type.split_once('/') {
@@ -91,7 +101,8 @@ impl Store {
                 sqlx::query_as(concat!(
                     "SELECT ",
                     columns!(),
-                    " FROM media WHERE message_id = $1 AND chat_id = $2 AND state = 'ready'"
+                    " FROM media WHERE message_id = $1 AND chat_id = $2 AND state = 'ready' AND NOT ",
+                    expired!()
                 ))
                 .bind(message.0)
                 .bind(chat.0)
@@ -102,25 +113,30 @@ impl Store {
         Ok(row.map(Into::into))
     }
 
-    /// Who sent the file of a message, also when it is gone.
+    /// Who sent the file of a message, also when it is gone, but not when the message has expired.
     pub async fn media_sender(&self, chat: ChatId, message: MessageId) -> Result<Option<UserId>> {
         // The message is looked for along its chat, which is long only where its file is gone.
-        let sender: Option<Uuid> = self
+        let sender: Option<Option<Uuid>> = self
             .call(async |db| {
-                sqlx::query_scalar(
+                sqlx::query_scalar(concat!(
                     "SELECT COALESCE(
-                         (SELECT uploader_id FROM media WHERE message_id = $1 AND chat_id = $2),
+                         (SELECT f.uploader_id FROM media f
+                          WHERE f.message_id = $1 AND f.chat_id = $2 AND (
+                              f.state <> 'gone' OR EXISTS (
+                                  SELECT FROM messages WHERE chat_id = $2 AND id = $1))),
                          (SELECT m.sender_id FROM messages m
                           WHERE m.chat_id = $2 AND m.id = $1 AND EXISTS (
-                              SELECT FROM media_downloads WHERE message_id = $1) LIMIT 1))",
-                )
+                              SELECT FROM media_downloads WHERE message_id = $1) LIMIT 1))
+                     WHERE NOT ",
+                    expired!()
+                ))
                 .bind(message.0)
                 .bind(chat.0)
-                .fetch_one(db)
+                .fetch_optional(db)
                 .await
             })
             .await?;
-        Ok(sender.map(Into::into))
+        Ok(sender.flatten().map(Into::into))
     }
 }
 

@@ -339,7 +339,9 @@ async fn current(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<Vec<Cur
         places.iter().map(|(chat, place)| (chat.0, sql_seq(*place))).unzip();
     let rows = sqlx::query_as(
         "SELECT m.chat_id, m.seq, m.kind, m.sender_id, m.content, m.media ->> 'kind' AS media_kind,
-                m.mentions, m.deleted_at IS NOT NULL AS gone, m.created_at,
+                m.mentions, m.created_at,
+                m.deleted_at IS NOT NULL OR m.seq <= COALESCE(
+                    (SELECT c.expired_seq FROM chats c WHERE c.id = m.chat_id), 0) AS gone,
                 CASE WHEN m.kind IN ('edit', 'delete') THEN (m.detail ->> 'messageSeq')::bigint END AS target
          FROM unnest($1::uuid[], $2::bigint[]) AS p (chat_id, seq)
          CROSS JOIN LATERAL (
@@ -392,7 +394,7 @@ async fn words_at(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<BTreeS
 
 /// Of these words, those that no message has any more are not known any more either: what is deleted
 /// is nowhere.
-async fn forget(tx: &mut PgConnection, words: BTreeSet<String>) -> Result<()> {
+pub(crate) async fn forget(tx: &mut PgConnection, words: BTreeSet<String>) -> Result<()> {
     if words.is_empty() {
         return Ok(());
     }
@@ -401,15 +403,16 @@ async fn forget(tx: &mut PgConnection, words: BTreeSet<String>) -> Result<()> {
     // Those in frequent use are found among the newest messages: asking the index for all that have
     // such a word takes long.
     let rare: Vec<(String, String)> = sqlx::query_as(
-        "SELECT w.word, gone.query
+        "WITH frequent AS MATERIALIZED (
+             SELECT DISTINCT word FROM (
+                 SELECT words FROM message_search ORDER BY at DESC, chat_id DESC, seq DESC LIMIT 2000
+             ) newest CROSS JOIN LATERAL unnest(tsvector_to_array(newest.words)) AS word
+         )
+         SELECT w.word, gone.query
          FROM unnest($1::text[], $2::text[]) AS gone (word, query)
          JOIN search_words w ON w.word = gone.word
-         WHERE NOT EXISTS (
-             SELECT FROM (
-                 SELECT words FROM message_search ORDER BY at DESC, chat_id DESC, seq DESC LIMIT 2000
-             ) newest
-             WHERE newest.words @@ gone.query::tsquery
-         )",
+         LEFT JOIN frequent ON frequent.word = gone.word
+         WHERE frequent.word IS NULL",
     )
     .bind(words)
     .bind(queries)

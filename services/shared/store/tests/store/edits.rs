@@ -46,7 +46,7 @@ async fn counts(
     viewer: UserId,
     seq: Seq,
 ) -> Result<Vec<ReactionCount>> {
-    let around = store.around(chat, viewer, &[seq], &[], &[]).await?;
+    let around = store.around(chat, viewer, &[seq], &[], &[], 0).await?;
     let mut counts = around.reactions.get(&seq).cloned().unwrap_or_default();
     ReactionCount::sort(&mut counts);
     Ok(counts)
@@ -185,7 +185,7 @@ async fn reactions_are_counted_exactly() -> Result<()> {
     let later = row(chat, 11, react(first, ana, "❤️", true));
     assert_eq!(store.replay(0, &later).await?, Replayed::Written);
     let asked = [(1, ana, "❤️"), (1, ana, "👍"), (1, ben, "🎉")];
-    let around = store.around(chat, ben, &[1], &asked, &[first.message_id]).await?;
+    let around = store.around(chat, ben, &[1], &asked, &[first.message_id], 0).await?;
     assert_eq!(around.persisted_seq, 11);
     assert!(around.set.contains(&(1, ana, "❤️".to_owned())) && around.set.len() == 2);
     assert_eq!(around.quotes[&first.message_id].content, "one");
@@ -223,6 +223,7 @@ async fn a_feed_is_read_as_it_is_now() -> Result<()> {
                 FeedEntry::Edited(edited) => format!("edited {}", edited.content),
                 FeedEntry::Deleted(deleted) => format!("deleted {}", deleted.message_seq),
                 FeedEntry::Reaction(reaction) => format!("{} {}", reaction.emoji, reaction.on),
+                FeedEntry::Expired(expired) => format!("up to {}", expired.up_to),
             };
             (entry.seq(), what)
         })

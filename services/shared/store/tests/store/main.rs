@@ -14,6 +14,7 @@ mod outbox;
 mod persist;
 mod plans;
 mod reads;
+mod retention;
 mod roles;
 mod search;
 mod sessions;

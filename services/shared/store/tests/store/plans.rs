@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use natter_protocol::{
-    feed::{Deleted, Edited, Feed, Reacted, Target},
+    feed::{Deleted, Edited, Expired, Feed, Reacted, Target},
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
     server::Role,
 };
 use natter_store::{
-    ChatEdit, Indexer, Login, MessageSearch, Muting, Page, Row, RowKind, Store, StoreConfig,
-    UserSearch, Words,
+    ChatEdit, Indexer, Login, MessageSearch, Muting, Page, Purged, Row, RowKind, Store,
+    StoreConfig, UserSearch, Words,
 };
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -41,8 +41,9 @@ const CROWD: &str = "
     SELECT decode(lpad(to_hex(n), 64, '0'), 'hex'), id(n), id(n), id(n), now() + interval '1 day'
     FROM generate_series(1, 20000) AS n;
     INSERT INTO chats (id, is_group, title, title_lower, created_by, created_at, shard, members,
-                       last_activity_at, open, last_message_seq)
-    SELECT id(n), true, 'C', 'c', id(1), now(), 0, 25, now() - n * interval '1 s', true, n
+                       last_activity_at, open, last_message_seq, oldest_at)
+    SELECT id(n), true, 'C', 'c', id(1), now(), 0, 25, now() - n * interval '1 s', true, n,
+           now() - n * interval '1 s'
     FROM generate_series(1, 2000) AS n;
     INSERT INTO chat_members (chat_id, user_id, role, joined_at, version, left_at)
     SELECT id(n), id((n * 10 + m) % 20000 + 1), 'member', now(), 1,
@@ -231,7 +232,7 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "around" => {
             let places = [2_000 + Seq::try_from(n)?, 4_000 + Seq::try_from(n)?];
             let asked = [(places[0], user(2), "x")];
-            let around = store.around(chat, user(1), &places, &asked, &[message_of(n)]).await?;
+            let around = store.around(chat, user(1), &places, &asked, &[message_of(n)], 0).await?;
             let found = (around.reactions.len(), around.set.len(), around.quotes.len());
             anyhow::ensure!(found == (2, 1, 1), "{found:?}");
         }
@@ -262,6 +263,28 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             anyhow::ensure!(
                 store.message(chat, next.message_id).await?.1.context("there")?.deleted
             );
+        }
+        "take_aging" => drop(store.take_aging(Some(LEASE), LEASE, 10).await?),
+        "find_cut" => {
+            let kept = ChatEdit { retention_secs: Some(Some(1)), ..ChatEdit::default() };
+            store.update_chat(owner_of(store, chat).await?, chat, &kept).await?;
+            for aging in store.take_aging(None, LEASE, 10).await? {
+                store.find_cut(&aging, at(1)).await?;
+            }
+        }
+        "begins" => drop(store.begins(&[chat]).await?),
+        "expire" => {
+            let (from, _) = store.persisted_until(0).await?;
+            let (seq, up_to) = (from + 1, Seq::try_from(n)? + 10_000);
+            let kind = RowKind::Expired(Expired { up_to });
+            let row = Row { feed: Feed::chat(0, chat), seq, at: at(seq), kind };
+            store.persist(0, OWNER, from, seq, at(seq), &[row]).await?;
+        }
+        "purge" => {
+            store.empty_deleted(Duration::ZERO, 2).await?;
+            for chat in store.chats_to_purge(None, 10).await? {
+                while let Purged::Some(_) = store.purge(chat, 20).await? {}
+            }
         }
         _ => anyhow::bail!("nobody asks {what}"),
     }
@@ -335,8 +358,13 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "add_participants",
         "bans",
         "invites",
+        "take_aging",
+        "find_cut",
+        "begins",
         "block",
         "delete_chat",
+        "expire",
+        "purge",
         "log_in",
         "rotate_refresh",
         "sign_out",

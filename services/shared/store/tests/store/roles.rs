@@ -122,10 +122,12 @@ async fn what_changes_is_told_on_the_feed_with_what_it_is_now() -> Result<()> {
     let users = people(&store, 3).await?;
     let [ana, ben, cleo] = users[..] else { panic!("three") };
     let chat = store.create_group(ana, Some("T"), false, &[ben], 0).await?.chat;
-    let edit =
-        ChatEdit {
-            title: Some("Ölclub"), description: Some(Some("About\noil")), open: Some(true)
-        };
+    let edit = ChatEdit {
+        title: Some("Ölclub"),
+        description: Some(Some("About\noil")),
+        open: Some(true),
+        retention_secs: None,
+    };
     store.update_chat(ana, chat, &edit).await?;
     store.add_participants(ana, chat, &[cleo, ben, cleo]).await?;
     store.set_role(ana, chat, ben, Role::Owner, true).await?;

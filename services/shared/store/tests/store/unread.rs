@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use natter_protocol::{
-    feed::{Entry, Event, Feed, FeedKind},
+    feed::{Entry, Event, Expired, Feed, FeedKind},
     ids::{ChatId, Seq, UserId},
     rest::UnreadTotal,
 };
-use natter_store::{Replayed, Row, RowKind, Store};
+use natter_store::{Page, Replayed, Row, RowKind, Store};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -27,6 +27,7 @@ use crate::{
 
 const USERS: usize = 3;
 const CHATS: usize = 2;
+const NEWEST: Page = Page { before: None, after: None, limit: 200 };
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -66,6 +67,16 @@ enum Step {
         user: usize,
         chat: usize,
     },
+    /// What is written up to a place expires, in thousandths of all that there is.
+    Expire {
+        chat: usize,
+        place: u64,
+    },
+    /// Some of what has expired is removed.
+    Purge {
+        chat: usize,
+        rows: u32,
+    },
     /// The worker writes so much of what waits.
     Persist {
         entries: usize,
@@ -86,6 +97,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(|which| Step::Delete { which }),
         2 => both.clone().prop_map(|(user, chat)| Step::Join { user, chat }),
         2 => both.prop_map(|(user, chat)| Step::Leave { user, chat }),
+        1 => (0..CHATS, 1..=1_000_u64).prop_map(|(chat, place)| Step::Expire { chat, place }),
+        2 => (0..CHATS, 1..6_u32).prop_map(|(chat, rows)| Step::Purge { chat, rows }),
         6 => (1..8_usize).prop_map(|entries| Step::Persist { entries }),
     ]
 }
@@ -130,6 +143,8 @@ struct Model {
     voids: Vec<(usize, Seq)>,
     /// What moves a user in a chat, by the place of the entry that tells: to another place.
     moves: Vec<(Seq, usize, usize, Seq)>,
+    /// Where chats begin anew, by the place of the entry that tells.
+    cuts: Vec<(Seq, usize, Seq)>,
     /// Who takes part, since which entry.
     members: BTreeMap<(usize, usize), Seq>,
 }
@@ -142,8 +157,14 @@ impl Model {
         told.map(|(.., to)| *to).max().unwrap_or(0).max(joined)
     }
 
+    /// Nothing of the chat is left up to here.
+    fn begin(&self, chat: usize, written: Seq) -> Seq {
+        let told = self.cuts.iter().filter(|(at, c, _)| *at <= written && *c == chat);
+        told.map(|(.., to)| *to).max().unwrap_or(0)
+    }
+
     fn unread(&self, user: usize, chat: usize, written: Seq) -> u64 {
-        let read = self.read_to(user, chat, written);
+        let read = self.read_to(user, chat, written).max(self.begin(chat, written));
         let beyond = self.messages.range(read + 1..).filter(|(seq, _)| **seq <= written);
         beyond.filter(|(_, sent)| sent.chat == chat && !sent.deleted).count() as u64
     }
@@ -156,8 +177,8 @@ struct World<'a> {
     users: Vec<UserId>,
     chats: Vec<ChatId>,
     model: Model,
-    /// Chats with the users and client ids of what was sent there.
-    sent: Vec<(usize, usize, String)>,
+    /// Chats with the users, client ids and places of what was sent there.
+    sent: Vec<(usize, usize, String, Seq)>,
 }
 
 impl<'a> World<'a> {
@@ -213,14 +234,18 @@ impl<'a> World<'a> {
                 let client = format!("m{}", self.sent.len());
                 let (id, of) = (self.chats[chat], self.users[user]);
                 let seq = self.log().push(|seq| message(id, of, seq, &client, "x"));
-                self.sent.push((user, chat, client));
+                self.sent.push((user, chat, client, seq));
                 self.model.messages.insert(seq, Sent { chat, deleted: false });
                 self.model.moves.push((seq, user, chat, seq));
             }
             Step::SendAgain { user, chat, which } => {
-                let own: Vec<_> =
-                    self.sent.iter().filter(|(u, c, _)| (*u, *c) == (user, chat)).collect();
-                if let Some((.., client)) = own.get(which % own.len().max(1)) {
+                // What has expired may be sent again as something new.
+                let begin = self.model.begin(chat, Seq::MAX);
+                let own = |(u, c, _, at): &&(usize, usize, String, Seq)| {
+                    (*u, *c) == (user, chat) && *at > begin
+                };
+                let own: Vec<_> = self.sent.iter().filter(own).collect();
+                if let Some((_, _, client, _)) = own.get(which % own.len().max(1)) {
                     let (id, of) = (self.chats[chat], self.users[user]);
                     self.log().push(|seq| message(id, of, seq, client, "x"));
                 }
@@ -236,7 +261,10 @@ impl<'a> World<'a> {
                 let rescued =
                     message(self.chats[chat], self.users[user], seq, &format!("r{seq}"), "x");
                 let done = self.store.replay(0, &rescued).await?;
-                if seq > self.written().await? {
+                let written = self.written().await?;
+                if seq <= self.model.begin(chat, written) {
+                    ensure!(done == Replayed::Expired, "{done:?}");
+                } else if seq > written {
                     ensure!(done == Replayed::NotYet, "{done:?}");
                 } else {
                     ensure!(done == Replayed::Written, "{done:?}");
@@ -278,6 +306,19 @@ impl<'a> World<'a> {
                 self.relay(chat).await?;
                 self.model.members.remove(&(user, chat));
             }
+            Step::Expire { chat, place } => {
+                // As the worker, which looks at what is written.
+                let up_to = (self.written().await? * place).div_ceil(1_000);
+                let id = self.chats[chat];
+                let seq = self.log().push(|seq| {
+                    let kind = RowKind::Expired(Expired { up_to });
+                    Row { feed: Feed::chat(0, id), seq, at: at(seq), kind }
+                });
+                self.model.cuts.push((seq, chat, up_to));
+            }
+            Step::Purge { chat, rows } => {
+                self.store.purge(self.chats[chat], rows).await?;
+            }
             Step::Persist { entries } => {
                 let rows: Vec<Row> = {
                     let mut log = self.log();
@@ -314,6 +355,21 @@ impl<'a> World<'a> {
                     (me.read_seq, me.unread_count) == expected,
                     "user {user}, chat {chat}: {me:?}, not {expected:?}, at {written}"
                 );
+                let begin = self.model.begin(chat, written);
+                let there =
+                    self.model.messages.range(begin + 1..).filter(|(seq, _)| **seq <= written);
+                let there: Vec<Seq> =
+                    there.filter(|(_, sent)| sent.chat == chat).map(|(seq, _)| *seq).collect();
+                ensure!(
+                    view.last_message.map(|last| last.seq) == there.last().copied(),
+                    "{there:?}"
+                );
+                if user == 0 {
+                    let page = self.store.history(*chat_id, NEWEST).await?;
+                    let page = page.messages.iter().filter(|message| message.system.is_none());
+                    let shown: Vec<Seq> = page.map(|message| message.seq).collect();
+                    ensure!(shown == there, "{shown:?}, not {there:?}");
+                }
                 let entry = listed.iter().find(|chat| chat.id == *chat_id);
                 ensure!(entry.and_then(|chat| chat.me.as_ref()) == Some(&me), "{listed:?}");
                 total.total += expected.1;
