@@ -24,11 +24,15 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str, &str); 16] = [
+const FILES: [(&str, &str, &str); 22] = [
     file!("/", "index.html", HTML),
     file!("/style.css", "style.css", STYLE),
     file!("/app.js", "app.js", SCRIPT),
     file!("/conversation.js", "conversation.js", SCRIPT),
+    file!("/details.js", "details.js", SCRIPT),
+    file!("/message.js", "message.js", SCRIPT),
+    file!("/mentions.js", "mentions.js", SCRIPT),
+    file!("/menu.js", "menu.js", SCRIPT),
     file!("/found.js", "found.js", SCRIPT),
     file!("/composer.js", "composer.js", SCRIPT),
     file!("/attachments.js", "attachments.js", SCRIPT),
@@ -39,6 +43,8 @@ const FILES: [(&str, &str, &str); 16] = [
     file!("/session.js", "session.js", SCRIPT),
     file!("/connection.js", "connection.js", SCRIPT),
     file!("/timeline.js", "timeline.js", SCRIPT),
+    file!("/groups.js", "groups.js", SCRIPT),
+    file!("/receipts.js", "receipts.js", SCRIPT),
     file!("/outbox.js", "outbox.js", SCRIPT),
     file!("/transfer.js", "transfer.js", SCRIPT),
 ];
