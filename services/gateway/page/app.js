@@ -13,6 +13,8 @@ import { $, avatar, el, loadWhenSeen, presenceDot, reconcile, searchBox, when } 
 
 /** Characters of a message that the list shows. */
 const PREVIEW = 200;
+/** How long a change may take to be drawn where there are no pictures. */
+const UNSEEN_MS = 250;
 const CHAT_ID = /^[0-9a-f-]{36}$/i;
 /** In the address of the page, or pasted: what a link into a group ends with. */
 const INVITE = /(?:#invite=|\/v1\/invites\/)([\w-]{1,64})$/;
@@ -79,16 +81,23 @@ function notify(problem) {
   notify.timer = setTimeout(() => toast.hidePopover?.(), 5_000);
 }
 
-/** Calls `draw` once for all changes of one moment. @param {() => void} draw */
+/**
+ * Calls `draw` once for all changes until the next picture: however fast messages come, the page draws
+ * no more of them than it can. What is not in sight gets no pictures, but a title.
+ * @param {() => void} draw
+ */
 function batched(draw) {
   let due = false;
   return () => {
     if (due || !client.user) return;
     due = true;
-    queueMicrotask(() => {
+    const run = () => {
+      if (!due) return;
       due = false;
       if (client.user) draw();
-    });
+    };
+    requestAnimationFrame(run);
+    setTimeout(run, UNSEEN_MS);
   };
 }
 
@@ -190,7 +199,7 @@ const renderChats = batched(() => {
     .sort((a, b) => (activity(a) < activity(b) ? 1 : -1));
   reconcile($('chats'), chatsShown, chats.map(chatItem));
   $('more-chats').hidden = matches !== null || !client.hasMoreChats;
-  $('no-chats').hidden = chats.length > 0;
+  $('no-chats').hidden = chats.length > 0 || !$('hits').hidden;
   $('no-chats').textContent = matches ? 'Nothing found.' : 'No chats yet. Start one with +.';
   const { unread } = client;
   document.title = `${unread ? `(${unread}) ` : ''}${client.user.name} · Natter`;

@@ -54,6 +54,7 @@ export class Conversation {
     const resized = new ResizeObserver(() => this.#atEnd && this.#toEnd());
     for (const node of [log, $('entries')]) resized.observe(node);
     $('to-newest').addEventListener('click', () => this.#toEnd());
+    $('entries').addEventListener('keydown', (event) => this.#step(event));
     loadWhenSeen($('older'), log, () => client.older(this.chatId), notify);
     $('chat-info').addEventListener('click', () => this.chat && this.details.open(this.chatId));
     $('unblock').addEventListener('click', () => {
@@ -112,6 +113,7 @@ export class Conversation {
 
     reconcile($('entries'), this.#shown, this.#items(timeline.entries));
     this.attachments.sweep();
+    this.#oneTabStop();
     $('older').hidden = !timeline.hasOlder;
     $('log-empty').hidden = this.#shown.size > 0;
     $('log-empty').textContent = timeline.loaded ? 'No messages yet.' : 'Loading…';
@@ -174,6 +176,24 @@ export class Conversation {
       before = entry.kind ? null : entry;
     }
     return items;
+  }
+
+  /** With the arrows from one message to another: hundreds of tab stops would be none. */
+  #step(event) {
+    const step = { ArrowUp: 'previousElementSibling', ArrowDown: 'nextElementSibling' }[event.key];
+    if (!step || !event.target.classList.contains('more')) return;
+    event.preventDefault();
+    let to = event.target.closest('li')[step];
+    while (to && !to.querySelector('.more')) to = to[step];
+    to?.querySelector('.more').focus();
+    to?.scrollIntoView({ block: 'nearest' });
+    this.#oneTabStop();
+  }
+
+  #oneTabStop() {
+    const all = [...$('entries').querySelectorAll('.more')];
+    const stop = all.find((button) => button === document.activeElement) ?? all.at(-1);
+    for (const button of all) button.tabIndex = button === stop ? 0 : -1;
   }
 
   /** More of an unsent file has gone. @param {import('./natter.js').Unsent} message */

@@ -117,10 +117,10 @@ export class Details {
     const listed = new Set(chat.participants.map(({ id }) => id));
     const people = [...chat.participants, ...this.#more.items.filter(({ id }) => !listed.has(id))];
     $('participants-title').textContent = `${chat.participantCount} participants`;
-    const focused = document.activeElement?.closest?.('#participants li')?.dataset.id;
+    const focused = $('participants').contains(document.activeElement) && document.activeElement.dataset.of;
     $('participants').replaceChildren(...people.map((person) => this.#participant(person, manages, owns)));
     $('more-participants').hidden = people.length >= chat.participantCount || this.#more.cursor === null;
-    if (focused) $('participants').querySelector(`[data-id="${focused}"] button`)?.focus();
+    if (focused) $('participants').querySelector(`[data-of="${focused}"]`)?.focus();
   }
 
   /** @param {Participant} person @param {boolean} manages @param {boolean} owns */
@@ -131,12 +131,12 @@ export class Details {
     const presence = own ? { online: this.client.state === 'online' } : this.client.presence.get(id);
     const about = [role !== 'member' && role, blocked && 'blocked', presenceText(presence)].filter(Boolean);
     const label = `What to do with ${name}`;
-    const more = { class: 'icon', type: 'button', 'aria-label': label, 'aria-haspopup': 'true', 'aria-expanded': 'false' };
+    const more = { class: 'icon', type: 'button', 'aria-label': label, 'aria-expanded': 'false', 'data-of': id };
     const open = ({ currentTarget }) => this.#openMenu(currentTarget, person, manages, owns);
     const may = own ? this.#chat.isGroup && role !== 'member' : true;
     return el(
       'li',
-      { 'data-id': id },
+      {},
       avatar(name, id),
       el(
         'span',
@@ -330,7 +330,7 @@ export class Details {
   async #block({ id, name }) {
     const { blocks } = this.client;
     const blocked = blocks.people.has(id);
-    if (!blocked && !confirm(`Block ${name}? Neither of you can write to the other.`)) return;
+    if (!blocked && !confirm(`Block ${name}? In your one-to-one neither of you can write.`)) return;
     await blocks.set(id, name, !blocked);
   }
 }

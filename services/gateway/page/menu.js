@@ -4,33 +4,44 @@
 
 import { el } from './view.js';
 
-/** Pressing the button of a menu that is open closes it: by then the press itself has done so. */
-const SAME_PRESS_MS = 250;
 /** Between a menu and the edge of the window. */
 const MARGIN_PX = 8;
 
-let closed = { button: null, at: 0 };
+/** The button of the menu that is open. @type {?HTMLElement} */
+let opener = null;
+/** Pressed while its menu was open: the press closes it, and its click is not to open it again. */
+let closing = null;
+
+addEventListener('pointerdown', ({ target }) => (closing = opener?.contains(target) ? opener : null), true);
 
 /** One thing to do. @param {string} text @param {() => unknown} act @param {object} [more] properties */
 export const choice = (text, act, more = {}) =>
   el('button', { type: 'button', class: 'choice', ...more, onclick: act }, text);
 
 /**
- * Opens a menu; it closes with a choice, Escape, or a press beside it, and the focus goes back.
+ * Opens a menu: `data-of` of its button says what it is of, should that be drawn anew meanwhile. It
+ * closes with a choice, Escape, or a press beside it, and the focus goes back.
  * @param {HTMLElement} button @param {string} label
  * @param {...(Node|false|null|undefined)} rows
  */
 export function openMenu(button, label, ...rows) {
-  if (closed.button === button && performance.now() - closed.at < SAME_PRESS_MS) return;
+  const closes = closing === button;
+  closing = null;
+  if (closes) return;
   const menu = el('div', { class: 'menu', popover: 'auto', role: 'group', 'aria-label': label }, ...rows);
   // Beside an open dialog nothing can be reached.
   (button.closest('dialog') ?? document.body).append(menu);
   button.setAttribute('aria-expanded', 'true');
+  menu.addEventListener('beforetoggle', ({ newState }) => {
+    if (newState === 'open') opener = button;
+    else if (opener === button) opener = null; // it may be the next one's already
+  });
   menu.addEventListener('toggle', ({ newState }) => {
     if (newState !== 'closed') return;
-    closed = { button, at: performance.now() };
     button.setAttribute('aria-expanded', 'false');
     menu.remove();
+    if (button.isConnected) return;
+    [...document.querySelectorAll('[data-of]')].find(({ dataset }) => dataset.of === button.dataset.of)?.focus();
   });
   menu.addEventListener('click', ({ target }) => target.closest('button') && menu.hidePopover());
   menu.addEventListener('keydown', (event) => {

@@ -117,12 +117,12 @@ export class Messages {
   /** How far an own message has come. */
   #receipt(entry) {
     if (!entry.seq) return '';
-    const { read, delivered } = this.client.receipts.of(entry);
+    const { read, delivered } = this.client.receipts.count(entry);
     const chat = this.chat();
-    if (!chat?.isGroup) return read.length ? 'read' : delivered.length ? 'delivered' : '';
+    if (!chat?.isGroup) return read ? 'read' : delivered ? 'delivered' : '';
     const all = chat.participantCount - 1;
-    if (read.length) return read.length >= all ? 'read by all' : `read by ${read.length}`;
-    return all > 0 && delivered.length >= all ? 'delivered' : '';
+    if (read) return read >= all ? 'read by all' : `read by ${read}`;
+    return all > 0 && delivered >= all ? 'delivered' : '';
   }
 
   #reactions(entry) {
@@ -139,7 +139,7 @@ export class Messages {
 
   #more(entry, own, name) {
     const label = `What to do with the message of ${own ? 'yours' : name}`;
-    const about = { title: 'More', 'aria-label': label, 'aria-haspopup': 'true', 'aria-expanded': 'false' };
+    const about = { title: 'More', 'aria-label': label, 'aria-expanded': 'false', 'data-of': entry.id };
     const onclick = ({ currentTarget }) => this.#open(currentTarget, entry, own);
     return el('button', { class: 'more', type: 'button', ...about, onclick }, '⋯');
   }
@@ -157,7 +157,7 @@ export class Messages {
     };
     const chat = this.chat();
     const manages = chat?.isGroup && chat.me.role !== 'member';
-    const readers = own && chat?.isGroup ? client.receipts.of(entry).read : [];
+    const readers = own && chat?.isGroup ? client.receipts.readers(entry) : [];
     const names = readers.slice(0, MAX_READERS).map((id) => this.nameOf(id) ?? 'Someone');
     const more = readers.length > names.length ? `, and ${readers.length - names.length} more` : '';
     openMenu(

@@ -704,7 +704,7 @@ export class NatterClient extends EventTarget {
       case 'delivered':
         return this.receipts.told(data, 'delivered');
       case 'blocking':
-        return this.blocks.told(data.userId, this.names.get(data.userId) ?? 'Someone', data.blocked);
+        return this.#onBlocking(data);
       case 'presence':
         this.presence.set(data.userId, { online: data.online, lastSeenAt: data.lastSeenAt });
         return this.#emit('presence');
@@ -770,6 +770,13 @@ export class NatterClient extends EventTarget {
       this.#emit('chats');
     }
     this.#emit('timeline', { chatId });
+  }
+
+  #onBlocking({ userId, blocked }) {
+    const name = this.names.get(userId);
+    if (name || !blocked) return this.blocks.told(userId, name, blocked);
+    const { signal } = this.#connection;
+    if (signal) this.#persist(signal, () => this.blocks.refresh());
   }
 
   /** What every entry passes, live or from history. @param {Entry} entry */

@@ -57,18 +57,25 @@ export class Receipts {
   }
 
   /**
-   * Who has read a message, and who has it on a device.
+   * How many have read a message, and have it on a device, without its sender. Asked for each own
+   * message whenever the chat is drawn.
    * @param {import('./timeline.js').Entry} entry
-   * @returns {{read: string[], delivered: string[]}} ids of users, without its sender; those who have
-   *   read it have got it too
+   * @returns {{read: number, delivered: number}} those who have read it have got it too
    */
-  of({ chatId, seq, senderId }) {
+  count({ chatId, seq, senderId }) {
+    let [read, delivered] = [0, 0];
+    for (const [userId, { readSeq, deliveredSeq }] of this.#chats.get(chatId) ?? []) {
+      if (userId === senderId) continue;
+      if (readSeq >= seq) read++;
+      if (Math.max(readSeq, deliveredSeq) >= seq) delivered++;
+    }
+    return { read, delivered };
+  }
+
+  /** Who has read a message. @param {import('./timeline.js').Entry} entry @returns {string[]} user ids */
+  readers({ chatId, seq, senderId }) {
     const others = [...(this.#chats.get(chatId) ?? [])].filter(([userId]) => userId !== senderId);
-    const reached = (how) => others.filter(([, receipt]) => how(receipt) >= seq).map(([userId]) => userId);
-    return {
-      read: reached(({ readSeq }) => readSeq),
-      delivered: reached(({ readSeq, deliveredSeq }) => Math.max(readSeq, deliveredSeq)),
-    };
+    return others.filter(([, { readSeq }]) => readSeq >= seq).map(([userId]) => userId);
   }
 }
 

@@ -191,9 +191,8 @@ function reacted(reactions, { emoji, on, mine }) {
   const { count, mine: before } = known ?? { count: 0, mine: false };
   if (mine && before === on) return reactions;
   const now = { emoji, count: count + (on ? 1 : -1), mine: mine ? on : before };
-  const others = reactions.filter((reaction) => reaction !== known);
-  const place = known ? reactions.indexOf(known) : reactions.length;
-  return now.count > 0 ? others.toSpliced(place, 0, now) : others;
+  const all = known ? reactions.map((reaction) => (reaction === known ? now : reaction)) : [...reactions, now];
+  return all.filter((reaction) => reaction.count > 0);
 }
 
 function archiveAway() {

@@ -63,7 +63,10 @@ export function reconcile(list, shown, items) {
     let kept = shown.get(key);
     if (kept?.look !== look) {
       const node = make();
-      if (kept?.node.contains(focused)) focus = node.querySelector('button');
+      if (kept?.node.contains(focused)) {
+        const buttons = [...node.querySelectorAll('button')];
+        focus = buttons.find(({ className }) => className === focused.className) ?? buttons[0];
+      }
       if (kept?.node === next) next = node;
       kept?.node.replaceWith(node);
       kept = { look, node };
@@ -144,10 +147,10 @@ export function timeOfDay(at) {
   return el('time', { dateTime: at, title: fullTime.format(new Date(at)) }, clock.format(new Date(at)));
 }
 
-/** When, for a list: the time of day, the weekday, or the date. @param {string} at RFC 3339 */
+/** When, for a list: the time of day, the weekday of the last days, or the date. @param {string} at RFC 3339 */
 export function when(at) {
   const days = daysAgo(at);
-  const format = days < 1 ? clock : days < 7 ? weekday : date;
+  const format = days === 0 ? clock : days > 0 && days < 7 ? weekday : date;
   return el('time', { dateTime: at, title: fullTime.format(new Date(at)) }, format.format(new Date(at)));
 }
 
