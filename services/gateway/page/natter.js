@@ -58,8 +58,8 @@ const THUMBNAIL_BYTES = 4 * 1024 * 1024;
  * Events (`CustomEvent`s): `state` the connection's state changed · `session` (`{reason}`) signed
  * in or out · `chats` the list changed · `timeline` (`{chatId}`) entries or unsent messages
  * changed · `progress` (`{message}`) more of an unsent file has gone · `incoming` (`{entry}`) a live
- * entry not seen before · `blocks` whom the user has blocked has changed · `typing` (`{chatId}`) · `presence` · `trouble` (`{error}`) something in
- * the background failed; if it can be, it is retried.
+ * entry not seen before · `blocks` whom the user has blocked has changed · `typing` (`{chatId}`) ·
+ * `presence` · `trouble` (`{error}`) something in the background failed; if it can be, it is retried.
  */
 export class NatterClient extends EventTarget {
   /** Chats by id, as far as they were listed. @type {Map<string, Chat>} */

@@ -21,11 +21,13 @@ export class Receipts {
 
   /** Fetches how far everybody is. @param {string} chatId an open chat */
   async fetch(chatId) {
-    const live = new Map();
-    this.#chats.set(chatId, live); // what comes meanwhile is kept
+    const live = new Map(this.#chats.get(chatId));
+    this.#chats.set(chatId, live); // what is known is shown, and what comes meanwhile is kept
     try {
       const { items } = await this.session.rest('GET', `/chats/${chatId}/receipts`);
       if (this.#chats.get(chatId) !== live) return; // closed, or asked again
+      const there = new Set(items.map(({ userId }) => userId));
+      for (const userId of live.keys()) if (!there.has(userId)) live.delete(userId);
       for (const { userId, ...receipt } of items) live.set(userId, furthest(live.get(userId), receipt));
     } catch (error) {
       if (error.status !== 403) throw error;
