@@ -9,10 +9,15 @@ import { Conversation } from './conversation.js';
 import { Found } from './found.js';
 import { summary } from './media.js';
 import { NatterClient } from './natter.js';
-import { $, avatar, el, loadWhenSeen, presenceDot, reconcile, when } from './view.js';
+import { $, avatar, el, loadWhenSeen, presenceDot, reconcile, searchBox, when } from './view.js';
 
-/** How long typing in a search box must pause before the server is asked. */
-const SEARCH_PAUSE_MS = 250;
+/** Characters of a message that the list shows. */
+const PREVIEW = 200;
+/** How long a change may take to be drawn where there are no pictures. */
+const UNSEEN_MS = 250;
+const CHAT_ID = /^[0-9a-f-]{36}$/i;
+/** In the address of the page, or pasted: what a link into a group ends with. */
+const INVITE = /(?:#invite=|\/v1\/invites\/)([\w-]{1,64})$/;
 const STATES = {
   online: 'Connected',
   connecting: 'Connecting…',
@@ -57,27 +62,42 @@ function lock(deviceId, patienceMs) {
 await dropCopiedSession();
 const client = new NatterClient({ store });
 const conversation = new Conversation(client, notify);
-const messagesFound = new Found(client, notify);
+const messagesFound = new Found(client, notify, async (chatId, seq) => {
+  location.hash = chatId;
+  openFromAddress(); // now, and not only with the event
+  return conversation.jump((entry) => entry.seq === seq);
+});
+/** A link by which the page was opened, until somebody is signed in. @type {?string} */
+let invited = null;
 
 /** @param {Error|string} problem */
 function notify(problem) {
   const toast = $('toast');
+  // Above the dialogs too.
+  toast.hidePopover?.();
   toast.textContent = problem.message ?? problem;
-  toast.hidden = false;
+  toast.showPopover?.();
   clearTimeout(notify.timer);
-  notify.timer = setTimeout(() => (toast.hidden = true), 5_000);
+  notify.timer = setTimeout(() => toast.hidePopover?.(), 5_000);
 }
 
-/** Calls `draw` once for all changes of one moment. @param {() => void} draw */
+/**
+ * Calls `draw` once for all changes until the next picture: however fast messages come, the page draws
+ * no more of them than it can. What is not in sight gets no pictures, but a title.
+ * @param {() => void} draw
+ */
 function batched(draw) {
   let due = false;
   return () => {
     if (due || !client.user) return;
     due = true;
-    queueMicrotask(() => {
+    const run = () => {
+      if (!due) return;
       due = false;
       if (client.user) draw();
-    });
+    };
+    requestAnimationFrame(run);
+    setTimeout(run, UNSEEN_MS);
   };
 }
 
@@ -91,10 +111,11 @@ function showSession() {
   $('shell').hidden = !signedIn;
   if (!signedIn) {
     conversation.open(null);
+    invited = INVITE.exec(location.hash)?.[1] ?? invited;
     history.replaceState(null, '', location.pathname);
     $('search').value = '';
     matches = null;
-    messagesFound.show([]);
+    messagesFound.list([]);
     for (const dialog of document.querySelectorAll('dialog')) dialog.close();
     $('chats').replaceChildren();
     chatsShown.clear();
@@ -103,8 +124,9 @@ function showSession() {
     return;
   }
   $('my-name').textContent = client.user.name;
-  document.title = `${client.user.name} · Natter`;
   client.connect();
+  if (invited) location.hash = `invite=${invited}`;
+  invited = null;
   openFromAddress();
   renderChats();
 }
@@ -173,12 +195,14 @@ const other = (chat) => (chat.isGroup ? null : chat.participants.find(({ id }) =
 
 const renderChats = batched(() => {
   const chats = [...client.chats.values()]
-    .filter(({ id }) => !matches || matches.has(id))
+    .filter(({ id, me }) => (matches ? matches.has(id) : !me.hidden))
     .sort((a, b) => (activity(a) < activity(b) ? 1 : -1));
   reconcile($('chats'), chatsShown, chats.map(chatItem));
   $('more-chats').hidden = matches !== null || !client.hasMoreChats;
-  $('no-chats').hidden = chats.length > 0;
+  $('no-chats').hidden = chats.length > 0 || !$('hits').hidden;
   $('no-chats').textContent = matches ? 'Nothing found.' : 'No chats yet. Start one with +.';
+  const { unread } = client;
+  document.title = `${unread ? `(${unread}) ` : ''}${client.user.name} · Natter`;
   watchPresence(chats);
   conversation.renderHead();
 });
@@ -190,6 +214,7 @@ function chatItem(chat) {
   const preview = typing.length ? 'typing…' : previewOf(chat);
   const picture = avatar(chat.me.name, other(chat)?.id ?? chat.id);
   const unread = chat.me.unreadCount;
+  const muted = client.isMuted(chat);
   const make = () =>
     el(
       'li',
@@ -206,23 +231,25 @@ function chatItem(chat) {
         el(
           'span',
           { class: 'grow' },
-          el('span', { class: 'line' }, el('strong', {}, chat.me.name), when(activity(chat))),
+          el('span', { class: 'line' }, el('strong', { dir: 'auto' }, chat.me.name), muted && MUTED(), when(activity(chat))),
           el(
             'span',
             { class: 'line' },
-            el('span', { class: typing.length ? 'preview live' : 'preview' }, preview),
-            unread > 0 && el('span', { class: 'unread', 'aria-label': `${unread} unread` }, String(unread)),
+            el('span', { class: typing.length ? 'preview live' : 'preview', dir: 'auto' }, preview),
+            unread > 0 && el('span', { class: muted ? 'unread muted' : 'unread', 'aria-label': `${unread} unread` }, String(unread)),
           ),
         ),
       ),
     );
-  return { key: chat.id, look: JSON.stringify([chat.me.name, activity(chat), preview, online, open, unread]), make };
+  return { key: chat.id, look: JSON.stringify([chat.me.name, activity(chat), preview, online, open, unread, muted]), make };
 }
+
+const MUTED = () => el('span', { class: 'sub', role: 'img', title: 'Muted', 'aria-label': 'Muted' }, '🔕');
 
 function previewOf(chat) {
   const last = chat.lastMessage;
   if (!last) return 'No messages yet';
-  const text = summary(last);
+  const text = summary(last).slice(0, PREVIEW);
   if (last.senderId === client.user.id) return `You: ${text}`;
   return chat.isGroup ? `${client.names.get(last.senderId) ?? 'Someone'}: ${text}` : text;
 }
@@ -233,35 +260,16 @@ function watchPresence(chats) {
   client.watch([...inOpen, ...chats.map(other)].filter(Boolean).map(({ id }) => id));
 }
 
-/** Asks the server once typing pauses, and forgets answers that come too late. */
-function searchBox(input, search) {
-  let asked = 0;
-  let timer = 0;
-  const ask = async () => {
-    const mine = ++asked;
-    try {
-      const show = await search(input.value.trim());
-      if (mine === asked) show();
-    } catch (error) {
-      notify(error);
-    }
-  };
-  input.addEventListener('input', () => {
-    clearTimeout(timer);
-    timer = setTimeout(ask, SEARCH_PAUSE_MS);
-  });
-}
-
 searchBox($('search'), async (text) => {
   const [found, hits] = text
     ? await Promise.all([client.searchChats(text), client.searchMessages(text)])
     : [null, []];
   return () => {
     matches = found ? new Set(found.map(({ id }) => id)) : null;
-    messagesFound.show(hits);
+    messagesFound.list(hits);
     renderChats();
   };
-});
+}, notify);
 
 loadWhenSeen($('more-chats'), $('chats-scroll'), () => client.moreChats(), notify);
 
@@ -277,12 +285,62 @@ $('chats').addEventListener('keydown', (event) => {
 function openFromAddress() {
   if (!client.user) return;
   const id = location.hash.slice(1);
-  conversation.open(/^[0-9a-f-]{36}$/i.test(id) ? id : null);
+  conversation.open(CHAT_ID.test(id) ? id : null);
+  const code = INVITE.exec(location.hash)?.[1];
+  if (code) showInvitation(code);
   renderChats();
 }
 
 addEventListener('hashchange', openFromAddress);
 $('back').addEventListener('click', () => $('search').focus());
+
+// ---- Links into groups -------------------------------------------------------------------------
+
+/** What a link leads to, before one follows it. @param {string} code */
+async function showInvitation(code) {
+  history.replaceState(null, '', location.pathname); // nobody who goes back is asked again
+  try {
+    const { chatId, title, description, participantCount } = await client.groups.invitation(code);
+    if (client.chats.has(chatId)) return void (location.hash = chatId);
+    $('invite-title').textContent = title;
+    $('invite-about').textContent = description ?? '';
+    $('invite-count').textContent = `${participantCount} participant${participantCount === 1 ? '' : 's'}`;
+    $('invite-error').textContent = '';
+    $('invite-form').dataset.code = code;
+    $('invite-dialog').showModal();
+  } catch (error) {
+    notify(error.code === 'not_found' ? 'This link is not good, or not any more.' : error);
+  }
+}
+
+$('invite-form').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  try {
+    const chat = await client.groups.join($('invite-form').dataset.code);
+    $('invite-dialog').close();
+    location.hash = chat.id;
+  } catch (error) {
+    $('invite-error').textContent = error.message;
+  }
+});
+
+// ---- Blocked people ----------------------------------------------------------------------------
+
+function renderBlocked() {
+  const rows = [...client.blocks.people].map(([id, name]) => {
+    const unblock = () => client.blocks.set(id, name, false).catch((error) => ($('blocked-error').textContent = error.message));
+    const button = { type: 'button', class: 'small', 'aria-label': `Unblock ${name}`, onclick: unblock };
+    return el('li', {}, avatar(name, id), el('span', { class: 'grow name', dir: 'auto' }, name), el('button', button, 'Unblock'));
+  });
+  $('blocked-people').replaceChildren(...rows);
+  $('blocked-none').textContent = rows.length ? '' : 'You have blocked nobody.';
+}
+
+$('blocks').addEventListener('click', () => {
+  $('blocked-error').textContent = '';
+  renderBlocked();
+  $('blocked-dialog').showModal();
+});
 
 // ---- New chats -------------------------------------------------------------------------------
 
@@ -317,7 +375,7 @@ function renderFound(users, text) {
         $('people').focus();
       };
       const person = { type: 'button', class: 'person', onclick: choose };
-      return el('li', {}, el('button', person, avatar(name, id), name));
+      return el('li', {}, el('button', person, avatar(name, id), el('span', { dir: 'auto' }, name)));
     });
   $('found').replaceChildren(...rows);
   $('found-none').textContent = text && !rows.length ? 'Nobody found.' : '';
@@ -326,7 +384,7 @@ function renderFound(users, text) {
 searchBox($('people'), async (text) => {
   const users = text ? await client.users(text) : [];
   return () => renderFound(users, text);
-});
+}, notify);
 $('is-group').addEventListener('change', renderChosen);
 
 /**
@@ -366,9 +424,11 @@ chatDialog('new', () => {
 });
 
 chatDialog('join', () => {
-  const id = $('join-id').value.trim();
-  if (!/^[0-9a-f-]{36}$/i.test(id)) throw new Error('This is not the id of a chat.');
-  return client.joinChat(id);
+  const text = $('join-id').value.trim();
+  const code = INVITE.exec(text)?.[1];
+  if (code) return client.groups.join(code);
+  if (!CHAT_ID.test(text)) throw new Error('This is neither the id of a chat nor a link.');
+  return client.joinChat(text);
 });
 
 for (const button of document.querySelectorAll('[data-close]')) {
@@ -408,6 +468,10 @@ client.addEventListener('typing', () => {
   renderChats();
 });
 client.addEventListener('presence', renderChats);
+client.addEventListener('blocks', () => {
+  renderChats();
+  renderBlocked();
+});
 client.addEventListener('trouble', ({ detail }) => notify(detail.error));
 
 $('connect-here').addEventListener('click', () => client.connect());

@@ -1,28 +1,18 @@
 /**
- * The open chat: its messages, who types, its participants.
+ * The open chat: its messages and who types.
  */
 
 import { Attachments } from './attachments.js';
 import { Composer } from './composer.js';
-import { problemText, summary } from './media.js';
-import {
-  $,
-  avatar,
-  dayName,
-  el,
-  loadWhenSeen,
-  presenceDot,
-  presenceText,
-  reconcile,
-  systemText,
-  timeOfDay,
-  typingText,
-} from './view.js';
+import { Details } from './details.js';
+import { summary } from './media.js';
+import { Messages } from './message.js';
+import { $, avatar, dayName, el, loadWhenSeen, presenceText, reconcile, systemText, typingText } from './view.js';
 
-/** Messages of one sender within this time stand together, under one name. */
-const GROUP_MS = 5 * 60_000;
-/** What one can react with at once. */
-const LIKE = '👍';
+/** Characters of a message that are read out as it comes. */
+const ANNOUNCED = 300;
+/** For how long a message that was jumped to stands out. */
+const SHOWN_MS = 2_500;
 /** As near to the end as this counts as reading along. */
 const NEAR_END_PX = 80;
 
@@ -35,8 +25,8 @@ export class Conversation {
   /** Whether the end is in sight, and so should stay. */
   #atEnd = true;
   #oldestSeq = 0;
-  /** Participants beyond those that the chat itself lists. */
-  #more = { items: [], cursor: '' };
+  /** What was unread when the chat was opened begins after this entry. */
+  #readBefore = Infinity;
 
   /**
    * @param {import('./natter.js').NatterClient} client
@@ -48,16 +38,29 @@ export class Conversation {
     const { log } = this;
     this.attachments = new Attachments(client, log, notify);
     this.composer = new Composer(client, () => this.#toEnd(), notify);
+    this.details = new Details(client, notify);
+    this.messages = new Messages({
+      client,
+      notify,
+      attachments: this.attachments,
+      chat: () => this.chat,
+      nameOf: (id, own) => this.#nameOf(id, own),
+      onReply: (entry) => this.composer.answer(entry),
+      onEdit: (entry) => this.composer.edit(entry),
+      onQuote: (id) => this.jump((entry) => entry.id === id).catch(notify),
+    });
     log.addEventListener('scroll', () => this.#onScroll());
     document.addEventListener('visibilitychange', () => this.#read());
     const resized = new ResizeObserver(() => this.#atEnd && this.#toEnd());
     for (const node of [log, $('entries')]) resized.observe(node);
     $('to-newest').addEventListener('click', () => this.#toEnd());
+    $('entries').addEventListener('keydown', (event) => this.#step(event));
     loadWhenSeen($('older'), log, () => client.older(this.chatId), notify);
-
-    $('chat-info').addEventListener('click', () => this.#openDetails());
-    $('leave').addEventListener('click', () => this.#leave());
-    $('more-participants').addEventListener('click', () => this.#moreParticipants());
+    $('chat-info').addEventListener('click', () => this.chat && this.details.open(this.chatId));
+    $('unblock').addEventListener('click', () => {
+      const { id, name } = this.#other ?? {};
+      if (id) client.blocks.set(id, name, false).catch(notify);
+    });
   }
 
   get log() {
@@ -81,7 +84,7 @@ export class Conversation {
     $('entries').replaceChildren();
     this.attachments.sweep();
     this.#atEnd = true;
-    this.#more = { items: [], cursor: '' };
+    this.#readBefore = this.chat?.me.unreadCount ? this.chat.me.readSeq : Infinity;
     for (const name of ['info-dialog', 'picture-dialog']) $(name).close();
     $('shell').classList.toggle('has-open', chatId !== null);
     $('open-chat').hidden = chatId === null;
@@ -110,6 +113,7 @@ export class Conversation {
 
     reconcile($('entries'), this.#shown, this.#items(timeline.entries));
     this.attachments.sweep();
+    this.#oneTabStop();
     $('older').hidden = !timeline.hasOlder;
     $('log-empty').hidden = this.#shown.size > 0;
     $('log-empty').textContent = timeline.loaded ? 'No messages yet.' : 'Loading…';
@@ -119,11 +123,35 @@ export class Conversation {
     if (!this.#atEnd && grownAbove) log.scrollTop = log.scrollHeight - fromEnd; // what was in sight stays
   }
 
+  /**
+   * Shows an entry of the open chat, wherever it stands.
+   * @param {(entry: import('./timeline.js').Entry) => boolean} isIt
+   * @returns {Promise<boolean>} `false` when it lies too far back
+   */
+  async jump(isIt) {
+    this.#atEnd = false; // what is fetched for it stays
+    const entry = await this.client.reach(this.chatId, isIt);
+    if (!entry) {
+      this.#onScroll();
+      return false;
+    }
+    this.renderEntries();
+    const own = entry.senderId === this.client.user.id && !entry.kind;
+    const { node } = this.#shown.get(own ? `own ${entry.clientMsgId}` : `seq ${entry.seq}`);
+    node.scrollIntoView({ block: 'center' });
+    node.classList.add('shown');
+    node.tabIndex = -1;
+    node.focus({ preventScroll: true });
+    setTimeout(() => node.classList.remove('shown'), SHOWN_MS);
+    return true;
+  }
+
   /** @param {import('./timeline.js').Entry[]} entries */
   #items(entries) {
     const items = [];
     let day = '';
     let before = null; // the message just before, which this one may join
+    let unread = false;
     for (const entry of [...entries, ...this.client.unsent(this.chatId)]) {
       const name = dayName(entry.createdAt);
       if (name !== day) {
@@ -132,116 +160,40 @@ export class Conversation {
         day = name;
         before = null;
       }
+      if (!unread && !entry.kind && entry.seq > this.#readBefore && entry.senderId !== this.client.user.id) {
+        unread = true;
+        before = null;
+        const make = () => el('li', { class: 'day unread-from' }, el('span', {}, 'Unread'));
+        items.push({ key: 'unread', look: '', make });
+      }
       if (entry.kind) {
         const text = systemText(entry, (id) => this.#nameOf(id, 'You'));
         const make = () => el('li', { class: 'system' }, text);
         items.push({ key: `seq ${entry.seq}`, look: text, make });
       } else {
-        items.push(this.#messageItem(entry, before));
+        items.push(this.messages.item(entry, before));
       }
       before = entry.kind ? null : entry;
     }
     return items;
   }
 
-  /** A message of the chat, or an own one that is not stored yet. */
-  #messageItem(entry, before) {
-    const { user } = this.client;
-    const own = entry.state !== undefined || entry.senderId === user.id;
-    const sender = own ? user.id : entry.senderId;
-    const beforeSender = before && (before.state !== undefined ? user.id : before.senderId);
-    const leads =
-      beforeSender !== sender || Date.parse(entry.createdAt) - Date.parse(before.createdAt) > GROUP_MS;
-    return {
-      // The sender's own id: so the node stays the same when the message becomes stored.
-      key: own ? `own ${entry.clientMsgId}` : `seq ${entry.seq}`,
-      look: JSON.stringify([
-        entry.state,
-        leads,
-        entry.createdAt,
-        entry.error?.message,
-        this.chat?.isGroup,
-        entry.content,
-        entry.editedAt,
-        entry.deleted,
-        entry.reactions,
-      ]),
-      make: () => this.#messageNode(entry, own, leads),
-    };
+  /** With the arrows from one message to another: hundreds of tab stops would be none. */
+  #step(event) {
+    const step = { ArrowUp: 'previousElementSibling', ArrowDown: 'nextElementSibling' }[event.key];
+    if (!step || !event.target.classList.contains('more')) return;
+    event.preventDefault();
+    let to = event.target.closest('li')[step];
+    while (to && !to.querySelector('.more')) to = to[step];
+    to?.querySelector('.more').focus();
+    to?.scrollIntoView({ block: 'nearest' });
+    this.#oneTabStop();
   }
 
-  #messageNode(entry, own, leads) {
-    const sender = entry.senderId ?? this.client.user.id;
-    const name = own ? 'You' : (this.#nameOf(entry.senderId) ?? 'Someone');
-    const pictured = !own && this.chat?.isGroup;
-    const head =
-      leads && pictured
-        ? el('span', { class: 'sender' }, name)
-        : el('span', { class: 'hidden' }, `${name}:`);
-    const bubble = el(
-      'div',
-      { class: entry.media ? 'bubble media' : 'bubble' },
-      head,
-      entry.quote && el('blockquote', {}, `${entry.quote.senderName}: ${summary(entry.quote)}`),
-      entry.media && this.attachments.node(entry),
-      entry.content && el('p', {}, entry.content),
-      entry.deleted && el('p', { class: 'gone' }, summary(entry)),
-      this.#stateLine(entry),
-      entry.id && !entry.deleted && this.#actions(entry, own),
-    );
-    const picture = leads ? avatar(name, sender) : el('span', { class: 'avatar' });
-    const classes = ['message', own && 'own', leads && 'leads', entry.state].filter(Boolean).join(' ');
-    return el('li', { class: classes }, pictured && picture, bubble);
-  }
-
-  #stateLine(entry) {
-    const line = el('span', { class: 'meta' });
-    if (entry.state === 'pending') line.append(entry.file ? 'Uploading…' : 'Sending…');
-    else if (entry.state !== 'failed') {
-      line.append(`${entry.editedAt ? 'edited ' : ''}${timeOfDay(entry.createdAt)}`);
-    }
-    else {
-      const retry = { class: 'link', type: 'button', onclick: () => this.client.retry(entry) };
-      const discard = { class: 'link', type: 'button', onclick: () => this.client.discard(entry) };
-      line.append(`Not sent: ${entry.file ? problemText(entry.error) : entry.error.message} `);
-      line.append(el('button', retry, 'Try again'), ' ', el('button', discard, 'Discard'));
-    }
-    return line;
-  }
-
-  /** How people have reacted, and what one can do. */
-  #actions(entry, own) {
-    const ask = (request) => request.catch((error) => this.notify(error));
-    const button = (label, text, onclick, more = {}) => {
-      const about = { title: label, 'aria-label': label };
-      return el('button', { class: 'action', type: 'button', ...about, ...more, onclick }, text);
-    };
-    const shown = entry.reactions ?? [];
-    const liked = shown.some(({ emoji }) => emoji === LIKE);
-    const offered = liked ? [] : [{ emoji: LIKE, count: 0, mine: false }];
-    const reactions = [...shown, ...offered].map(({ emoji, count, mine }) =>
-      button(
-        mine ? `Take ${emoji} back` : `React with ${emoji}`,
-        count ? `${emoji} ${count}` : emoji,
-        () => ask(this.client.react(entry, emoji, !mine)),
-        { 'aria-pressed': mine },
-      ),
-    );
-    const edit = () => {
-      const content = window.prompt('Edit the message', entry.content);
-      if (content !== null && content !== entry.content) ask(this.client.edit(entry, content));
-    };
-    const remove = () => {
-      if (window.confirm('Delete the message for everybody?')) ask(this.client.remove(entry));
-    };
-    const manages = this.chat?.isGroup && this.chat.me.role !== 'member';
-    return el(
-      'span',
-      { class: 'actions' },
-      ...reactions,
-      own && button('Edit', '✎', edit),
-      (own || manages) && button('Delete', '✕', remove),
-    );
+  #oneTabStop() {
+    const all = [...$('entries').querySelectorAll('.more')];
+    const stop = all.find((button) => button === document.activeElement) ?? all.at(-1);
+    for (const button of all) button.tabIndex = button === stop ? 0 : -1;
   }
 
   /** More of an unsent file has gone. @param {import('./natter.js').Unsent} message */
@@ -256,8 +208,12 @@ export class Conversation {
     const nameOf = (id) => this.#nameOf(id, 'You');
     const name = nameOf(entry.senderId) ?? 'Someone';
     if (here && !this.#atEnd) $('to-newest').hidden = false;
-    if (!here && entry.kind) return;
-    const message = here ? `${name}: ${summary(entry)}` : `A message from ${name}`;
+    const named = entry.mentions?.includes(this.client.user?.id);
+    const chat = this.client.chats.get(entry.chatId);
+    // Even of a muted chat one hears when one is named.
+    if (!here && (entry.kind || (chat && this.client.isMuted(chat) && !named))) return;
+    const what = here ? summary(entry).slice(0, ANNOUNCED) : `in ${chat?.me.name ?? 'a new chat'}`;
+    const message = here ? `${name}: ${what}` : `A message from ${name}, ${what}${named ? ', names you' : ''}`;
     const text = entry.kind ? systemText(entry, nameOf) : message;
     const line = el('p', {}, text);
     $('announcer').append(line);
@@ -297,7 +253,18 @@ export class Conversation {
     $('chat-name').textContent = chat?.me.name ?? '…';
     $('chat-avatar').replaceChildren(chat ? avatar(chat.me.name, this.#pictured(chat)) : '');
     $('chat-presence').textContent = chat ? this.#presenceOf(chat) : '';
-    if ($('info-dialog').open) this.#renderDetails();
+    const other = this.#other;
+    const blocked = Boolean(other && this.client.blocks.people.has(other.id));
+    $('blocked').hidden = !blocked;
+    $('composer').hidden = blocked;
+    $('blocked-who').textContent = blocked ? `You have blocked ${other.name}.` : '';
+    this.details.render();
+  }
+
+  /** The other one of a one-to-one. */
+  get #other() {
+    const { chat } = this;
+    return chat && !chat.isGroup ? chat.participants.find(({ id }) => id !== this.client.user.id) : null;
   }
 
   #presenceOf(chat) {
@@ -317,60 +284,5 @@ export class Conversation {
 
   #nameOf(userId, own = null) {
     return own && userId === this.client.user?.id ? own : this.client.names.get(userId);
-  }
-
-  // ---- Details -------------------------------------------------------------------------------
-
-  #openDetails() {
-    this.#renderDetails();
-    $('info-dialog').showModal();
-  }
-
-  #renderDetails() {
-    const { chat, client } = this;
-    if (!chat) return $('info-dialog').close();
-    const listed = new Set(chat.participants.map(({ id }) => id));
-    const people = [...chat.participants, ...this.#more.items.filter(({ id }) => !listed.has(id))];
-    $('participants').replaceChildren(...people.map((person) => this.#participant(person)));
-    $('more-participants').hidden = people.length >= chat.participantCount || this.#more.cursor === null;
-    $('info-kind').textContent = chat.isGroup
-      ? `A group, ${chat.open ? 'open to whoever has its id' : 'private'}.`
-      : `Between you and ${chat.me.name}.`;
-    $('info-id').textContent = chat.id;
-    $('leave').hidden = !chat.isGroup;
-  }
-
-  #participant({ id, name, role }) {
-    const own = id === this.client.user.id;
-    const presence = own ? { online: this.client.state === 'online' } : this.client.presence.get(id);
-    const about = [role !== 'member' && role, presenceText(presence)].filter(Boolean).join(', ');
-    return el(
-      'li',
-      {},
-      avatar(name, id),
-      el('span', { class: 'grow' }, own ? `${name} (you)` : name, el('span', { class: 'sub' }, about)),
-      presenceDot(Boolean(presence?.online)),
-    );
-  }
-
-  async #moreParticipants() {
-    const { chatId } = this;
-    try {
-      const page = await this.client.participants(chatId, this.#more.cursor);
-      if (chatId !== this.chatId) return;
-      this.#more = { items: [...this.#more.items, ...page.items], cursor: page.nextCursor ?? null };
-      this.#renderDetails();
-    } catch (error) {
-      this.notify(error);
-    }
-  }
-
-  async #leave() {
-    try {
-      await this.client.leaveChat(this.chatId);
-      $('info-dialog').close();
-    } catch (error) {
-      this.notify(error);
-    }
   }
 }

@@ -1,5 +1,6 @@
 /**
- * Messages that were searched for, and what stands around one of them.
+ * Messages that were searched for: each leads to its place in its chat, or, where that is too far back
+ * to be scrolled to, to what stands around it.
  */
 
 import { summary } from './media.js';
@@ -12,10 +13,10 @@ export class Found {
   /**
    * @param {import('./natter.js').NatterClient} client
    * @param {(error: Error|string) => void} notify
+   * @param {(chatId: string, seq: number) => Promise<boolean>} show a place in a chat, if it can be
    */
-  constructor(client, notify) {
-    this.client = client;
-    this.notify = notify;
+  constructor(client, notify, show) {
+    Object.assign(this, { client, notify, show });
     $('around-open').addEventListener('click', () => {
       $('around-dialog').close();
       location.hash = $('around-open').dataset.chat;
@@ -23,36 +24,41 @@ export class Found {
   }
 
   /** @param {import('./natter.js').Hit[]} hits */
-  show(hits) {
+  list(hits) {
     $('hits').hidden = hits.length === 0;
     $('hit-list').replaceChildren(...hits.map((hit) => this.#item(hit)));
   }
 
   #item(hit) {
     const { message, chat } = hit;
-    const open = { type: 'button', class: 'chat', onclick: () => this.#around(hit) };
-    const head = el('span', { class: 'line' }, el('strong', {}, chat.name), when(message.createdAt));
+    const open = { type: 'button', class: 'chat', onclick: () => this.#open(hit) };
+    const head = el('span', { class: 'line' }, el('strong', { dir: 'auto' }, chat.name), when(message.createdAt));
     const text = el('span', { class: 'preview' }, `${message.sender.name}: `, ...snippet(hit));
     return el('li', {}, el('button', open, avatar(chat.name, chat.id), el('span', { class: 'grow' }, head, text)));
   }
 
-  async #around({ message, chat, highlights }) {
+  async #open(hit) {
     try {
-      const page = await this.client.around(chat.id, message.seq);
-      $('around-title').textContent = chat.name;
-      $('around-open').dataset.chat = chat.id;
-      const lines = page.messages.map((entry) => {
-        const here = entry.seq === message.seq;
-        const text = here ? marked(entry.content, highlights) : [textOf(entry)];
-        const head = el('span', { class: 'line' }, el('strong', {}, entry.sender.name), timeOfDay(entry.createdAt));
-        return el('li', { class: here ? 'here' : 'there' }, head, el('p', {}, ...text));
-      });
-      $('around-list').replaceChildren(...lines);
-      $('around-dialog').showModal();
-      $('around-list').querySelector('.here')?.scrollIntoView({ block: 'center' });
+      if (!(await this.show(hit.chat.id, hit.message.seq))) await this.#around(hit);
     } catch (error) {
       this.notify(error);
     }
+  }
+
+  async #around({ message, chat, highlights }) {
+    const page = await this.client.around(chat.id, message.seq);
+    $('around-title').textContent = chat.name;
+    $('around-open').dataset.chat = chat.id;
+    const lines = page.messages.map((entry) => {
+      const here = entry.seq === message.seq;
+      const text = here ? marked(entry.content, highlights) : [textOf(entry)];
+      const name = el('strong', { dir: 'auto' }, entry.sender.name);
+      const head = el('span', { class: 'line' }, name, timeOfDay(entry.createdAt));
+      return el('li', { class: here ? 'here' : 'there' }, head, el('p', { dir: 'auto' }, ...text));
+    });
+    $('around-list').replaceChildren(...lines);
+    $('around-dialog').showModal();
+    $('around-list').querySelector('.here')?.scrollIntoView({ block: 'center' });
   }
 }
 

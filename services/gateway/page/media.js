@@ -23,9 +23,10 @@ const KINDS = {
 export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.document;
 
 /** A message in one line, as lists show it. @param {import('./timeline.js').Entry} message */
-export function summary({ media, content, deleted }) {
+export function summary({ media, content, contentType, deleted }) {
   if (deleted) return 'Message deleted';
-  if (!media) return content;
+  // A quote does not tell which file.
+  if (!media) return content || (contentType === 'media' ? '📎 File' : '');
   const { icon, noun } = kindOf(media);
   const what = `${icon} ${noun === 'File' ? media.name : noun}`;
   return content ? `${what} · ${content}` : what;

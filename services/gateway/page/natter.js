@@ -10,11 +10,14 @@
  * - `connection.js`: the WebSocket, requests and replies, reconnecting
  * - `timeline.js`: the order of a chat's entries
  * - `outbox.js`: own messages until they are stored; `transfer.js`: files on their way
+ * - `groups.js`: managing groups, and who is blocked; `receipts.js`: who has read what
  * - here: chats, files, typing and presence on top of them
  */
 
 import { Connection, REVOKED } from './connection.js';
+import { Blocks, Groups } from './groups.js';
 import { Outbox } from './outbox.js';
+import { Receipts } from './receipts.js';
 import { NatterError, Session, backoff, sleep } from './session.js';
 import { Timeline } from './timeline.js';
 import { download } from './transfer.js';
@@ -23,6 +26,12 @@ export { NatterError };
 
 /** Items of a page of history or of chats. */
 const PAGE = 50;
+/** Pages, and what each has, that are fetched to reach an entry further back. */
+const REACH = { pages: 10, limit: 200 };
+/** How often it is told of a chat that this device has got what was sent. */
+const DELIVERED_EVERY_MS = 1_000;
+/** Chats of the list of which it is told when it is fetched: the newest. */
+const MAX_DELIVERED = 20;
 /** People whose presence is watched at once. */
 const MAX_WATCHED = 200;
 const TYPING_EVERY_MS = 2_000;
@@ -34,9 +43,11 @@ const THUMBNAIL_BYTES = 4 * 1024 * 1024;
  * @typedef {import('./timeline.js').Entry} Entry
  * @typedef {import('./outbox.js').Unsent} Unsent
  * @typedef {{id: string, name: string, role: string}} Participant
- * @typedef {{id: string, isGroup: boolean, title: ?string, open: boolean, createdAt: string,
+ * @typedef {{id: string, isGroup: boolean, title: ?string, description?: string, open: boolean,
+ *   createdAt: string,
  *   participantCount: number, participants: Participant[], lastMessage: ?Entry,
- *   me: {name: string, role: string, readSeq: number, unreadCount: number}}} Chat
+ *   me: {name: string, role: string, readSeq: number, unreadCount: number, muted: boolean,
+ *   mutedUntil?: string, hidden: boolean}}} Chat
  * @typedef {{message: Entry, highlights: {start: number, end: number}[],
  *   chat: {id: string, name: string}}} Hit
  */
@@ -47,8 +58,8 @@ const THUMBNAIL_BYTES = 4 * 1024 * 1024;
  * Events (`CustomEvent`s): `state` the connection's state changed · `session` (`{reason}`) signed
  * in or out · `chats` the list changed · `timeline` (`{chatId}`) entries or unsent messages
  * changed · `progress` (`{message}`) more of an unsent file has gone · `incoming` (`{entry}`) a live
- * entry not seen before · `typing` (`{chatId}`) · `presence` · `trouble` (`{error}`) something in
- * the background failed; if it can be, it is retried.
+ * entry not seen before · `blocks` whom the user has blocked has changed · `typing` (`{chatId}`) ·
+ * `presence` · `trouble` (`{error}`) something in the background failed; if it can be, it is retried.
  */
 export class NatterClient extends EventTarget {
   /** Chats by id, as far as they were listed. @type {Map<string, Chat>} */
@@ -68,6 +79,8 @@ export class NatterClient extends EventTarget {
   #connection;
   /** @type {Outbox} */
   #outbox;
+  /** When a delivery is next told of, by chat. @type {Map<string, number>} */
+  #deliveries = new Map();
   /** Open chats that this connection is catching up with, or had not when it ended. @type {Set<string>} */
   #behind = new Set();
   /** The list of chats has still to be fetched. */
@@ -115,6 +128,9 @@ export class NatterClient extends EventTarget {
       onProgress: (message) => this.#emit('progress', { message }),
       onSent: (entry) => this.#onEntry(entry),
     });
+    this.groups = new Groups(this.#session, (chat) => this.#learn(chat));
+    this.blocks = new Blocks(this.#session, () => this.#emit('blocks'));
+    this.receipts = new Receipts(this.#session, (chatId) => this.#emit('timeline', { chatId }));
   }
 
   /** @returns {import('./connection.js').State} */
@@ -166,7 +182,8 @@ export class NatterClient extends EventTarget {
 
   #onSignedOut(reason) {
     this.disconnect();
-    for (const kept of [this.chats, this.names, this.timelines, this.#outbox]) kept.clear();
+    for (const kept of [this.chats, this.names, this.timelines, this.receipts, this.#outbox]) kept.clear();
+    this.blocks.people.clear();
     this.#watched = [];
     this.#chatsCursor = null;
     this.#emit('session', { reason });
@@ -203,6 +220,36 @@ export class NatterClient extends EventTarget {
   async leaveChat(chatId) {
     await this.#session.rest('POST', `/chats/${chatId}/leave`);
     this.#forget(chatId);
+  }
+
+  /**
+   * No notifications of a chat, on no device of the user.
+   * @param {string} chatId @param {?Date} until for ever without
+   */
+  async mute(chatId, until) {
+    const how = until ? { until: until.toISOString() } : { forever: true };
+    return this.#learn(await this.#session.rest('PUT', `/chats/${chatId}/mute`, how));
+  }
+
+  /** @param {string} chatId */
+  async unmute(chatId) {
+    return this.#learn(await this.#session.rest('DELETE', `/chats/${chatId}/mute`));
+  }
+
+  /** Whether a chat is muted just now. @param {Chat} chat */
+  isMuted({ me }) {
+    return me.muted && (!me.mutedUntil || Date.parse(me.mutedUntil) > this.serverNow);
+  }
+
+  /** Takes a one-to-one from the list until its next message. @param {string} chatId */
+  async hide(chatId) {
+    return this.#learn(await this.#session.rest('POST', `/chats/${chatId}/hide`));
+  }
+
+  /** What is unread in the chats that are known, but for those muted. */
+  get unread() {
+    const wanted = [...this.chats.values()].filter((chat) => !chat.me.hidden && !this.isMuted(chat));
+    return wanted.reduce((sum, { me }) => sum + me.unreadCount, 0);
   }
 
   /** All participants, for chats that list only their first ones. @param {string} chatId */
@@ -286,7 +333,9 @@ export class NatterClient extends EventTarget {
     const known = this.chats.get(chat.id);
     // A list is a little behind what came live, and what has been read.
     const newer = (known?.lastMessage?.seq ?? 0) > (chat.lastMessage?.seq ?? 0);
-    if (newer) chat = { ...chat, lastMessage: known.lastMessage };
+    // What is newer than its being hidden brings it back.
+    const { hidden } = newer ? known.me : chat.me;
+    if (newer) chat = { ...chat, lastMessage: known.lastMessage, me: { ...chat.me, hidden } };
     if (known && (newer || known.me.readSeq > chat.me.readSeq)) {
       const { readSeq, unreadCount } = known.me;
       chat = { ...chat, me: { ...chat.me, readSeq, unreadCount } };
@@ -318,6 +367,7 @@ export class NatterClient extends EventTarget {
     this.#goneMeanwhile?.add(chatId);
     const { chats, timelines, typing } = this;
     for (const kept of [chats, timelines, typing, this.#typed]) kept.delete(chatId);
+    this.receipts.close(chatId);
     this.#outbox.forget(chatId);
     this.#emit('chats');
   }
@@ -342,6 +392,7 @@ export class NatterClient extends EventTarget {
     if (signal) {
       this.#keepUp(chatId, signal);
       this.#persist(signal, () => this.#askWhoTypes(chatId));
+      this.#persist(signal, () => this.receipts.fetch(chatId));
     }
     return timeline;
   }
@@ -349,12 +400,29 @@ export class NatterClient extends EventTarget {
   /** @param {string} chatId */
   closeChat(chatId) {
     this.timelines.delete(chatId);
+    this.receipts.close(chatId);
   }
 
   /** Fetches the page before the oldest entry of an open chat. @param {string} chatId */
   async older(chatId) {
     await this.timelines.get(chatId)?.older();
     this.#emit('timeline', { chatId });
+  }
+
+  /**
+   * An entry of an open chat; older pages are fetched until it is there.
+   * @param {string} chatId @param {(entry: Entry) => boolean} isIt
+   * @returns {Promise<?Entry>} null when there is none, or it lies too far back
+   */
+  async reach(chatId, isIt) {
+    const timeline = this.timelines.get(chatId);
+    for (let pages = 0; timeline && timeline === this.timelines.get(chatId); pages++) {
+      const entry = timeline.entries.find(isIt);
+      if (entry || pages > REACH.pages || (timeline.loaded && !timeline.hasOlder)) return entry ?? null;
+      await (timeline.loaded ? timeline.older(REACH.limit) : timeline.catchUp());
+      this.#emit('timeline', { chatId });
+    }
+    return null;
   }
 
   /** Brings an open chat up to date, however long that takes, while the connection holds. */
@@ -405,11 +473,13 @@ export class NatterClient extends EventTarget {
 
   /**
    * Sends a text, or a file with a text. It is in `unsent` until the server has stored it.
-   * @param {string} chatId @param {string} content @param {File} [file]
+   * @param {string} chatId @param {string} content
+   * @param {{file?: ?File, answers?: ?Entry, mentions?: string[]}} [more] the message that it answers;
+   *   participants that a text names
    */
-  send(chatId, content, file) {
-    this.#outbox.add(chatId, content, file);
-    if (file) this.setTyping(chatId, false);
+  send(chatId, content, more = {}) {
+    this.#outbox.add(chatId, content, more);
+    if (more.file) this.setTyping(chatId, false);
     else this.#typed.delete(chatId); // a text ends typing by itself
   }
 
@@ -426,9 +496,12 @@ export class NatterClient extends EventTarget {
 
   // ---- What becomes of messages --------------------------------------------------------------
 
-  /** Gives an own message another text. @param {Entry} entry @param {string} content */
-  edit({ chatId, id }, content) {
-    return this.#connection.request('edit_message', { chatId, messageId: id, content });
+  /**
+   * Gives an own message another text.
+   * @param {Entry} entry @param {string} content @param {string[]} mentions
+   */
+  edit({ chatId, id }, content, mentions) {
+    return this.#connection.request('edit_message', { chatId, messageId: id, content, mentions });
   }
 
   /** Takes a message back. @param {Entry} entry */
@@ -486,6 +559,19 @@ export class NatterClient extends EventTarget {
     this.#emit('chats');
   }
 
+  /** This device has what was sent; said now and then, of the newest. */
+  #onDelivered(chatId, seq) {
+    const waits = this.#deliveries.has(chatId);
+    this.#deliveries.set(chatId, seq);
+    if (waits) return;
+    setTimeout(() => {
+      const last = this.#deliveries.get(chatId);
+      this.#deliveries.delete(chatId);
+      const read = this.chats.get(chatId)?.me.readSeq ?? Infinity; // has been got, too
+      if (last > read && this.#connection.signal) this.#connection.tell('delivered', { chatId, seq: last });
+    }, DELIVERED_EVERY_MS);
+  }
+
   // ---- Typing and presence -------------------------------------------------------------------
 
   /**
@@ -533,10 +619,18 @@ export class NatterClient extends EventTarget {
     for (const chatId of behind) this.#keepUp(chatId, signal);
     this.#unlisted = !whole;
     this.#persist(signal, async () => {
-      if (this.#unlisted) await this.#refreshChats(signal);
+      if (this.#unlisted) {
+        await this.#refreshChats(signal);
+        await this.blocks.refresh();
+        const unread = [...this.chats.values()].filter(({ me, lastMessage }) => me.unreadCount && lastMessage);
+        for (const { id, lastMessage } of unread.slice(0, MAX_DELIVERED)) this.#onDelivered(id, lastMessage.seq);
+      }
       this.#unlisted = false;
       // Only now: the list tells whether the user is still in them.
-      for (const chatId of this.timelines.keys()) await this.#askWhoTypes(chatId);
+      for (const chatId of this.timelines.keys()) {
+        await this.#askWhoTypes(chatId);
+        await this.receipts.fetch(chatId);
+      }
     });
     if (this.#watched.length) this.#persist(signal, () => this.#askPresence());
   }
@@ -607,8 +701,12 @@ export class NatterClient extends EventTarget {
       case 'read': {
         const chat = this.chats.get(data.chatId);
         if (chat && data.userId === this.user?.id) this.#onRead(chat, data.seq);
-        return;
+        return this.receipts.told(data, 'read');
       }
+      case 'delivered':
+        return this.receipts.told(data, 'delivered');
+      case 'blocking':
+        return this.#onBlocking(data);
       case 'presence':
         this.presence.set(data.userId, { online: data.online, lastSeenAt: data.lastSeenAt });
         return this.#emit('presence');
@@ -640,14 +738,16 @@ export class NatterClient extends EventTarget {
       const own = entry.senderId === this.user?.id;
       const unread = entry.seq > chat.me.readSeq ? chat.me.unreadCount + 1 : chat.me.unreadCount;
       const me = own
-        ? { ...chat.me, readSeq: entry.seq, unreadCount: 0 }
-        : { ...chat.me, unreadCount: unread };
+        ? { ...chat.me, hidden: false, readSeq: entry.seq, unreadCount: 0 }
+        : { ...chat.me, hidden: false, unreadCount: unread };
       this.chats.set(chatId, { ...chat, me, lastMessage: entry });
       this.#emit('chats');
     } else if (signal && (!chat || entry.kind) && !gone) {
       // A chat not listed yet, or its participants or title have changed.
       this.#fetchSoon(chatId, signal);
     }
+    if (['left', 'removed'].includes(entry.kind)) this.receipts.gone(chatId, entry.userId ?? entry.actorId);
+    if (!entry.kind && entry.senderId !== this.user?.id) this.#onDelivered(chatId, entry.seq);
     this.#emit('timeline', { chatId });
     if (fresh && entry.senderId !== this.user?.id) this.#emit('incoming', { entry });
   }
@@ -664,6 +764,11 @@ export class NatterClient extends EventTarget {
       const lastMessage = { ...listed, content, deleted: change.what === 'deleted' };
       if (lastMessage.deleted) delete lastMessage.media;
       if (!listed.deleted) this.chats.set(chatId, { ...this.chats.get(chatId), lastMessage });
+      this.#emit('chats');
+    }
+    const me = this.chats.get(chatId)?.me;
+    if (change.what === 'deleted' && me?.unreadCount && change.messageSeq > me.readSeq) {
+      this.chats.set(chatId, { ...this.chats.get(chatId), me: { ...me, unreadCount: me.unreadCount - 1 } });
       this.#emit('chats');
     }
     this.#emit('timeline', { chatId });
@@ -684,6 +789,13 @@ export class NatterClient extends EventTarget {
       this.#fetchSoon(chatId, signal);
     }
     this.#emit('timeline', { chatId });
+  }
+
+  #onBlocking({ userId, blocked }) {
+    const name = this.names.get(userId);
+    if (name || !blocked) return this.blocks.told(userId, name, blocked);
+    const { signal } = this.#connection;
+    if (signal) this.#persist(signal, () => this.blocks.refresh());
   }
 
   /** What every entry passes, live or from history. @param {Entry} entry */

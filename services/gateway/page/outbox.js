@@ -17,8 +17,9 @@ const SEND_PATIENCE_MS = 120_000;
 /**
  * @typedef {{chatId: string, clientMsgId: string, content: string, createdAt: string,
  *   state: 'pending'|'failed', error: ?NatterError, file?: File,
- *   media?: import('./media.js').Media, part?: number}} Unsent with a `file`: `content` is its
- *   caption, and `part` of it, from 0 to 1, has gone
+ *   media?: import('./media.js').Media, part?: number, replyTo?: string, quote?: object,
+ *   mentions?: string[]}} Unsent with a `file`: `content` is its caption, and `part` of it, from 0 to
+ *   1, has gone
  */
 
 /**
@@ -65,8 +66,11 @@ export class Outbox {
     return this.#unsent.size === 0;
   }
 
-  /** @param {string} chatId @param {string} content @param {File} [file] */
-  add(chatId, content, file) {
+  /**
+   * @param {string} chatId @param {string} content
+   * @param {{file?: ?File, answers?: ?import('./timeline.js').Entry, mentions?: string[]}} more
+   */
+  add(chatId, content, { file, answers, mentions = [] }) {
     const list = this.of(chatId);
     if (list.length >= MAX_UNSENT) throw new NatterError('busy', 'Too many messages are waiting.');
     if (file?.size === 0) throw new NatterError('bad_request', 'The file is empty.');
@@ -74,6 +78,8 @@ export class Outbox {
     const createdAt = new Date(now).toISOString();
     const message = { chatId, clientMsgId: uuidv7(now), content, createdAt, state: 'pending', error: null };
     if (file) Object.assign(message, { file, media: mediaOf(file), part: 0 });
+    if (answers) Object.assign(message, { replyTo: answers.id, quote: quoteOf(answers) });
+    if (mentions.length) message.mentions = mentions;
     list.push(message);
     this.#unsent.set(chatId, list);
     this.onChange(chatId);
@@ -153,14 +159,15 @@ export class Outbox {
     }
   }
 
-  async #tell({ chatId, clientMsgId, content }) {
-    const sent = await this.connection.request('send_message', { chatId, clientMsgId, content });
-    return { ...sent, ...this.#mine, contentType: 'text', content };
+  async #tell({ chatId, clientMsgId, content, replyTo, quote, mentions }) {
+    const draft = { chatId, clientMsgId, content, replyTo, mentions };
+    const sent = await this.connection.request('send_message', draft);
+    return { ...sent, ...this.#mine, contentType: 'text', content, replyTo, quote, mentions };
   }
 
   /** Uploads and sends in one step. @param {Unsent} message */
   async #upload(message) {
-    const { chatId, clientMsgId, content, file } = message;
+    const { chatId, clientMsgId, content, file, replyTo, quote } = message;
     const abort = new AbortController();
     const onProgress = (part) => this.onProgress(Object.assign(message, { part }));
     this.#uploads.set(message, abort);
@@ -169,13 +176,14 @@ export class Outbox {
       // What is said of the file goes first: if it is refused, the file need not go.
       const form = new FormData();
       form.append('clientMsgId', clientMsgId);
+      if (replyTo) form.append('replyTo', replyTo);
       if (content) form.append('caption', content);
       else form.append('send', 'true');
       form.append('file', file, message.media.name);
       const url = `${this.session.origin}/v1/chats/${chatId}/media`;
       const send = (token) => upload(url, token, form, { signal: abort.signal, onProgress });
       const { media, message: sent } = await this.session.authorized(send);
-      return { ...sent, ...this.#mine, contentType: 'media', content, media };
+      return { ...sent, ...this.#mine, contentType: 'media', content, media, replyTo, quote };
     } finally {
       this.#uploads.delete(message);
     }
@@ -185,6 +193,11 @@ export class Outbox {
     const { user } = this.session;
     return { senderId: user?.id, sender: user };
   }
+}
+
+/** Of a message that is answered, until the server shows it. @param {import('./timeline.js').Entry} entry */
+function quoteOf({ id, senderId, sender, contentType, content, media }) {
+  return { id, senderId, senderName: sender?.name ?? 'Someone', contentType, content: content.slice(0, 100), media };
 }
 
 /** A folder, or what was deleted or changed since: a request would only say that it failed. */

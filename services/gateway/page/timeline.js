@@ -10,19 +10,22 @@ const MAX_CATCH_UP_PAGES = 20;
 const KEPT = 500;
 /** Changes kept for pages that were asked for before them. */
 const CHANGES_KEPT = 200;
+/** Characters of a quote. */
+const QUOTED = 100;
 
 /**
  * @typedef {{chatId: string, seq: number, prevSeq?: number, createdAt: string, id?: string,
  *   senderId?: string, sender?: {id: string, name: string}, contentType?: string,
  *   content?: string, media?: import('./media.js').Media, clientMsgId?: string, kind?: string,
  *   actorId?: string, userId?: string, msg?: string, title?: string, role?: string,
- *   editedAt?: string, deleted?: boolean,
- *   quote?: {id: string, senderName: string, content: string, deleted?: boolean},
+ *   editedAt?: string, deleted?: boolean, mentions?: string[], replyTo?: string,
+ *   quote?: {id: string, senderId: string, senderName: string, contentType: string,
+ *   content: string, deleted?: boolean},
  *   reactions?: {emoji: string, count: number, mine: boolean}[]}} Entry a message, or a system line
  *   when it has a `kind`; beside `media`, `content` is its caption
- * @typedef {{chatId: string, seq: number, prevSeq?: number, messageSeq: number, what: 'edited' |
- *   'deleted' | 'reaction' | 'expired', content?: string, editedAt?: string, emoji?: string, on?: boolean,
- *   mine?: boolean}} Change what becomes of a message
+ * @typedef {{chatId: string, seq: number, prevSeq?: number, messageSeq: number, messageId: string,
+ *   what: 'edited' | 'deleted' | 'reaction' | 'expired', content?: string, mentions?: string[],
+ *   editedAt?: string, emoji?: string, on?: boolean, mine?: boolean}} Change what becomes of a message
  * @typedef {{messages: Entry[], hasMore: boolean, fromSeq: number, toSeq: number,
  *   partial?: boolean}} Page everything of the feed after `fromSeq`, up to `toSeq`
  */
@@ -42,7 +45,7 @@ export class Timeline {
   /** @type {?Promise<void>} */
   #paging = null;
 
-  /** @param {(range: {before?: number, after?: number}) => Promise<Page>} fetchPage */
+  /** @param {(range: {before?: number, after?: number, limit?: number}) => Promise<Page>} fetchPage */
   constructor(fetchPage) {
     this.fetchPage = fetchPage;
   }
@@ -85,7 +88,7 @@ export class Timeline {
       .map((entry) => (entry.quote && ids.has(entry.quote.id) ? { ...entry, quote: undefined } : entry));
     if (gone.length) this.hasOlder = false;
     // An entry of the feed that changes no message.
-    return this.change({ ...expired, messageSeq: 0, what: 'expired' });
+    return this.change({ ...expired, messageSeq: 0, messageId: '', what: 'expired' });
   }
 
   /**
@@ -100,9 +103,9 @@ export class Timeline {
     return this.#catchingUp;
   }
 
-  /** Fetches the page before the oldest entry. @returns {Promise<void>} */
-  older() {
-    this.#paging ??= this.#older().finally(() => (this.#paging = null));
+  /** Fetches the page before the oldest entry. @param {number} [limit] @returns {Promise<void>} */
+  older(limit) {
+    this.#paging ??= this.#older(limit && { limit }).finally(() => (this.#paging = null));
     return this.#paging;
   }
 
@@ -113,12 +116,12 @@ export class Timeline {
     this.hasOlder = true;
   }
 
-  async #older() {
+  async #older(size) {
     if (!this.loaded || !this.hasOlder) return;
     const oldest = () => this.entries[0]?.seq ?? this.#head + 1;
     const before = oldest();
     const asked = this.#head;
-    const page = await this.fetchPage({ before });
+    const page = await this.fetchPage({ before, ...size });
     // Started afresh while the page was on its way: it would leave a hole.
     if (oldest() !== before) return;
     this.#merge(page.messages, asked);
@@ -183,12 +186,20 @@ export class Timeline {
 
 /** The entry after a change. @param {Entry} entry @param {Change} change @returns {Entry} */
 function changed(entry, change) {
+  if (entry.quote && entry.quote.id === change.messageId) return { ...entry, quote: quoted(entry.quote, change) };
   if (entry.seq !== change.messageSeq || entry.deleted) return entry;
-  const { what, content, editedAt } = change;
-  if (what === 'edited') return { ...entry, content, editedAt };
+  const { what, content, mentions, editedAt } = change;
+  if (what === 'edited') return { ...entry, content, mentions, editedAt };
   if (what === 'reaction') return { ...entry, reactions: reacted(entry.reactions ?? [], change) };
-  const { media, quote, reactions, ...rest } = entry;
+  const { media, quote, mentions: none, reactions, ...rest } = entry;
   return { ...rest, content: '', editedAt: undefined, deleted: true };
+}
+
+/** What is quoted, after a change of it. */
+function quoted(quote, { what, content }) {
+  if (what === 'reaction' || quote.deleted) return quote;
+  const deleted = what === 'deleted';
+  return { ...quote, content: deleted ? '' : [...content].slice(0, QUOTED).join(''), deleted };
 }
 
 function reacted(reactions, { emoji, on, mine }) {
@@ -196,9 +207,8 @@ function reacted(reactions, { emoji, on, mine }) {
   const { count, mine: before } = known ?? { count: 0, mine: false };
   if (mine && before === on) return reactions;
   const now = { emoji, count: count + (on ? 1 : -1), mine: mine ? on : before };
-  const others = reactions.filter((reaction) => reaction !== known);
-  const place = known ? reactions.indexOf(known) : reactions.length;
-  return now.count > 0 ? others.toSpliced(place, 0, now) : others;
+  const all = known ? reactions.map((reaction) => (reaction === known ? now : reaction)) : [...reactions, now];
+  return all.filter((reaction) => reaction.count > 0);
 }
 
 function archiveAway() {

@@ -4,6 +4,9 @@
  * Whatever comes from the server is put in as text, never as markup.
  */
 
+/** How long typing in a search box must pause before the server is asked. */
+const SEARCH_PAUSE_MS = 250;
+
 /** @param {string} id @returns {any} the element of the page with this id */
 export const $ = (id) => document.getElementById(id);
 
@@ -60,7 +63,10 @@ export function reconcile(list, shown, items) {
     let kept = shown.get(key);
     if (kept?.look !== look) {
       const node = make();
-      if (kept?.node.contains(focused)) focus = node.querySelector('button');
+      if (kept?.node.contains(focused)) {
+        const buttons = [...node.querySelectorAll('button')];
+        focus = buttons.find(({ className }) => className === focused.className) ?? buttons[0];
+      }
       if (kept?.node === next) next = node;
       kept?.node.replaceWith(node);
       kept = { look, node };
@@ -102,6 +108,30 @@ export function loadWhenSeen(button, root, load, onError) {
   button.addEventListener('click', run);
 }
 
+/**
+ * Asks once typing pauses, and forgets answers that come too late.
+ * @param {HTMLInputElement} input
+ * @param {(text: string) => Promise<() => void>} search gives what shows the answer
+ * @param {(error: Error) => void} onError
+ */
+export function searchBox(input, search, onError) {
+  let asked = 0;
+  let timer = 0;
+  const ask = async () => {
+    const mine = ++asked;
+    try {
+      const show = await search(input.value.trim());
+      if (mine === asked) show();
+    } catch (error) {
+      onError(error);
+    }
+  };
+  input.addEventListener('input', () => {
+    clearTimeout(timer);
+    timer = setTimeout(ask, SEARCH_PAUSE_MS);
+  });
+}
+
 const clock = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
 const weekday = new Intl.DateTimeFormat(undefined, { weekday: 'short' });
 const date = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
@@ -117,10 +147,10 @@ export function timeOfDay(at) {
   return el('time', { dateTime: at, title: fullTime.format(new Date(at)) }, clock.format(new Date(at)));
 }
 
-/** When, for a list: the time of day, the weekday, or the date. @param {string} at RFC 3339 */
+/** When, for a list: the time of day, the weekday of the last days, or the date. @param {string} at RFC 3339 */
 export function when(at) {
   const days = daysAgo(at);
-  const format = days < 1 ? clock : days < 7 ? weekday : date;
+  const format = days === 0 ? clock : days > 0 && days < 7 ? weekday : date;
   return el('time', { dateTime: at, title: fullTime.format(new Date(at)) }, format.format(new Date(at)));
 }
 
@@ -141,8 +171,15 @@ export function presenceText(presence) {
   return `last seen ${ago.format(-Math.round(minutes / 1440), 'day')}`;
 }
 
-/** @param {string[]} names */
-export function typingText(names) {
+/**
+ * A name inside a sentence: whatever it does with the direction of its text ends with it.
+ * @param {string} name
+ */
+const isolated = (name) => `\u2068${name}\u2069`;
+
+/** @param {string[]} people */
+export function typingText(people) {
+  const names = people.map(isolated);
   if (names.length === 0) return '';
   if (names.length === 1) return `${names[0]} is typing…`;
   if (names.length === 2) return `${names[0]} and ${names[1]} are typing…`;
@@ -155,8 +192,7 @@ export function typingText(names) {
  * @param {(userId: string) => ?string} nameOf
  */
 export function systemText(entry, nameOf) {
-  const actor = nameOf(entry.actorId);
-  const user = entry.userId ? nameOf(entry.userId) : actor;
+  const [actor, user] = [entry.actorId, entry.userId ?? entry.actorId].map((id) => nameOf(id) && isolated(nameOf(id)));
   // Names of people who have left may not be known here; the server's own words have them.
   if (!actor || !user) return entry.msg ?? entry.content ?? '';
   switch (entry.kind) {
@@ -169,11 +205,13 @@ export function systemText(entry, nameOf) {
     case 'added':
       return `${actor} added ${user}`;
     case 'removed':
-      return `${actor} removed ${user}`;
+      return entry.banned ? `${actor} banned ${user}` : `${actor} removed ${user}`;
     case 'renamed':
-      return entry.title ? `${actor} named this chat “${entry.title}”` : `${actor} changed the title`;
+      return entry.title ? `${actor} named this chat “${isolated(entry.title)}”` : `${actor} changed the title`;
     case 'described':
-      return `${actor} changed the description`;
+      return entry.description
+        ? `${actor} changed the description: ${isolated(entry.description)}`
+        : `${actor} took the description away`;
     case 'opened':
       return `${actor} opened this chat to anybody`;
     case 'closed':
