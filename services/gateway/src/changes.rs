@@ -116,7 +116,9 @@ impl Changes {
         let known = around.as_ref().ok();
         if known.is_some() {
             // As it was when the reply was sent: the message may be gone since.
-            messages.iter_mut().for_each(|message| message.quote = None);
+            for message in messages.iter_mut() {
+                message.quote = None;
+            }
         }
         let nothing = Around::default();
         self.show(known.unwrap_or(&nothing), viewer, messages, sent);

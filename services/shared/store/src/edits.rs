@@ -292,7 +292,7 @@ pub enum FeedEntry {
     Message(Box<Message>),
     /// An edit, with the content that the message has now.
     Edited(MessageEdited),
-    /// A deletion; also in place of an edit of a message that is deleted now.
+    /// A deletion; also in place of an edit of a message that is deleted now, or not there.
     Deleted(MessageDeleted),
     /// A reaction.
     Reaction(Reaction),
@@ -353,7 +353,7 @@ struct ChangeDetail {
 }
 
 impl EntryRow {
-    /// None for one that cannot be read, and for an edit of a message that was never there.
+    /// None for one that cannot be read.
     fn entry(self) -> Option<FeedEntry> {
         let (place, prev_seq, chat_id) = (seq(self.seq), seq(self.prev_seq), ChatId(self.chat_id));
         let detail = self.detail.map(|Json(detail)| detail);
@@ -411,6 +411,8 @@ impl EntryRow {
         Some(match self.kind.as_str() {
             "edit" => match self.now_deleted_by {
                 Some(actor) => deleted(UserId(actor)),
+                // The message has expired; the edit keeps its place.
+                None if self.now_seq.is_none() => deleted(actor_id),
                 None => FeedEntry::Edited(MessageEdited {
                     chat_id,
                     seq: place,
