@@ -177,7 +177,7 @@ async fn a_chat_is_exported_as_its_history_shows_it_written_or_not() -> Result<(
     let names = media.map(|media| format!("{}-{}", media.id, media.name));
     ensure!(archive.files() == names, "{:?}", archive.files());
     ensure!(archive.entry(&format!("media/{}", names[0]))? == b"boats");
-    ensure!(archive.entry(&format!("media/{}", names[1]))? == [7; 100_000]);
+    ensure!(archive.entry(&format!("media/{}", names[1]))? == vec![7; 100_000]);
     let participants = archive.lines("participants.ndjson")?;
     let ids: Vec<_> = participants.iter().map(|one| one["id"].clone()).collect();
     ensure!(ids.len() == 2 && ids.contains(&json!(ana.id)) && ids.contains(&json!(ben.id)));

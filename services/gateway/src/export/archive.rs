@@ -28,7 +28,7 @@ const PIECE: usize = 64 * 1024;
 /// Pieces that wait for the socket.
 const WAITING: usize = 4;
 /// How long a client may take over the next bytes.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// Fast: text shrinks to a fraction all the same.
 const LEVEL: i64 = 1;
 /// From here on sizes do not fit into what every reader knows.
@@ -76,9 +76,10 @@ impl Broken {
     /// Tells the operator, where that is of interest.
     pub(super) fn tell(&self) {
         let error = causes(self);
-        match self {
-            Self::Left => tracing::debug!(%error, "an export was broken off"),
-            _ => tracing::warn!(%error, "an export was broken off"),
+        if matches!(self, Self::Left) {
+            tracing::debug!(%error, "an export was broken off");
+        } else {
+            tracing::warn!(%error, "an export was broken off");
         }
     }
 }

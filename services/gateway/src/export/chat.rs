@@ -49,7 +49,7 @@ pub async fn chat(
     }
     let job = Job { app: app.clone(), caller: caller.clone(), chat, up_to: newest.to_seq };
     let name = format!("natter-chat-{chat}.zip");
-    make(place, name, move |archive| job.write(archive, view, media))
+    Ok(make(place, name, move |archive| job.write(archive, view, media)))
 }
 
 struct Job {

@@ -60,7 +60,7 @@ pub struct Exports {
 struct Place {
     of: UserId,
     users: Arc<Mutex<HashSet<UserId>>>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Exports {
@@ -78,7 +78,7 @@ impl Exports {
         if !lock(&self.users).insert(of) {
             return Err(busy("an export of yours is under way"));
         }
-        Ok(Place { of, users: Arc::clone(&self.users), _place: place })
+        Ok(Place { of, users: Arc::clone(&self.users), _permit: place })
     }
 }
 
@@ -146,15 +146,16 @@ struct Kept {
 }
 
 impl<T> Manifest<T> {
-    fn new(caller: &Caller, of: T, entries: Entries, kept: Kept) -> Self {
+    fn new(caller: &Caller, of: T, mut entries: Entries, kept: Kept) -> Self {
         let Kept { count, missing, missing_count } = kept;
+        entries.media = count;
         Self {
             format: FORMAT,
             version: VERSION,
             made_at: timestamp::truncate(OffsetDateTime::now_utc()),
             made_for: caller.user_id,
             of,
-            entries: Entries { media: count, ..entries },
+            entries,
             missing,
             missing_count,
             left_out: Vec::new(),
@@ -163,30 +164,24 @@ impl<T> Manifest<T> {
 }
 
 /// Makes an archive while it is sent: `write` is run beside, and what it fails with breaks it off.
-fn make<F>(
-    place: Place,
-    name: String,
-    write: impl FnOnce(Archive) -> F + Send + 'static,
-) -> Result<Export, WireError>
+fn make<F>(place: Place, name: String, write: impl FnOnce(Archive) -> F + Send + 'static) -> Export
 where
     F: Future<Output = Result<(), Broken>> + Send,
 {
     let (archive, mut pieces) = Archive::new(OffsetDateTime::now_utc());
     tokio::spawn(async move {
-        let _place = place;
         let answer = archive.answer();
-        match write(archive).await {
-            Ok(()) => {}
-            Err(broken) => {
-                broken.tell();
-                let broken = std::io::Error::other(broken);
-                // The connection ends in the middle of its answer.
-                let _ = answer.send(Err(broken)).await;
-            }
+        let written = write(archive).await;
+        // Another may begin, however long this one's client takes over what waits for it.
+        drop(place);
+        if let Err(broken) = written {
+            broken.tell();
+            // The connection ends in the middle of its answer.
+            let _ = answer.send(Err(std::io::Error::other(broken))).await;
         }
     });
     let pieces = stream::poll_fn(move |cx| pieces.poll_recv(cx));
-    Ok(Export { name, body: Body::from_stream(pieces) })
+    Export { name, body: Body::from_stream(pieces) }
 }
 
 /// That the caller's device is still what it was when the call began.

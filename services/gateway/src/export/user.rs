@@ -70,7 +70,7 @@ pub async fn user(app: &App, caller: &Caller, media: bool) -> Result<Export, Wir
     let ends = ends(app).await;
     let job = Job { app: app.clone(), caller: caller.clone() };
     let name = format!("natter-user-{}.zip", caller.user_id);
-    make(place, name, move |archive| job.write(archive, user, ends, media))
+    Ok(make(place, name, move |archive| job.write(archive, user, ends, media)))
 }
 
 /// Where each log ends; none for one that does not answer.
