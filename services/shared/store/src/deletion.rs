@@ -469,7 +469,10 @@ impl Store {
         let rows: Vec<ReactionRow> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT r.chat_id, c.shard, m.id, r.message_seq, r.emoji, r.seq
+                    "SELECT r.chat_id, c.shard, (
+                         SELECT m.id FROM messages m
+                         WHERE m.chat_id = r.chat_id AND m.seq = r.message_seq
+                     ) AS id, r.message_seq, r.emoji, r.seq
                      FROM (
                          SELECT chat_id, message_seq, emoji, seq FROM reactions
                          WHERE user_id = $1 AND active
@@ -477,7 +480,6 @@ impl Store {
                          ORDER BY chat_id, message_seq, emoji LIMIT $5
                      ) r
                      JOIN chats c ON c.id = r.chat_id
-                     LEFT JOIN messages m ON m.chat_id = r.chat_id AND m.seq = r.message_seq
                      ORDER BY r.chat_id, r.message_seq, r.emoji",
                 )
                 .bind(erasure.user.0)

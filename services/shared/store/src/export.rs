@@ -167,14 +167,16 @@ impl Store {
         let rows: Vec<(Uuid, i64, String, Option<Uuid>)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT r.chat_id, r.message_seq, r.emoji, m.id
+                    "SELECT r.chat_id, r.message_seq, r.emoji, (
+                         SELECT m.id FROM messages m
+                         WHERE m.chat_id = r.chat_id AND m.seq = r.message_seq
+                     )
                      FROM (
                          SELECT chat_id, message_seq, emoji FROM reactions
                          WHERE user_id = $1 AND active
                            AND ($2::uuid IS NULL OR (chat_id, message_seq, emoji) > ($2, $3, $4))
                          ORDER BY chat_id, message_seq, emoji LIMIT $5
                      ) r
-                     LEFT JOIN messages m ON m.chat_id = r.chat_id AND m.seq = r.message_seq
                      ORDER BY r.chat_id, r.message_seq, r.emoji",
                 )
                 .bind(user.0)
