@@ -261,6 +261,11 @@ pub async fn keep_all(app: App, keeping: Keeping) {
 /// As this node knows it now.
 async fn keep(app: &App, viewer: Viewer) {
     let Ok(standing) = replay::standing(app, viewer.user).await else { return };
+    // A chat that has ended, as its feed tells, must not be missing where the user's own does not tell
+    // so yet: what was said before the end would never be told.
+    if !standing.left.is_empty() {
+        return;
+    }
     let facts = {
         let registry = app.hub.registry();
         // One that has just been revoked, say, must not be let in by what is kept.
@@ -319,6 +324,11 @@ async fn parted_since(
     kept: &Facts,
     standing: &Standing,
 ) -> Result<bool, WireError> {
+    // Heard of here already: then the standing does not go along with that feed any more, and is
+    // no answer to how far it is.
+    if !standing.left.is_empty() {
+        return Ok(true);
+    }
     let ask = |chat: &KeptChat| {
         let (feed, since) = (chat.feed(), chat.at);
         let until = standing.at.position(feed);
