@@ -23,8 +23,8 @@ use tokio::{
 
 use crate::measures::ShardGauges;
 
-/// Batches that wait; of 1,000 entries each at most.
-const WAITING: usize = 256;
+/// Batches that wait; of 5,000 entries each at most.
+const WAITING: usize = 64;
 /// Places looked up at once.
 const AT_ONCE: usize = 1_000;
 /// With so many entries unwritten, writing them is what Postgres is for …
