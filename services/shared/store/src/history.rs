@@ -93,9 +93,9 @@ macro_rules! page {
             $range,
             "
                     ), 0) AS head,
-                    EXISTS (SELECT 1 FROM reaction_counts_",
+                    (SELECT min(message_seq) FROM reaction_counts_",
             $partition,
-            " WHERE chat_id = $1) AS reacted,
+            " WHERE chat_id = $1) IS NOT NULL AS reacted,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
                     m.mentions, m.edited_at, m.deleted_at,
