@@ -14,10 +14,10 @@ async fn it_is_green_and_every_seeded_fault_turns_it_red() -> Result<()> {
     let gateways =
         cluster.gateways().iter().map(|node| format!("http://{}", node.address())).collect();
     let run = Run::start(Plan { gateways, rate: 150.0, seed: 7, ..Plan::default() }).await?;
-    within(Duration::from_mins(1), "some of everything was done", async || {
+    within(Duration::from_mins(2), "some of everything was done", async || {
         let counts = run.counts();
         let sent = counts.sends.ok > 200 && counts.rest_sends.ok > 2 && counts.duplicates > 5;
-        let moved = counts.joins.ok > 1 && counts.leaves.ok > 1 && counts.resumes.ok > 5;
+        let moved = counts.joins.ok > 0 && counts.leaves.ok > 0 && counts.resumes.ok > 5;
         Ok((sent && moved && counts.typing.ok > 5).then_some(()))
     })
     .await?;
