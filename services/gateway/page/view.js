@@ -6,6 +6,8 @@
 
 /** How long typing in a search box must pause before the server is asked. */
 const SEARCH_PAUSE_MS = 250;
+/** A download has begun by then; its bytes may go. */
+const SAVED_WITHIN_MS = 60_000;
 
 /** @param {string} id @returns {any} the element of the page with this id */
 export const $ = (id) => document.getElementById(id);
@@ -25,6 +27,13 @@ export function el(tag, properties = {}, ...children) {
   }
   element.append(...children.filter((child) => child || child === 0));
   return element;
+}
+
+/** Hands bytes to the browser's downloads. @param {Blob} blob @param {string} name made safe by the browser */
+export function saveAs(blob, name) {
+  const url = URL.createObjectURL(blob);
+  el('a', { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), SAVED_WITHIN_MS);
 }
 
 /** A round picture: the initials on one of eight colours. @param {string} name @param {string} id */
