@@ -2,21 +2,11 @@
  * For how long a chat keeps its messages: everybody is told, some may change it.
  */
 
-import { $, el } from './view.js';
+import { $, el, keptText, timeText } from './view.js';
 
 const DAY = 86_400;
 /** Seconds that are offered. */
 const TIMES = [DAY, 7 * DAY, 30 * DAY, 365 * DAY];
-const UNITS = [['year', 365 * DAY], ['week', 7 * DAY], ['day', DAY], ['hour', 3_600], ['minute', 60], ['second', 1]];
-
-/** In the largest unit that it is a whole number of. @param {number} secs */
-function timeText(secs) {
-  const [unit, size] = UNITS.find(([, size]) => secs % size === 0);
-  return new Intl.NumberFormat(undefined, { style: 'unit', unit, unitDisplay: 'long' }).format(secs / size);
-}
-
-/** @param {?number} secs none: the chat has no time of its own */
-const keptText = (secs) => (secs === null ? 'as long as the server keeps them' : `for ${timeText(secs)}`);
 
 /** @typedef {import('./natter.js').Chat} Chat */
 

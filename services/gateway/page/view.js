@@ -169,6 +169,18 @@ export function dayName(at) {
   return days < 2 ? ago.format(-days, 'day') : fullDate.format(new Date(at));
 }
 
+const DAY = 86_400;
+const UNITS = [['year', 365 * DAY], ['week', 7 * DAY], ['day', DAY], ['hour', 3_600], ['minute', 60], ['second', 1]];
+
+/** In the largest unit that it is a whole number of. @param {number} secs */
+export function timeText(secs) {
+  const [unit, size] = UNITS.find(([, size]) => secs % size === 0);
+  return new Intl.NumberFormat(undefined, { style: 'unit', unit, unitDisplay: 'long' }).format(secs / size);
+}
+
+/** For how long messages are kept. @param {?number} secs none: the chat has no time of its own */
+export const keptText = (secs) => (secs === null ? 'as the server decides' : `for ${timeText(secs)}`);
+
 /** @param {{online: boolean, lastSeenAt: ?string}|undefined} presence */
 export function presenceText(presence) {
   if (presence?.online) return 'online';
@@ -228,7 +240,7 @@ export function systemText(entry, nameOf) {
     case 'deleted':
       return `${actor} deleted this chat`;
     case 'retention':
-      return entry.msg ?? entry.content ?? `${actor} changed how long messages are kept`;
+      return `${actor} had messages kept ${keptText(entry.retentionSecs ?? null)}`;
     case 'role':
       return entry.role
         ? `${actor} made ${user} ${entry.role === 'member' ? 'a' : 'an'} ${entry.role}`
