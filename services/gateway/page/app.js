@@ -5,6 +5,7 @@
  * of the page that it touches are drawn again from the client's state.
  */
 
+import { Account } from './account.js';
 import { Conversation } from './conversation.js';
 import { Found } from './found.js';
 import { summary } from './media.js';
@@ -62,6 +63,7 @@ function lock(deviceId, patienceMs) {
 await dropCopiedSession();
 const client = new NatterClient({ store });
 const conversation = new Conversation(client, notify);
+new Account(client, notify);
 const messagesFound = new Found(client, notify, async (chatId, seq) => {
   location.hash = chatId;
   openFromAddress(); // now, and not only with the event

@@ -4,12 +4,10 @@
 
 import { FETCHED_BYTES, PLAYED_BYTES, kindOf, problemText, sizeText } from './media.js';
 import { Pictures } from './pictures.js';
-import { $, el } from './view.js';
+import { $, el, saveAs } from './view.js';
 
 /** Files fetched at once. */
 const MAX_FETCHES = 3;
-/** A download has begun by then; its bytes may go. */
-const SAVED_WITHIN_MS = 60_000;
 
 /** @typedef {import('./timeline.js').Entry} Entry */
 
@@ -119,10 +117,7 @@ export class Attachments {
   /** @param {Entry} entry @param {HTMLButtonElement} button */
   async #save(entry, button) {
     const blob = await this.#fetch(entry, button);
-    if (!blob) return;
-    const url = URL.createObjectURL(blob);
-    el('a', { href: url, download: entry.media.name }).click();
-    setTimeout(() => URL.revokeObjectURL(url), SAVED_WITHIN_MS);
+    if (blob) saveAs(blob, entry.media.name);
   }
 
   /** @param {Entry} entry @param {HTMLElement} card @param {HTMLButtonElement} button */

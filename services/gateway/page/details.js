@@ -1,11 +1,13 @@
 /**
  * The details of the open chat: its participants and what they may do, its links, who is banned, and
- * what the user wants of it.
+ * what the user wants of it. `keeping.js` has for how long it keeps messages, `exports.js` its archive.
  *
  * Everything is drawn from the client's state, which a change reaches by way of the server: whoever
  * made it. Only links and bans are asked for, when they are opened.
  */
 
+import { Export } from './exports.js';
+import { Keeping } from './keeping.js';
 import { choice, openMenu } from './menu.js';
 import { $, avatar, el, presenceDot, presenceText, searchBox, when } from './view.js';
 
@@ -42,6 +44,9 @@ export class Details {
     $('info-edit').addEventListener('toggle', () => this.#fillForm());
     $('info-invites').addEventListener('toggle', ({ target }) => target.open && this.#try(() => this.#listInvites()));
     $('info-bans').addEventListener('toggle', ({ target }) => target.open && this.#try(() => this.#listBans()));
+    this.keeping = new Keeping(client, () => this.#chat, (act) => this.#try(act));
+    this.archive = new Export('chat-export', client, () => this.#archive(), (error) => this.#fail(error));
+    $('chat-export').addEventListener('click', () => ($('info-error').textContent = ''));
     searchBox($('add-search'), (text) => this.#search(text), (error) => this.#fail(error));
   }
 
@@ -64,6 +69,8 @@ export class Details {
     for (const input of ['add-search', 'invite-link']) $(input).value = '';
     $('invite-made').hidden = true;
     $('info-error').textContent = '';
+    this.keeping.open();
+    this.archive.clear();
     $('info-dialog').showModal();
     this.render();
   }
@@ -93,6 +100,7 @@ export class Details {
     $('info-open-field').hidden = !owns;
     $('leave').hidden = !isGroup;
     $('delete-group').hidden = !owns;
+    this.keeping.render(chat);
     this.#renderPeople(chat, manages, owns);
   }
 
@@ -300,6 +308,13 @@ export class Details {
   #row(text, label, act, whom = '') {
     const button = { type: 'button', class: 'small', 'aria-label': `${label} ${whom}`.trim() };
     return el('li', {}, text, el('button', { ...button, onclick: () => this.#try(act) }, label));
+  }
+
+  /** What is fetched when the chat is asked for as a whole. */
+  #archive() {
+    const { id, me } = this.#chat;
+    const { rights } = this.client;
+    return { name: me.name, fetch: (files, transfer) => rights.exportChat(id, files, transfer) };
   }
 
   // ---- What the user wants of the chat ---------------------------------------------------------

@@ -45,7 +45,11 @@ export class Groups {
     return this.#call('PATCH', chatId, `/participants/${userId}`, { role, transfer });
   }
 
-  /** @param {string} chatId @param {{title?: string, description?: ?string, open?: boolean}} change */
+  /**
+   * @param {string} chatId
+   * @param {{title?: string, description?: ?string, open?: boolean, retentionSecs?: ?number}} change
+   *   `retentionSecs` also of one-to-ones
+   */
   async update(chatId, change) {
     return this.learn(await this.#call('PATCH', chatId, '', change));
   }

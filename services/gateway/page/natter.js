@@ -11,6 +11,7 @@
  * - `timeline.js`: the order of a chat's entries
  * - `outbox.js`: own messages until they are stored; `transfer.js`: files on their way
  * - `groups.js`: managing groups, and who is blocked; `receipts.js`: who has read what
+ * - `rights.js`: exports, and the end of the account
  * - here: chats, files, typing and presence on top of them
  */
 
@@ -18,6 +19,7 @@ import { Connection, REVOKED } from './connection.js';
 import { Blocks, Groups } from './groups.js';
 import { Outbox } from './outbox.js';
 import { Receipts } from './receipts.js';
+import { Rights } from './rights.js';
 import { NatterError, Session, backoff, sleep } from './session.js';
 import { Timeline } from './timeline.js';
 import { download } from './transfer.js';
@@ -44,7 +46,7 @@ const THUMBNAIL_BYTES = 4 * 1024 * 1024;
  * @typedef {import('./outbox.js').Unsent} Unsent
  * @typedef {{id: string, name: string, role: string}} Participant
  * @typedef {{id: string, isGroup: boolean, title: ?string, description?: string, open: boolean,
- *   createdAt: string,
+ *   createdAt: string, retentionSecs?: number,
  *   participantCount: number, participants: Participant[], lastMessage: ?Entry,
  *   me: {name: string, role: string, readSeq: number, unreadCount: number, muted: boolean,
  *   mutedUntil?: string, hidden: boolean}}} Chat
@@ -130,6 +132,7 @@ export class NatterClient extends EventTarget {
     });
     this.groups = new Groups(this.#session, (chat) => this.#learn(chat));
     this.blocks = new Blocks(this.#session, () => this.#emit('blocks'));
+    this.rights = new Rights(this.#session);
     this.receipts = new Receipts(this.#session, (chatId) => this.#emit('timeline', { chatId }));
   }
 

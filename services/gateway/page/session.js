@@ -146,6 +146,12 @@ export class Session {
     this.onEnded(reason);
   }
 
+  /** Forgets even who it was. @param {string} reason a sentence for the user */
+  forget(reason) {
+    this.close(reason);
+    this.#save({ tokens: null, login: null, deviceId: null });
+  }
+
   /** An access token that is good for a while. @returns {Promise<string>} */
   async token() {
     if (this.#tokens.renewAt <= Date.now()) await this.refresh();
@@ -169,6 +175,15 @@ export class Session {
    */
   rest(method, path, body) {
     return this.authorized((token) => this.#fetch(method, path, body, token));
+  }
+
+  /**
+   * An authenticated call that is never repeated: for when 401 tells of what is in `body`.
+   * @param {string} method @param {string} path below `/v1` @param {object} [body]
+   * @returns {Promise<any>}
+   */
+  async restOnce(method, path, body) {
+    return this.#fetch(method, path, body, await this.token());
   }
 
   /**

@@ -10,8 +10,8 @@ import { NatterError, failure } from './session.js';
 const STALLED_MS = 60_000;
 
 /**
- * @typedef {{signal?: AbortSignal, onProgress?: (part: number) => void}} Transfer `part` is from
- *   0 to 1
+ * @typedef {{signal?: AbortSignal, onProgress?: (part: number, bytes: number) => void}} Transfer
+ *   `part` is from 0 to 1; `bytes` have gone, or come
  */
 
 const cancelled = () => new NatterError('cancelled', 'Cancelled.');
@@ -39,7 +39,7 @@ export function upload(url, token, form, { signal, onProgress } = {}) {
     signal?.addEventListener('abort', onAbort);
     request.upload.addEventListener('progress', ({ loaded, total }) => {
       watch.goesOn();
-      if (total) onProgress?.(loaded / total);
+      if (total) onProgress?.(loaded / total, loaded);
     });
     request.addEventListener('error', () => end(broken()));
     request.addEventListener('load', () => {
@@ -88,7 +88,7 @@ export async function download(url, token, { signal, onProgress, most, cache = '
       watch.goesOn();
       came += chunk.byteLength;
       if (came > most) throw new NatterError('too_large', 'It is larger than was told.');
-      onProgress?.(Math.min(1, came / total));
+      onProgress?.(Math.min(1, came / total), came);
       stream.enqueue(chunk);
     };
     const counted = response.body.pipeThrough(new TransformStream({ transform: count }));

@@ -6,6 +6,8 @@
 
 /** How long typing in a search box must pause before the server is asked. */
 const SEARCH_PAUSE_MS = 250;
+/** A download has begun by then; its bytes may go. */
+const SAVED_WITHIN_MS = 60_000;
 
 /** @param {string} id @returns {any} the element of the page with this id */
 export const $ = (id) => document.getElementById(id);
@@ -25,6 +27,13 @@ export function el(tag, properties = {}, ...children) {
   }
   element.append(...children.filter((child) => child || child === 0));
   return element;
+}
+
+/** Hands bytes to the browser's downloads. @param {Blob} blob @param {string} name made safe by the browser */
+export function saveAs(blob, name) {
+  const url = URL.createObjectURL(blob);
+  el('a', { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), SAVED_WITHIN_MS);
 }
 
 /** A round picture: the initials on one of eight colours. @param {string} name @param {string} id */
@@ -160,6 +169,18 @@ export function dayName(at) {
   return days < 2 ? ago.format(-days, 'day') : fullDate.format(new Date(at));
 }
 
+const DAY = 86_400;
+const UNITS = [['year', 365 * DAY], ['week', 7 * DAY], ['day', DAY], ['hour', 3_600], ['minute', 60], ['second', 1]];
+
+/** In the largest unit that it is a whole number of. @param {number} secs */
+export function timeText(secs) {
+  const [unit, size] = UNITS.find(([, size]) => secs % size === 0);
+  return new Intl.NumberFormat(undefined, { style: 'unit', unit, unitDisplay: 'long' }).format(secs / size);
+}
+
+/** For how long messages are kept. @param {?number} secs none: the chat has no time of its own */
+export const keptText = (secs) => (secs === null ? 'as the server decides' : `for ${timeText(secs)}`);
+
 /** @param {{online: boolean, lastSeenAt: ?string}|undefined} presence */
 export function presenceText(presence) {
   if (presence?.online) return 'online';
@@ -219,7 +240,7 @@ export function systemText(entry, nameOf) {
     case 'deleted':
       return `${actor} deleted this chat`;
     case 'retention':
-      return entry.msg ?? entry.content ?? `${actor} changed how long messages are kept`;
+      return `${actor} had messages kept ${keptText(entry.retentionSecs ?? null)}`;
     case 'role':
       return entry.role
         ? `${actor} made ${user} ${entry.role === 'member' ? 'a' : 'an'} ${entry.role}`

@@ -24,12 +24,15 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str, &str); 22] = [
+const FILES: [(&str, &str, &str); 26] = [
     file!("/", "index.html", HTML),
     file!("/style.css", "style.css", STYLE),
     file!("/app.js", "app.js", SCRIPT),
     file!("/conversation.js", "conversation.js", SCRIPT),
     file!("/details.js", "details.js", SCRIPT),
+    file!("/keeping.js", "keeping.js", SCRIPT),
+    file!("/exports.js", "exports.js", SCRIPT),
+    file!("/account.js", "account.js", SCRIPT),
     file!("/message.js", "message.js", SCRIPT),
     file!("/mentions.js", "mentions.js", SCRIPT),
     file!("/menu.js", "menu.js", SCRIPT),
@@ -44,6 +47,7 @@ const FILES: [(&str, &str, &str); 22] = [
     file!("/connection.js", "connection.js", SCRIPT),
     file!("/timeline.js", "timeline.js", SCRIPT),
     file!("/groups.js", "groups.js", SCRIPT),
+    file!("/rights.js", "rights.js", SCRIPT),
     file!("/receipts.js", "receipts.js", SCRIPT),
     file!("/outbox.js", "outbox.js", SCRIPT),
     file!("/transfer.js", "transfer.js", SCRIPT),
