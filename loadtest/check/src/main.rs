@@ -12,7 +12,7 @@ use natter_check::{Counts, Outcomes, Plan, Report, Run, SeededFault};
 #[derive(Debug, Parser)]
 #[command(name = "natter-check", version, about)]
 struct Cli {
-    /// Where a gateway, or a load balancer, is: `http://host:port`; repeat for several.
+    /// Where a gateway, or a load balancer, is: `http://host:port` or `https://host`; repeat for several.
     #[arg(long = "gateway", required = true)]
     gateways: Vec<String>,
     /// Seconds of work; fewer than the access tokens last, 15 minutes by default.

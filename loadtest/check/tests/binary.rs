@@ -1,24 +1,64 @@
 //! `natter-check` as operators and scripts run it: what it prints, and its exit status.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
     process::Output,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use natter_cluster::Cluster;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{io::copy_bidirectional, net::TcpStream, process::Command};
+use tokio_rustls::TlsAcceptor;
 
 async fn check(gateways: &[String], more: &[&str]) -> Result<Output> {
+    command(gateways, more).output().await.context("natter-check does not start")
+}
+
+fn command(gateways: &[String], more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_natter-check"));
     for gateway in gateways {
         command.args(["--gateway", gateway]);
     }
     command.args(["--json", "--users", "4", "--groups", "2", "--seed", "7"]).args(more);
-    command.output().await.context("natter-check does not start")
+    command
+}
+
+/// What ends TLS before a gateway, with a certificate that goes into `file`.
+async fn behind_tls(gateway: SocketAddr, file: &Path) -> Result<SocketAddr> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
+    fs::write(file, cert.pem())?;
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)?;
+    let (acceptor, listener) = (
+        TlsAcceptor::from(Arc::new(config)),
+        tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
+    );
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let (client, server) =
+                    tokio::join!(acceptor.accept(stream), TcpStream::connect(gateway));
+                if let (Ok(mut client), Ok(mut server)) = (client, server) {
+                    copy_bidirectional(&mut client, &mut server).await.ok();
+                }
+            });
+        }
+    });
+    Ok(address)
 }
 
 fn report(output: &Output) -> Result<Value> {
@@ -43,6 +83,16 @@ async fn green_is_0_and_each_seeded_fault_is_1() -> Result<()> {
     ensure!(output.status.code() == Some(0) && green["verdict"]["ok"] == true, "{green}");
     ensure!(green["counts"]["sends"]["ok"].as_u64() > Some(20), "{green}");
     ensure!(green["counts"]["revocations"]["ok"] == 1, "{green}");
+
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("certificate.pem");
+    let port = behind_tls(cluster.gateway(0).address(), &file).await?.port();
+    let secure = [format!("https://localhost:{port}")];
+    let output = command(&secure, &work).env("SSL_CERT_FILE", &file).output().await?;
+    let green = report(&output)?;
+    ensure!(output.status.code() == Some(0) && green["verdict"]["ok"] == true, "{green}");
+    let output = command(&secure, &work).env_remove("SSL_CERT_FILE").output().await?;
+    ensure!(output.status.code() == Some(2), "a certificate of nobody: {output:?}");
 
     let faults = ["drop", "duplicate", "swap", "early-ack"];
     try_join_all(faults.map(async |fault| {

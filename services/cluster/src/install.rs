@@ -4,7 +4,7 @@
 use std::{
     env,
     fs::{self, File, Permissions},
-    io::{IsTerminal, Write, stderr, stdin},
+    io::{BufRead, IsTerminal, Write, stderr, stdin},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -125,7 +125,8 @@ pub fn ensure(needed: &[Tool], progress: Progress) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    announce(&missing)?;
+    let asked = stdin().is_terminal().then(|| stdin().lock());
+    announce(&missing, asked)?;
     for tool in missing {
         install(tool, &tools, progress).with_context(|| {
             format!("cannot install what is missing; install by hand: {}", tool.how())
@@ -155,19 +156,17 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
     }
 }
 
-fn announce(missing: &[Tool]) -> Result<()> {
-    let ask = stdin().is_terminal();
+/// Says what is missing, and waits for a yes where somebody is there to give it.
+fn announce(missing: &[Tool], asked: Option<impl BufRead>) -> Result<()> {
     say("Natter needs what is not on this machine. To be installed:");
     for tool in missing {
         say(&format!("  - {}", tool.how()));
     }
-    if !ask {
-        return Ok(());
-    }
+    let Some(mut asked) = asked else { return Ok(()) };
     write!(stderr(), "Install them now? [Y/n] ").context("cannot ask")?;
     stderr().flush().ok();
     let mut answer = String::new();
-    stdin().read_line(&mut answer).context("cannot read the answer")?;
+    asked.read_line(&mut answer).context("cannot read the answer")?;
     match answer.trim().to_lowercase().as_str() {
         "" | "y" | "yes" => Ok(()),
         _ => bail!("not installed; install by hand what is listed above"),
@@ -221,4 +220,22 @@ fn run(command: &mut Command) -> Result<()> {
 fn make_executable(path: &Path) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o755))
         .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_installed_against_somebodys_will() {
+        let missing = [Tool::Redis];
+        assert!(announce(&missing, None::<&[u8]>).is_ok(), "nobody is there to ask");
+        for yes in ["\n", "y\n", "Yes\n"] {
+            assert!(announce(&missing, Some(yes.as_bytes())).is_ok(), "{yes:?}");
+        }
+        for no in ["n\n", "what?\n"] {
+            let refused = announce(&missing, Some(no.as_bytes())).expect_err(no).to_string();
+            assert!(refused.contains("by hand"), "{refused}");
+        }
+    }
 }

@@ -137,6 +137,7 @@ impl Home {
         {
             fs::remove_dir(&path).ok();
             path = elsewhere(dir);
+            forget_another_life(dir, &path)?;
             make_home(&path, Some(account))?;
             progress.note(&format!(
                 "Postgres runs as another user, who cannot reach {}: its data are in {}",
@@ -332,6 +333,21 @@ fn give(path: &Path, account: Option<Account>) -> Result<()> {
         .with_context(|| format!("cannot give {} to Postgres", path.display()))
 }
 
+/// Removes what stands elsewhere for a folder that is gone: whoever removes the data removes all of
+/// it. The folder's secret is made before the data, and outlives them only if nothing was removed.
+fn forget_another_life(dir: &Path, home: &Path) -> Result<()> {
+    let made = |path: PathBuf| path.metadata().and_then(|found| found.modified()).ok();
+    let (Some(secret), Some(data)) =
+        (made(dir.join("jwt-secret")), made(home.join("data/PG_VERSION")))
+    else {
+        return Ok(());
+    };
+    if secret <= data {
+        return Ok(());
+    }
+    fs::remove_dir_all(home).with_context(|| format!("cannot remove {}", home.display()))
+}
+
 /// A place that everybody can reach, always the same for the same data directory.
 fn elsewhere(dir: &Path) -> PathBuf {
     // FNV-1a: the name must be the same in every build, which std's hasher does not promise.
@@ -347,6 +363,28 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn what_stands_elsewhere_goes_with_its_folder() -> Result<()> {
+        let (dir, home) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let (secret, data) = (dir.path().join("jwt-secret"), home.path().join("data/PG_VERSION"));
+        fs::create_dir(home.path().join("data"))?;
+        forget_another_life(dir.path(), home.path())?;
+        let now = std::time::SystemTime::now();
+        let make = |path: &Path, ago| -> Result<()> {
+            fs::write(path, "18")?;
+            let file = fs::File::options().write(true).open(path)?;
+            Ok(file.set_modified(now - std::time::Duration::from_secs(ago))?)
+        };
+        make(&secret, 20)?;
+        make(&data, 10)?;
+        forget_another_life(dir.path(), home.path())?;
+        assert!(data.exists(), "of the same life");
+        make(&secret, 5)?;
+        forget_another_life(dir.path(), home.path())?;
+        assert!(!home.path().exists(), "the folder was removed and made anew");
+        Ok(())
+    }
 
     #[test]
     fn a_link_in_the_place_of_a_home_is_not_followed() -> Result<()> {

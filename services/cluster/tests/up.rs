@@ -5,10 +5,16 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{self, ffi::OsStrExt, fs::PermissionsExt, net::UnixListener},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +27,7 @@ use nix::{
 use serde::Deserialize;
 use support::{SOON, is_alive, soon};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 mod support;
 
@@ -134,6 +141,9 @@ fn the_lines_it_prints_work_as_they_stand() -> Result<()> {
     let mut up = Up::start(dir.path())?;
     soon("the welcome is printed", || up.said().contains("Data and logs"))?;
     let said = up.said();
+    for step in ["starting PostgreSQL, Redis and NATS", "migrating the database"] {
+        assert!(said.contains(step), "no `{step}` in:\n{said}");
+    }
     let line = |start: &str| {
         let found = said.lines().find(|line| line.trim().starts_with(start));
         found.with_context(|| format!("no line `{start}` in:\n{said}"))
@@ -149,6 +159,10 @@ fn the_lines_it_prints_work_as_they_stand() -> Result<()> {
     assert!(output.contains(r#""reply":1"#), "{output}");
     let listed = output.lines().last().context("nothing listed")?;
     assert!(listed.contains(r#""title":"Hello""#), "{output}");
+    // What nodes log is shown while they run: one that stops says so.
+    let gateway = Pid::from_raw(up.processes[1].pid.cast_signed());
+    kill(gateway, Signal::SIGTERM)?;
+    soon("a line of a node's log", || up.said().lines().any(|line| line.starts_with("gateway-")))?;
     assert!(up.stop(Signal::SIGINT)?.success());
     Ok(())
 }
@@ -255,17 +269,24 @@ fn run(script: &str) -> Result<String> {
 }
 
 /// The first of two free neighbours, below the ephemeral ports and above the clusters' own. Each
-/// caller in this process looks elsewhere, since none takes what it gets at once.
+/// caller in this process looks elsewhere, since none takes what it gets at once; other processes
+/// begin elsewhere, most likely.
 fn free_ports() -> Result<u16> {
     static CALLS: AtomicU16 = AtomicU16::new(0);
-    let mut seed = [0; 2];
-    fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    let start = u16::from_le_bytes(seed) % 28 * 2 + CALLS.fetch_add(1, Ordering::Relaxed) * 60;
-    (0..30)
-        .map(|step| 32_000 + (start + step * 2) % 600)
-        .find(|port| {
-            [*port, port + 1].map(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-                == [true; 2]
-        })
+    static BEGIN: OnceLock<u16> = OnceLock::new();
+    let begin = *BEGIN.get_or_init(|| Uuid::new_v4().as_fields().1 % PAIRS);
+    let start = begin + CALLS.fetch_add(1, Ordering::Relaxed) * (PAIRS / 10);
+    (0..PAIRS)
+        .map(|step| 32_000 + (start + step) % PAIRS * 2)
+        .find(|port| [*port, port + 1].map(is_free) == [true; 2])
         .context("no free ports")
+}
+
+const PAIRS: u16 = 300;
+
+/// Launchers claim a port by a name long before anything listens there.
+fn is_free(port: u16) -> bool {
+    let name = unix::net::SocketAddr::from_abstract_name(format!("natter-port-{port}"));
+    name.is_ok_and(|name| UnixListener::bind_addr(&name).is_ok())
+        && TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

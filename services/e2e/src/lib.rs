@@ -52,4 +52,4 @@ pub use peers::{Mode, Peer, Peers};
 pub use person::{Device, Person};
 pub use socket::{Presenting, Socket};
 pub use soon::soon;
-pub use stage::Stage;
+pub use stage::{Stage, Stages};

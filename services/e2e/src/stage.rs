@@ -1,17 +1,32 @@
 //! The cluster that the stories of a file share.
 
-use std::{fs, ops::Deref};
+use std::{
+    fs,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
+use futures::future::{select_all, try_join_all};
 use natter_cluster::{Builder, Cluster, Node};
-use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A cluster of two gateways, started when the first story asks for it. It is never dropped, as
-/// statics are not; its processes and data go with the process of the tests.
+/// For so long an empty stage is kept for the next story. Stories of one file follow one another;
+/// those of other files need what an idle cluster takes.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// A cluster of two gateways, started when a story asks for it, and ended when none has used it for
+/// a while, or with the process of the tests.
 pub struct Stage {
     configure: fn(Builder) -> Builder,
-    cluster: OnceCell<Cluster>,
+    cluster: Mutex<Option<Arc<Cluster>>>,
+    /// How many stories have left it.
+    left: AtomicU64,
     /// Stories that leave all processes alone run side by side; one that does not runs alone.
     turns: RwLock<State>,
 }
@@ -32,7 +47,8 @@ impl Stage {
     /// A stage with a cluster that `configure` has a say in.
     pub const fn with(configure: fn(Builder) -> Builder) -> Self {
         let turns = RwLock::const_new(State::InOrder);
-        Self { configure, cluster: OnceCell::const_new(), turns }
+        let cluster = Mutex::const_new(None);
+        Self { configure, cluster, left: AtomicU64::new(0), turns }
     }
 
     /// The cluster, for a story that stops nothing of it.
@@ -43,13 +59,13 @@ impl Stage {
         let cluster = self.cluster().await?;
         let turn = self.turns.read().await;
         if matches!(*turn, State::InOrder) {
-            return Ok(Scene { cluster, _turn: Turn::Shared { _guard: turn } });
+            return Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn } });
         }
         drop(turn);
         let mut turn = self.turns.write().await;
-        put_in_order(cluster).await?;
+        put_in_order(&cluster).await?;
         *turn = State::InOrder;
-        Ok(Scene { cluster, _turn: Turn::Shared { _guard: turn.downgrade() } })
+        Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn.downgrade() } })
     }
 
     /// The cluster for this story alone, everything running, whatever the story before did.
@@ -57,25 +73,69 @@ impl Stage {
     /// # Errors
     /// When something of it does not start.
     pub async fn alone(&'static self) -> Result<Scene> {
-        let cluster = self.cluster().await?;
-        let mut turn = self.turns.write().await;
-        if matches!(*turn, State::Unknown) {
-            put_in_order(cluster).await?;
-        }
-        *turn = State::Unknown;
-        Ok(Scene { cluster, _turn: Turn::Alone { _guard: turn } })
+        self.given_over(self.turns.write().await).await
     }
 
-    async fn cluster(&'static self) -> Result<&'static Cluster> {
+    async fn turn(&'static self) -> (&'static Self, RwLockWriteGuard<'static, State>) {
+        (self, self.turns.write().await)
+    }
+
+    async fn given_over(
+        &'static self,
+        mut turn: RwLockWriteGuard<'static, State>,
+    ) -> Result<Scene> {
+        let cluster = self.cluster().await?;
+        if matches!(*turn, State::Unknown) {
+            put_in_order(&cluster).await?;
+        }
+        *turn = State::Unknown;
+        Ok(Scene { stage: self, cluster, _turn: Turn::Alone { _guard: turn } })
+    }
+
+    async fn cluster(&'static self) -> Result<Arc<Cluster>> {
+        let mut kept = self.cluster.lock().await;
+        if let Some(cluster) = &*kept {
+            return Ok(cluster.clone());
+        }
         // All stories come from one address, and ask again and again for what they wait for.
         let builder = Cluster::builder()
             .gateways(2)
             .gateway_env("NATTER_ATTEMPTS_PER_ADDRESS", "0")
             .gateway_env("NATTER_CALLS_PER_SECOND", "0");
-        let start = async || (self.configure)(builder).start().await;
-        let cluster = self.cluster.get_or_try_init(start).await?;
+        let cluster = Arc::new((self.configure)(builder).start().await?);
         ensure!(cluster.gateways().len() >= 2, "a story needs two gateways");
+        *kept = Some(cluster.clone());
         Ok(cluster)
+    }
+
+    /// Ends the cluster unless a story uses it, or has left it since `left` had.
+    fn clear(&self, left: u64) {
+        let mut kept = self.cluster.blocking_lock();
+        // Who is given a share of it gets it under the lock.
+        let idle = kept.as_ref().is_some_and(|cluster| Arc::strong_count(cluster) == 1);
+        if idle && self.left.load(Ordering::Relaxed) == left {
+            *kept = None;
+        }
+    }
+}
+
+/// Three stages alike, for stories that each want one alone: the first that is free is theirs.
+pub struct Stages([Stage; 3]);
+
+impl Stages {
+    /// Stages with clusters that `configure` has a say in; see [`Stage::with`].
+    pub const fn with(configure: fn(Builder) -> Builder) -> Self {
+        Self([Stage::with(configure), Stage::with(configure), Stage::with(configure)])
+    }
+
+    /// A cluster for this story alone, everything running, whatever the story before did.
+    ///
+    /// # Errors
+    /// When something of it does not start.
+    pub async fn alone(&'static self) -> Result<Scene> {
+        let turns = self.0.iter().map(|stage| Box::pin(stage.turn()));
+        let ((stage, turn), _, _) = select_all(turns).await;
+        stage.given_over(turn).await
     }
 }
 
@@ -122,8 +182,21 @@ impl Default for Stage {
 
 /// A story's turn on the stage.
 pub struct Scene {
-    cluster: &'static Cluster,
+    stage: &'static Stage,
+    cluster: Arc<Cluster>,
     _turn: Turn,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // The story's own share goes with it. Not a task, which would end with the story's runtime.
+        let stage = self.stage;
+        let left = stage.left.fetch_add(1, Ordering::Relaxed) + 1;
+        thread::spawn(move || {
+            thread::sleep(KEPT);
+            stage.clear(left);
+        });
+    }
 }
 
 enum Turn {
@@ -135,6 +208,6 @@ impl Deref for Scene {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
-        self.cluster
+        &self.cluster
     }
 }

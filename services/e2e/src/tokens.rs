@@ -58,8 +58,8 @@ pub fn strangers(claims: &Value) -> Result<String> {
 }
 
 fn signed(key: &str, claims: &Value) -> Result<String> {
-    let key = EncodingKey::from_ec_pem(key.as_bytes()).context("the test's own key")?;
-    Ok(encode(&Header::new(Algorithm::ES256), claims, &key)?)
+    let key = EncodingKey::from_rsa_pem(key.as_bytes()).context("the test's own key")?;
+    Ok(encode(&Header::new(Algorithm::RS256), claims, &key)?)
 }
 
 /// Signed with a shared secret; with a cluster's own one it is as good as a gateway's.

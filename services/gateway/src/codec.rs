@@ -243,6 +243,12 @@ impl Spelled {
         Self { name: rest.find(BEFORE_DATA).unwrap_or_default(), open: open.into() }
     }
 
+    /// About what it takes as a frame or packet, without a cursor.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.open.len()
+    }
+
     /// Its packet, with a cursor as its last argument.
     #[must_use]
     pub fn packet(&self, cursor: Option<&[&str]>) -> String {

@@ -32,6 +32,14 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
+    /// Its length, but for what is the connection's own: its cursor, and a reply.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(shared) => shared.bytes(),
+            Self::Event(delivery) | Self::Own(_, delivery, _) => delivery.bytes(),
+        }
+    }
+
     /// The entry of a feed, if it is one.
     #[must_use]
     pub fn delivery(&self) -> Option<&Arc<Delivery>> {
@@ -42,13 +50,25 @@ impl Outgoing {
     }
 }
 
+/// Bytes that may wait for one connection. What waits for many is shared, but a client that reads
+/// nothing may follow chats that nobody else here follows.
+const QUEUE_BYTES: usize = 1024 * 1024;
+
 #[derive(Debug, Default)]
 struct Waiting {
     queue: VecDeque<Outgoing>,
+    bytes: usize,
     /// The session is replaying: what does not fit is replayed too, instead of the end.
     held: bool,
     /// Something did not fit.
     overflowed: bool,
+}
+
+impl Waiting {
+    /// Gives the queue's memory back.
+    fn clear(&mut self) {
+        (self.queue, self.bytes) = (VecDeque::new(), 0);
+    }
 }
 
 /// See the module.
@@ -62,7 +82,7 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// An outlet whose queue takes `capacity` frames. It is held until [`Outlet::release`].
+    /// An outlet whose queue takes `capacity` frames of 1 MiB together. It is held until [`Outlet::release`].
     #[must_use]
     pub fn new(capacity: u32) -> Arc<Self> {
         Arc::new(Self {
@@ -91,13 +111,17 @@ impl Outlet {
     #[must_use]
     pub fn queue_quietly(&self, outgoing: Outgoing) -> bool {
         let mut waiting = self.lock();
-        if waiting.queue.len() < self.capacity as usize {
+        let bytes = waiting.bytes + outgoing.bytes();
+        // One that is larger than all that may wait has to get through nevertheless.
+        let fits = bytes <= QUEUE_BYTES || waiting.queue.is_empty();
+        if waiting.queue.len() < self.capacity as usize && fits {
+            waiting.bytes = bytes;
             waiting.queue.push_back(outgoing);
             return !waiting.held && waiting.queue.len() == 1;
         }
         if waiting.held {
             waiting.overflowed = true;
-            waiting.queue = VecDeque::new();
+            waiting.clear();
         } else {
             drop(waiting);
             measures::slow_consumers().increment(1);
@@ -151,11 +175,12 @@ impl Outlet {
         if waiting.held {
             return None;
         }
-        let taken = waiting.queue.pop_front();
+        let taken = waiting.queue.pop_front()?;
+        waiting.bytes -= taken.bytes();
         if waiting.queue.is_empty() {
-            waiting.queue = VecDeque::new();
+            waiting.clear();
         }
-        taken
+        Some(taken)
     }
 
     /// Where the part in the chat that began after the entry `after` ends, if what waits tells so.
@@ -191,7 +216,7 @@ impl Outlet {
     pub fn release(&self) -> bool {
         let mut waiting = self.lock();
         if std::mem::take(&mut waiting.overflowed) {
-            waiting.queue = VecDeque::new();
+            waiting.clear();
             return false;
         }
         waiting.held = false;
@@ -230,7 +255,10 @@ impl Outlet {
 
 #[cfg(test)]
 mod tests {
-    use natter_protocol::server::ServerEvent;
+    use natter_protocol::{
+        error::{ErrorCode, WireError},
+        server::ServerEvent,
+    };
 
     use super::*;
     use crate::codec::Codec;
@@ -261,6 +289,30 @@ mod tests {
         assert_eq!(outlet.code(), Some(close::SLOW_CONSUMER));
         outlet.close(close::DRAINING);
         assert_eq!(outlet.code(), Some(close::SLOW_CONSUMER), "the first one counts");
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let large = |length| {
+            let error = WireError::new(ErrorCode::Internal, "x".repeat(length));
+            Shared::new(&ServerEvent::Exception(&error))
+        };
+        let outlet = Outlet::new(1_000);
+        assert!(outlet.release());
+        outlet.send(large(2 * QUEUE_BYTES));
+        assert!(!outlet.closed() && outlet.take().is_some(), "one alone gets through");
+        for _ in 0..3 {
+            // What was taken makes room.
+            for _ in 0..3 {
+                outlet.send(large(QUEUE_BYTES / 4));
+            }
+            while outlet.take().is_some() {}
+        }
+        assert!(!outlet.closed());
+        for _ in 0..4 {
+            outlet.send(large(QUEUE_BYTES / 4));
+        }
+        assert_eq!((outlet.waiting(), outlet.code()), (3, Some(close::SLOW_CONSUMER)));
     }
 
     #[test]

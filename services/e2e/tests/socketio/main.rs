@@ -5,8 +5,8 @@
 use anyhow::{Context, Result};
 use natter_cluster::Cluster;
 use natter_e2e::{
-    Balancer, Mode, Peer, Peers, Person, Stage, balancer::Kind, peers::Dial, peers::Language,
-    tokens,
+    Balancer, Mode, Peer, Peers, Person, Stage, Stages, balancer::Kind, peers::Dial,
+    peers::Language, tokens,
 };
 use natter_protocol::ids::ChatId;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ static STAGE: Stage = Stage::with(|builder| {
 });
 
 /// The same for those that stop something of it, so that the others need not wait for them.
-static APART: Stage = Stage::with(|builder| {
+static APART: Stages = Stages::with(|builder| {
     tokens::trusted(builder)
         .shards(3)
         .gateway_env("NATTER_EVENTS_PER_SECOND", "1000")

@@ -17,7 +17,7 @@ mod roles;
 mod search;
 mod typing;
 
-use natter_e2e::{Stage, tokens};
+use natter_e2e::{Stage, Stages, tokens};
 
 /// Participants of the largest chats that show how far others have read.
 const PARTICIPANTS: usize = 4;
@@ -30,6 +30,6 @@ static STAGE: Stage = Stage::with(|builder| {
 
 /// The same for those that stop something of it, so that the others need not wait for them; and where
 /// what deleted accounts have said is erased.
-static APART: Stage = Stage::with(|builder| {
+static APART: Stages = Stages::with(|builder| {
     tokens::trusted(builder).shards(3).gateway_env("NATTER_DELETED_ACCOUNTS", "erase")
 });

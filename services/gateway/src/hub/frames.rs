@@ -92,6 +92,12 @@ impl Shared {
         Self(Arc::new(Spellings { event, frame: OnceLock::new(), packet: OnceLock::new() }))
     }
 
+    /// Its length, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.event.bytes()
+    }
+
     /// As the transport spells it.
     #[must_use]
     pub fn spelled(&self, codec: Codec) -> Utf8Bytes {
@@ -131,6 +137,12 @@ pub fn parse(arrival: &Arrival) -> Option<Entry> {
 }
 
 impl Delivery {
+    /// Its length as an event, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.event.bytes()
+    }
+
     /// What `entry`, which arrived as `arrival` on the feed of `chat`, becomes; `None` for what
     /// clients do not see.
     #[must_use]
@@ -437,5 +449,20 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
         | Event::Delivered(_)
         | Event::ChatUpdated(_)
         | Event::Blocking(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_receivers_of_one_transport_share_the_same_bytes() {
+        let shared = Shared::new(&ServerEvent::Reconnect { after_ms: 7 });
+        for codec in [Codec::Native, Codec::SocketIo] {
+            let first = shared.spelled(codec);
+            let again = shared.clone().spelled(codec);
+            assert_eq!(first.as_str().as_ptr(), again.as_str().as_ptr(), "{first}");
+        }
     }
 }

@@ -64,6 +64,18 @@ async fn a_device_logs_in_again_as_itself_and_nobody_as_anothers() -> Result<()>
     let session = Person::of(&session, &*ana.email)?;
     gateway.get("/users/me", &session.token).await?.expect(200)?;
     gateway.log_in(&ben.email, PASSWORD, again).await?.refused(409, "conflict")?;
+
+    // An id of the client's own making, that nobody has seen.
+    let own = Uuid::new_v4().to_string();
+    let laptop = json!({"id": own, "name": "Laptop", "platform": "linux"});
+    let session = gateway.log_in(&ben.email, PASSWORD, laptop.clone()).await?.expect(200)?;
+    assert_eq!(session["device"]["id"], *own);
+    let other = json!({"id": Uuid::new_v4().to_string()});
+    let account = json!({"name": "Cleo", "email": "own-id@example.org", "password": PASSWORD});
+    let mut account = account;
+    account["device"] = other.clone();
+    let session = gateway.post("/auth/register", "", account).await?.expect(201)?;
+    assert_eq!(session["device"]["id"], other["id"]);
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 use reqwest::{StatusCode, header};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::Gateway;
 
@@ -26,6 +28,39 @@ async fn documents_are_for_everybody_and_fetched_once() -> Result<()> {
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
         assert!(again.bytes().await?.is_empty(), "{path}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_but_the_public_calls_is_answered_without_a_token() -> Result<()> {
+    let gateway = Gateway::start(&[]).await?;
+    let url = format!("http://{}/v1/openapi.json", gateway.address);
+    let document: Value = gateway.client.get(url).send().await?.json().await?;
+    let mut swept = 0;
+    for (path, item) in document["paths"].as_object().context("no paths")? {
+        for (method, operation) in item.as_object().context("no operations")? {
+            if operation.get("security").is_some() {
+                continue;
+            }
+            swept += 1;
+            let path = path.trim_start_matches("/v1");
+            let names = path.split('/').map(|part| match part {
+                "{emoji}" => "👍".to_owned(),
+                part if part.starts_with('{') => Uuid::now_v7().to_string(),
+                part => part.to_owned(),
+            });
+            let path = names.collect::<Vec<_>>().join("/");
+            let method = method.to_uppercase();
+            for token in ["", "no token"] {
+                // Who asks comes before what is asked: a body that is none changes nothing.
+                let answer = gateway.call(&method, &path, token, json!({"a": 1})).await?;
+                answer
+                    .refused(401, "unauthenticated")
+                    .with_context(|| format!("{method} {path} with {token:?}"))?;
+            }
+        }
+    }
+    assert!(swept > 40, "{swept}");
     Ok(())
 }
 

@@ -4,15 +4,16 @@ use std::{io::Write, time::SystemTime};
 
 use anyhow::{Context, Result};
 use aws_lc_rs::{
-    encoding::{AsDer, PublicKeyX509Der},
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     rand::SystemRandom,
+    rsa,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -49,17 +50,21 @@ impl Issuer {
     }
 
     fn token(&self, kid: Option<&str>, change: &Value) -> Result<String> {
-        let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
-        let mut claims = json!({
-            "iss": "https://id.example", "aud": "chat", "uid": "ana", "device": "phone",
-            "name": "Ana", "exp": now + 60,
-        });
-        for (name, value) in change.as_object().into_iter().flatten() {
-            claims[name] = value.clone();
-        }
         let kid = kid.map(str::to_owned);
-        Ok(encode(&Header { kid, ..Header::new(Algorithm::ES256) }, &claims, &self.key)?)
+        Ok(encode(&Header { kid, ..Header::new(Algorithm::ES256) }, &claims(change)?, &self.key)?)
     }
+}
+
+fn claims(change: &Value) -> Result<Value> {
+    let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
+    let mut claims = json!({
+        "iss": "https://id.example", "aud": "chat", "uid": "ana", "device": "phone",
+        "name": "Ana", "exp": now + 60,
+    });
+    for (name, value) in change.as_object().into_iter().flatten() {
+        claims[name] = value.clone();
+    }
+    Ok(claims)
 }
 
 const SETTINGS: [&str; 4] = [
@@ -125,5 +130,36 @@ async fn keys_may_be_published() -> Result<()> {
     }
     let unknown = issuer.token(Some("two"), &json!({}))?;
     gateway.get("/users/me", &unknown).await?.refused(401, "unauthenticated")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn most_publish_rsa_keys() -> Result<()> {
+    let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048)?;
+    let der: Pkcs8V1Der<'_> = pair.as_der()?;
+    let text = STANDARD.encode(der.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    let key = EncodingKey::from_rsa_pem(pem.as_bytes())?;
+    let mut public = Jwk::from_encoding_key(&key, Algorithm::RS256)?;
+    public.common.key_id = Some("one".to_owned());
+    let mut file = NamedTempFile::new()?;
+    write!(file, "{}", json!({"keys": [public]}))?;
+    let keys = format!("--oidc-jwks={}", file.path().display());
+    let gateway = Gateway::start(&[&SETTINGS[..], &[&keys]].concat()).await?;
+
+    let mut header = Header::new(Algorithm::RS256);
+    header.kid = Some("one".to_owned());
+    let good = encode(&header, &claims(&json!({}))?, &key)?;
+    gateway.get("/users/me", &good).await?.expect(200)?;
+    // What everybody knows is no secret, whatever the token says it is signed with.
+    let n = serde_json::to_value(&public)?["n"].as_str().context("no modulus")?.to_owned();
+    for secret in
+        [n.as_bytes(), &URL_SAFE_NO_PAD.decode(&n)?, serde_json::to_vec(&public)?.as_slice()]
+    {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some("one".to_owned());
+        let forged = encode(&header, &claims(&json!({}))?, &EncodingKey::from_secret(secret))?;
+        gateway.get("/users/me", &forged).await?.refused(401, "unauthenticated")?;
+    }
     Ok(())
 }

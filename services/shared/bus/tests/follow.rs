@@ -95,13 +95,17 @@ impl World {
     }
 
     async fn publish(&self, feed: Feed) -> Result<Seq> {
+        self.publish_text(feed, "hello").await
+    }
+
+    async fn publish_text(&self, feed: Feed, content: &str) -> Result<Seq> {
         let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned() };
         let id = MessageId::generate();
         let event = Event::Message(MessageSent {
             id,
             sender,
             device_id: Some(DeviceId::generate()),
-            content: "hello".to_owned(),
+            content: content.to_owned(),
             media: None,
             client_msg_id: id.to_string(),
             reply_to: None,
@@ -340,6 +344,37 @@ async fn both_connections_log_in_with_what_the_url_says() -> Result<()> {
         let stranger = Bus::connect(&BusConfig::new(server.url(), "test")).await?;
         assert!(stranger.ping().await.is_err());
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_finds_us_too_slow_costs_nothing() -> Result<()> {
+    // What the kernel holds for one socket is some megabytes.
+    const ENTRIES: usize = 1_500;
+    let text = "x".repeat(16 * 1024);
+    let mut world = World::new(true).await?;
+    let conf = world.server.log().ancestors().nth(2).context("no folder")?.join("nats/nats.conf");
+    // Much less than the entries take, so whoever does not read is cut off.
+    let strict = format!("{}\nmax_pending: 100000\n", std::fs::read_to_string(&conf)?);
+    std::fs::write(&conf, strict)?;
+    world.server.terminate().await?;
+    world.server.launch().await?;
+    eventually(async || {
+        world.bus.ensure_live(0, &mut LiveWatch::default()).await?;
+        Ok(())
+    })
+    .await?;
+    let feed = chat();
+    world.follow(feed, Start::Now).await?;
+
+    // Nobody asks for anything meanwhile, so nothing is taken from the connection for long.
+    let mut seqs = Vec::new();
+    for _ in 0..ENTRIES {
+        seqs.push(world.publish_text(feed, &text).await?);
+    }
+    let slow = std::fs::read_to_string(world.server.log())?;
+    assert!(slow.contains("Slow Consumer"), "the broker did not cut anybody off");
+    assert_eq!(world.entries(feed, ENTRIES).await?, chained(0, &seqs));
     Ok(())
 }
 

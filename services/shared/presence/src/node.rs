@@ -1,8 +1,11 @@
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
+use redis::Script;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::{PresenceClient, PresenceError};
+use crate::{PresenceClient, PresenceError, online::script};
+
+static HEARTBEAT: LazyLock<Script> = script!("lua/heartbeat.lua");
 
 /// Wait before a heartbeat that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -21,10 +24,10 @@ impl PresenceClient {
     /// Tells that this node lives, for another `node_ttl`. Its devices count only while it does,
     /// so beat before the first device connects.
     pub async fn heartbeat(&self) -> Result<Heartbeat, PresenceError> {
-        let mut set = redis::cmd("SET");
-        set.arg(self.node_key()).arg(1).arg("GET").arg("PX").arg(millis(self.config().node_ttl));
-        let before: Option<u8> = self.command("heartbeat", &set).await?;
-        Ok(if before.is_some() { Heartbeat::Renewed } else { Heartbeat::Begun })
+        let mut beat = HEARTBEAT.key(self.node_key());
+        beat.arg(millis(self.config().node_ttl));
+        let before: bool = self.script("heartbeat", &beat).await?;
+        Ok(if before { Heartbeat::Renewed } else { Heartbeat::Begun })
     }
 
     /// Beats until it is dropped, every three tenths of a `node_ttl`: two beats in a row may fail. A

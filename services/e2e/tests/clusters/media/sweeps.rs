@@ -8,7 +8,7 @@ use natter_e2e::{
 use natter_protocol::{ids::ChatId, media::Uploaded};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::{Pair, bytes, fetch, form, kept, path, picture};
+use super::{Pair, bytes, fetch, form, kept, path, picture};
 
 /// Files that are not sent are removed soon.
 static FORGETFUL: Stage = Stage::with(|builder| {

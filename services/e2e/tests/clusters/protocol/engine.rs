@@ -15,7 +15,7 @@ use reqwest::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{
+use super::{
     Ground, PING_INTERVAL,
     session::{
         ECHO, Wrong, accepted, ack, connect, connected, ended, ended_or_usable, event, next,
@@ -115,18 +115,18 @@ async fn pages_from_elsewhere_are_told_apart() -> Result<()> {
     let asked = async |query: &str, origin: &str| {
         answer(ground.engine.request(Method::GET, query).header(ORIGIN, origin)).await
     };
-    let handshake = asked("EIO=4&transport=polling", crate::ORIGIN).await?;
+    let handshake = asked("EIO=4&transport=polling", super::ORIGIN).await?;
     ground.engine.polling_by(&handshake)?;
     // A page has to be able to read why it was refused.
-    let refusal = asked("EIO=4&transport=polling&sid=nobodys", crate::ORIGIN).await?;
+    let refusal = asked("EIO=4&transport=polling&sid=nobodys", super::ORIGIN).await?;
     refusal.refused(&[1])?;
     for reply in [&handshake, &refusal] {
         let allowed = reply.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
-        ensure!(allowed.is_some_and(|value| value == crate::ORIGIN), "{reply:?}");
+        ensure!(allowed.is_some_and(|value| value == super::ORIGIN), "{reply:?}");
     }
     let reply = asked("EIO=4&transport=polling", "https://elsewhere.example").await?;
     let allowed = reply.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
-    ensure!(allowed.is_none_or(|value| value == crate::ORIGIN), "{reply:?}");
+    ensure!(allowed.is_none_or(|value| value == super::ORIGIN), "{reply:?}");
     ground.finish()
 }
 

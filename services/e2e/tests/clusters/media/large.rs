@@ -13,7 +13,7 @@ use reqwest::{
     multipart::{Form, Part},
 };
 
-use crate::{Pair, STAGE, path};
+use super::{Pair, STAGE, path};
 
 const PIECE: usize = 1024 * 1024;
 const PIECES: usize = 1024;
@@ -45,7 +45,7 @@ pub async fn goes_up_and_down(cluster: &Cluster, pieces: usize) -> Result<()> {
     let pair = Pair::of(cluster).await?;
     // What is there once is not counted: connections, a pool, the first blocks.
     let small = pair.sends("small", vec![7; WARM * PIECE]).await?.message.context("not sent")?;
-    crate::bytes(crate::fetch(&pair.ben.api(1), &path(pair.chat, small.id), &[]).await?, 200)
+    super::bytes(super::fetch(&pair.ben.api(1), &path(pair.chat, small.id), &[]).await?, 200)
         .await?;
     let before = [resident(cluster.gateway(0))?, resident(cluster.gateway(1))?];
 

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{
 };
 use uuid::Uuid;
 
-use crate::{STAGE, Scenery, nested, scenery, usable};
+use super::{STAGE, Scenery, nested, scenery, usable};
 
 #[tokio::test]
 async fn a_malformed_frame_closes_the_connection() -> Result<()> {

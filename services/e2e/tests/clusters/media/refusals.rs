@@ -7,7 +7,7 @@ use reqwest::{Method, multipart::Form};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Pair, STAGE, bytes, fetch, form, header, path, picture};
+use super::{Pair, STAGE, bytes, fetch, form, header, path, picture};
 
 #[tokio::test]
 async fn what_cannot_be_taken_is_refused_in_words() -> Result<()> {

@@ -7,7 +7,7 @@ use natter_e2e::{
 };
 use serde_json::json;
 
-use crate::{
+use super::{
     Ground,
     session::{connected, ended, event, packet},
 };

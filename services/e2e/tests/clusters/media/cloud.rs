@@ -9,7 +9,7 @@ use reqwest::{Client, Method, redirect::Policy};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{Pair, bytes, fetch, form, header, large::goes_up_and_down, path, picture};
+use super::{Pair, bytes, fetch, form, header, large::goes_up_and_down, path, picture};
 
 /// A cluster whose files are in a store of its own.
 struct Cloud {
@@ -120,7 +120,7 @@ async fn large_files_go_past_the_gateways_and_are_looked_at() -> Result<()> {
     let small = form("a", "text/plain", b"small".to_vec())?.text("send", "true");
     let small: Uploaded = api.upload(chat, small).await?.read(201)?;
     let small = small.message.context("not sent")?;
-    let small = fetch(&pair.ben.api(1), &crate::path(chat, small.id), &[]).await?;
+    let small = fetch(&pair.ben.api(1), &super::path(chat, small.id), &[]).await?;
     assert_eq!(bytes(small, 200).await?, b"small");
     // What was not completed, and what came after it was, goes once nothing more can come.
     let ticket: UploadTicket =

@@ -5,7 +5,7 @@ use natter_e2e::stage::nothing_panicked;
 use natter_protocol::ids::{ChatId, MessageId, UserId};
 use serde_json::json;
 
-use crate::{STAGE, Scenery, nested, scenery};
+use super::{STAGE, Scenery, nested, scenery};
 
 #[tokio::test]
 async fn rest_says_what_is_wrong() -> Result<()> {

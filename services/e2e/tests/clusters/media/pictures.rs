@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{Pair, STAGE, bytes, fetch, form, header, path, picture};
+use super::{Pair, STAGE, bytes, fetch, form, header, path, picture};
 
 #[tokio::test]
 async fn a_picture_goes_from_one_gateway_to_the_other() -> Result<()> {
@@ -123,11 +123,11 @@ async fn only_those_who_take_part_fetch_it_and_only_some_see_who_did() -> Result
     }
     let carol = Person::register(&cluster, "Carol").await?;
     let other = ana.api(0).group("Others", &[&carol]).await?.id;
-    let form = crate::form("b.png", "image/png", picture(8, 8)?)?.text("send", "true");
+    let form = super::form("b.png", "image/png", picture(8, 8)?)?.text("send", "true");
     let uploaded: Uploaded = carol.api(0).upload(other, form).await?.read(201)?;
     let of_carol = uploaded.message.context("not sent")?.id;
     // The message of another chat, under a chat that one takes part in.
-    carol.api(0).get(&crate::path(other, sent.id)).await?.refused(404, "not_found")?;
+    carol.api(0).get(&super::path(other, sent.id)).await?.refused(404, "not_found")?;
     let theirs = format!("/chats/{other}/messages/{of_carol}/downloads");
     ana.api(0).get(&theirs).await?.expect(200)?;
     // Whoever leaves has seen the last of it.

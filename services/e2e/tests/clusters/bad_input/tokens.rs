@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use crate::STAGE;
+use super::STAGE;
 
 /// Tokens that are none, with what is wrong with them.
 fn bad_tokens(cluster: &Cluster, ana: &Person) -> Result<Vec<(&'static str, String)>> {

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{
+use super::{
     Ground,
     session::{
         ECHO, Wrong, accepted, ack, acked, connect, connected, ended, ended_or_usable, event, next,

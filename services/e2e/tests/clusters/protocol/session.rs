@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::Ground;
+use super::Ground;
 
 /// An event that changes nothing and is always answered, and its answer.
 pub const ECHO: &str = r#"["presence_subscribe",{"userIds":[]}]"#;

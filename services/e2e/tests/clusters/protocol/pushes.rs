@@ -9,7 +9,7 @@ use natter_protocol::ids::ChatId;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
+use super::{
     Ground,
     session::{connected, usable},
 };

@@ -77,6 +77,8 @@ struct Story {
     end: String,
     /// What was said after the middle.
     rest: Vec<Seq>,
+    /// The first of all, by the id that Ben gave it.
+    first: (String, Seq),
 }
 
 impl Story {
@@ -86,9 +88,12 @@ impl Story {
         let chat = ana.api(0).direct(&ben).await?.id;
         let (mut phone, bens) = (Listener::new(&ana, 0).await?, Listener::new(&ben, 1).await?);
         let (mut middle, mut rest) = (String::new(), Vec::new());
+        let mut first = None;
         for n in 0..10 {
             let text = format!("before {n}");
-            let sent = bens.socket()?.say(chat, &text).await?;
+            let id = Uuid::now_v7().to_string();
+            let sent = bens.socket()?.say_as(chat, &text, &id).await?;
+            first.get_or_insert((id, sent.seq));
             phone.hears(chat, &text).await?;
             if n < 5 {
                 middle = phone.socket()?.cursor()?;
@@ -97,7 +102,8 @@ impl Story {
             }
         }
         let end = phone.socket()?.cursor()?;
-        let story = Self { ana, ben, chat, phone, bens, middle, end, rest };
+        let first = first.context("nothing was said")?;
+        let story = Self { ana, ben, chat, phone, bens, middle, end, rest, first };
         story.is_written(story.last()?).await?;
         Ok(story)
     }
@@ -136,8 +142,12 @@ impl Story {
         ensure!(seq >= last + GAP, "{seq} after {last}");
         self.phone.hears(self.chat, "after").await?;
         self.bens.hears(self.chat, "after").await?;
+        // What was said in another epoch is the same message still, and nobody hears it again.
+        let again = self.bens.socket()?.say_as(self.chat, "before 0", &self.first.0).await?;
+        ensure!(again.duplicate && again.seq == self.first.1, "{again:?}, not {:?}", self.first);
         let said = self.bens.socket()?.say(self.chat, "and on").await?.seq;
         self.phone.hears(self.chat, "and on").await?;
+        ensure!(self.phone.times("before 0") == 1, "it was heard again");
         self.is_written(said).await?;
         let page = self.ben.api(1).history(self.chat, &format!("after={last}")).await?;
         let told: Vec<&str> = page.messages.iter().map(|m| m.content.as_str()).collect();

@@ -6,7 +6,7 @@ use natter_e2e::{Person, person::anonymous, soon, stage::nothing_panicked};
 use natter_protocol::error::ErrorCode;
 use serde_json::json;
 
-use crate::{STAGE, Scenery, scenery, usable};
+use super::{STAGE, Scenery, scenery, usable};
 
 #[tokio::test]
 async fn too_much_is_refused_for_a_while_and_far_too_much_ends_the_connection() -> Result<()> {

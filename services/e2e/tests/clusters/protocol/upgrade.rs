@@ -11,7 +11,7 @@ use natter_e2e::{
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{
+use super::{
     Ground,
     session::{ECHO, ack, acked, connected, frame, packet, turned_away, usable},
 };

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{
+use super::{
     Ground,
     session::{
         ECHO, Wrong, ack, acked, connect, connected, ended, ended_or_usable, next, packet, refused,
