@@ -54,9 +54,12 @@ async fn nothing_but_the_public_calls_is_answered_without_a_token() -> Result<()
             for token in ["", "no token"] {
                 // Who asks comes before what is asked: a body that is none changes nothing.
                 let answer = gateway.call(&method, &path, token, json!({"a": 1})).await?;
-                answer
-                    .refused(401, "unauthenticated")
-                    .with_context(|| format!("{method} {path} with {token:?}"))?;
+                let asked = || format!("{method} {path} with {token:?}");
+                if method == "HEAD" {
+                    answer.expect(401).with_context(asked)?;
+                } else {
+                    answer.refused(401, "unauthenticated").with_context(asked)?;
+                }
             }
         }
     }

@@ -354,8 +354,9 @@ async fn a_broker_that_finds_us_too_slow_costs_nothing() -> Result<()> {
     let text = "x".repeat(16 * 1024);
     let mut world = World::new(true).await?;
     let conf = world.server.log().ancestors().nth(2).context("no folder")?.join("nats/nats.conf");
-    // Much less than the entries take, so whoever does not read is cut off.
-    let strict = format!("{}\nmax_pending: 100000\n", std::fs::read_to_string(&conf)?);
+    // Much less than the entries take, so whoever does not read is cut off; no less than one message
+    // may take.
+    let strict = format!("{}\nmax_pending: 2000000\n", std::fs::read_to_string(&conf)?);
     std::fs::write(&conf, strict)?;
     world.server.terminate().await?;
     world.server.launch().await?;

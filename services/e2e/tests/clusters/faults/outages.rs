@@ -1,5 +1,7 @@
 //! Coming back while Postgres is away: by what was kept of the device, and by the log.
 
+use std::{env, time::Duration};
+
 use anyhow::{Context, Result, bail, ensure};
 use natter_bus::{Bus, BusConfig};
 use natter_cluster::Cluster;
@@ -9,11 +11,15 @@ use natter_e2e::{
     soon,
     soon::{SOON, within},
 };
-use natter_protocol::feed::{Entry, Event, Feed, SystemEvent, SystemKind};
+use natter_protocol::{
+    feed::{Entry, Event, Feed, SystemEvent, SystemKind},
+    ids::ChatId,
+};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    time::{Instant, sleep},
 };
 
 static STAGE: Stage = Stage::new();
@@ -28,6 +34,9 @@ static BRIEF: Stage = Stage::with(|builder| {
 /// Nothing is kept.
 static NOTHING: Stage =
     Stage::with(|builder| builder.gateway_env("NATTER_ADMISSION_KEPT_SECONDS", "0"));
+
+/// The variable that makes Postgres stay away for longer, in seconds: see `deploy/durability.md`.
+const OUTAGE: &str = "NATTER_TEST_OUTAGE_SECONDS";
 
 /// How often somebody comes back to what nothing more is told of.
 const ROUNDS: usize = 6;
@@ -101,6 +110,7 @@ async fn devices_come_back_and_resume_while_postgres_is_away() -> Result<()> {
     let code = turned_away(&cluster, &tablet, 0).await?;
     ensure!(matches!(code, Some(4401 | 4403)), "closed with {code:?}");
 
+    let backlog = talk_on(&ana, back, &bens, chat).await?;
     cluster.postgres().start().await?;
     soon("all of it is in the history", async || {
         let page = ben.api(0).get(&format!("/chats/{added}/messages")).await;
@@ -110,7 +120,51 @@ async fn devices_come_back_and_resume_while_postgres_is_away() -> Result<()> {
         let whole = page["partial"] != true && page.to_string().contains("and back");
         Ok(whole.then_some(()))
     })
-    .await
+    .await?;
+    let mut told = Vec::new();
+    soon("the backlog is written", async || {
+        let after = told.last().map_or(0, |(seq, _)| *seq);
+        let page = ben.api(0).history(chat, &format!("after={after}&limit=200")).await?;
+        told.extend(page.messages.into_iter().map(|message| (message.seq, message.content)));
+        Ok(told.iter().any(|(_, content)| Some(content) == backlog.last()).then_some(()))
+    })
+    .await?;
+    let told: Vec<String> = told.into_iter().map(|(_, content)| content).collect();
+    ensure!(told.ends_with(&backlog), "{} of {} in order", told.len(), backlog.len());
+    Ok(())
+}
+
+/// Two talk while Postgres is away, and one of them drops out and comes back again and again: for
+/// a moment, or for so many seconds as the environment says. Tells all that was said.
+async fn talk_on(
+    ana: &Person,
+    mut back: Socket,
+    bens: &Socket,
+    chat: ChatId,
+) -> Result<Vec<String>> {
+    let seconds = env::var(OUTAGE).ok().map_or(Ok(0), |text| text.parse())?;
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut said = Vec::new();
+    loop {
+        for _ in 0..10 {
+            let text = format!("without Postgres {}", said.len());
+            bens.say(chat, &text).await?;
+            back.hears(chat, &text).await?;
+            said.push(text);
+        }
+        let cursor = back.cursor()?;
+        drop(back);
+        bens.say(chat, &format!("without Postgres {}", said.len())).await?;
+        back = insist(&ana.first, said.len() % 2, &cursor).await?;
+        back.hears(chat, &format!("without Postgres {}", said.len())).await?;
+        said.push(format!("without Postgres {}", said.len()));
+        back.check_feeds()?;
+        if Instant::now() >= until {
+            println!("{} messages and {} resumes in {seconds} s", said.len(), said.len() / 11);
+            return Ok(said);
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 #[tokio::test]
