@@ -136,13 +136,14 @@ struct Http {
 #[async_trait]
 impl HttpClient for Http {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client = self.client.clone();
+        let (client, limit) = (self.client.clone(), self.limit);
         let answer = async move {
             let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
             let body = Limited::new(body, ANSWER_BYTES).collect().await?.to_bytes();
             Ok(Response::from_parts(head, body))
         };
-        self.runtime.spawn(timeout(self.limit, answer)).await??
+        // The clock is the runtime's too, so it begins in there.
+        self.runtime.spawn(async move { timeout(limit, answer).await }).await??
     }
 }
 
