@@ -47,6 +47,9 @@
 //! }
 //! ```
 
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod admin;
 mod causes;
 pub mod config;

@@ -85,7 +85,9 @@ pub use edits::{Around, FeedEntry};
 pub use error::{Conflict, Result, StoreError};
 pub use export::{OwnPart, ReactionKey, SetReaction};
 pub use history::{HistorySlice, Page, SentBefore};
-pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
+pub use inspection::{
+    DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Reached, Versions, schema_known,
+};
 pub use invites::NewInvite;
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
