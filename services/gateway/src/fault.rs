@@ -43,9 +43,10 @@ pub fn store(error: StoreError) -> WireError {
         StoreError::Forbidden => WireError::new(ErrorCode::Forbidden, "not allowed"),
         StoreError::NotMember => crate::chats::not_member(),
         StoreError::Data(_) => WireError::new(ErrorCode::BadRequest, "a value is not accepted"),
-        StoreError::Fenced | StoreError::Database(_) | StoreError::Migrate(_) => {
-            internal("the database refused a statement", &error)
-        }
+        StoreError::Fenced
+        | StoreError::Database(_)
+        | StoreError::Encoding(_)
+        | StoreError::Migrate(_) => internal("the database refused a statement", &error),
     }
 }
 
