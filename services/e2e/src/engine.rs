@@ -26,7 +26,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use crate::{
     api::client,
-    socket::{Presenting, Unopened, open, request},
+    socket::{Presenting, Refusal, Unopened, open, request},
     soon::SOON,
 };
 
@@ -206,7 +206,7 @@ impl Engine {
         let request = request(&format!("ws://{node}/socket.io/?{query}"), presenting)?;
         match open(Ipv4Addr::LOCALHOST, node, request).await {
             Ok((stream, _)) => Ok(Dialled::Open(Wire { stream: Box::new(stream), open: None })),
-            Err(Unopened::Refused(status)) => Ok(Dialled::Refused(status.as_u16())),
+            Err(Unopened::Refused(refusal)) => Ok(Dialled::Refused(refusal)),
             Err(Unopened::Failed(error)) => Err(error),
         }
     }
@@ -219,7 +219,7 @@ impl Engine {
         let query = format!("EIO=4&transport=websocket&sid={sid}");
         match self.dial(&query, Presenting::Nothing).await? {
             Dialled::Open(wire) => Ok(wire),
-            Dialled::Refused(status) => bail!("the WebSocket of {sid} is refused: {status}"),
+            Dialled::Refused(refusal) => bail!("the WebSocket of {sid} is refused: {refusal}"),
         }
     }
 
@@ -229,7 +229,7 @@ impl Engine {
     /// When it is refused.
     pub async fn wire(&self, presenting: Presenting<'_>) -> Result<Wire> {
         match self.dial("EIO=4&transport=websocket", presenting).await? {
-            Dialled::Refused(status) => bail!("a WebSocket is refused: {status}"),
+            Dialled::Refused(refusal) => bail!("a WebSocket is refused: {refusal}"),
             Dialled::Open(mut wire) => match wire.frame().await? {
                 Frame::Text(packet) => {
                     wire.open = Some(Open::parse(&packet)?);
@@ -268,7 +268,7 @@ pub enum Dialled {
     /// It stands, though it may be closed the next moment.
     Open(Wire),
     /// It was refused before it was one.
-    Refused(u16),
+    Refused(Refusal),
 }
 
 /// What a session has next.

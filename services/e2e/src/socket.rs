@@ -1,6 +1,7 @@
 //! One WebSocket connection: requests, and what has come.
 
 use std::{
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     ops::Deref,
     sync::{
@@ -78,7 +79,22 @@ pub enum Dialled {
     /// The connection stands, though it may be closed the next moment.
     Open(Box<Socket>),
     /// It was refused before it was a WebSocket.
-    Refused(StatusCode),
+    Refused(Refusal),
+}
+
+/// The answer to who gets no WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// In how many seconds to come again, by `Retry-After`.
+    pub retry_after: Option<u64>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status.fmt(f)
+    }
 }
 
 impl Socket {
@@ -96,7 +112,7 @@ impl Socket {
     /// When it is refused, or `ready` does not come.
     pub async fn present(gateway: SocketAddr, presenting: Presenting<'_>) -> Result<Self> {
         match Self::dial(gateway, presenting).await? {
-            Dialled::Refused(status) => bail!("{gateway} refuses the connection: {status}"),
+            Dialled::Refused(refusal) => bail!("{gateway} refuses the connection: {refusal}"),
             Dialled::Open(mut socket) => {
                 socket.ready = Some(socket.expect_as("ready", |_: &Ready| true).await?);
                 Ok(*socket)
@@ -112,7 +128,7 @@ impl Socket {
         let url = format!("ws://{gateway}/v1/ws?cursor={cursor}");
         let request = request(&url, Presenting::Header(token))?;
         match Self::dial_from(Ipv4Addr::LOCALHOST, gateway, request).await? {
-            Dialled::Refused(status) => bail!("{gateway} refuses the connection: {status}"),
+            Dialled::Refused(refusal) => bail!("{gateway} refuses the connection: {refusal}"),
             Dialled::Open(mut socket) => {
                 socket.ready = Some(socket.expect_as("ready", |_: &Ready| true).await?);
                 Ok(*socket)
@@ -145,7 +161,7 @@ impl Socket {
     ) -> Result<Dialled> {
         let (stream, protocol) = match open(from, gateway, request).await {
             Ok(open) => open,
-            Err(Unopened::Refused(status)) => return Ok(Dialled::Refused(status)),
+            Err(Unopened::Refused(refusal)) => return Ok(Dialled::Refused(refusal)),
             Err(Unopened::Failed(error)) => return Err(error),
         };
         let (sink, stream) = stream.split();
@@ -325,7 +341,7 @@ pub fn request(url: &str, presenting: Presenting<'_>) -> Result<Request> {
 #[derive(Debug)]
 pub enum Unopened {
     /// The gateway said no.
-    Refused(StatusCode),
+    Refused(Refusal),
     /// Nobody answered, or not as a gateway does.
     Failed(anyhow::Error),
 }
@@ -356,7 +372,11 @@ pub async fn open(
             let protocol = protocol.and_then(|value| value.to_str().ok()).map(str::to_owned);
             Ok((stream, protocol))
         }
-        Ok(Err(tungstenite::Error::Http(response))) => Err(Unopened::Refused(response.status())),
+        Ok(Err(tungstenite::Error::Http(response))) => {
+            let after = response.headers().get(header::RETRY_AFTER);
+            let retry_after = after.and_then(|value| value.to_str().ok()?.parse().ok());
+            Err(Unopened::Refused(Refusal { status: response.status(), retry_after }))
+        }
         Ok(Err(error)) => Err(Unopened::Failed(error.into())),
         Err(_) => Err(Unopened::Failed(anyhow::anyhow!("{gateway} does not answer the handshake"))),
     }

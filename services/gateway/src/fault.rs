@@ -6,7 +6,7 @@ use natter_protocol::error::{ErrorCode, WireError};
 use natter_runtime::causes;
 use natter_store::{Conflict, StoreError};
 
-use crate::measures;
+use crate::measures::{self, Limit};
 
 /// How long a client should wait for a dependency that is down, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -24,6 +24,12 @@ pub fn unavailable(what: &str) -> WireError {
         .retry_after_ms(RETRY_MS)
 }
 
+/// The answer to one who asks for too much of `what` at once; counted.
+pub fn limited(what: Limit, message: &str, retry_after_ms: u64) -> WireError {
+    measures::rate_limited(what).increment(1);
+    WireError::new(ErrorCode::RateLimited, message).retry_after_ms(retry_after_ms)
+}
+
 /// What the store's errors mean to a client that can do nothing about the details.
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err asks for")]
 pub fn store(error: StoreError) -> WireError {
@@ -37,9 +43,10 @@ pub fn store(error: StoreError) -> WireError {
         StoreError::Forbidden => WireError::new(ErrorCode::Forbidden, "not allowed"),
         StoreError::NotMember => crate::chats::not_member(),
         StoreError::Data(_) => WireError::new(ErrorCode::BadRequest, "a value is not accepted"),
-        StoreError::Fenced | StoreError::Database(_) | StoreError::Migrate(_) => {
-            internal("the database refused a statement", &error)
-        }
+        StoreError::Fenced
+        | StoreError::Database(_)
+        | StoreError::Encoding(_)
+        | StoreError::Migrate(_) => internal("the database refused a statement", &error),
     }
 }
 
@@ -61,5 +68,18 @@ mod tests {
         let fault = store(StoreError::Fenced);
         assert_eq!(fault.code, ErrorCode::Internal);
         assert_eq!(fault.message, "a fault of the server");
+    }
+
+    #[test]
+    fn whoever_asks_for_too_much_is_counted() -> anyhow::Result<()> {
+        natter_runtime::metrics::install()?;
+        let error = limited(Limit::Exports, "too many", 250);
+        assert_eq!((error.code, error.retry_after_ms), (ErrorCode::RateLimited, Some(250)));
+        let told = natter_runtime::metrics::render();
+        let line = told
+            .lines()
+            .find_map(|line| line.strip_prefix(r#"natter_rate_limited_total{what="exports"} "#));
+        assert!(line.is_some_and(|count| count != "0"), "{told}");
+        Ok(())
     }
 }

@@ -74,9 +74,8 @@ fn register() {
         uploaded_bytes(),
         downloaded_bytes(),
         downloads_unrecorded(),
-        rate_limited("calls"),
-        rate_limited("events"),
     ]);
+    drop(Limit::ALL.map(rate_limited));
     drop(RESUMES.map(resumes));
     drop(BEGINNINGS.map(handshakes));
     drop(Refusal::ALL.map(auth_failures));
@@ -123,9 +122,43 @@ pub fn refresh_replays() -> Counter {
     metrics::counter!("natter_refresh_replays_total")
 }
 
-/// Calls or events refused for their number.
-pub fn rate_limited(what: &'static str) -> Counter {
-    metrics::counter!("natter_rate_limited_total", "what" => what)
+/// What somebody can have too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Calls of a user, attempts at an account or from an address.
+    Calls,
+    /// Events over a socket.
+    Events,
+    /// Passwords that wait to be hashed.
+    Logins,
+    /// Archives at once.
+    Exports,
+    /// Files that come at once.
+    Uploads,
+    /// Files that go at once.
+    Downloads,
+}
+
+impl Limit {
+    /// Each of them.
+    pub const ALL: [Self; 6] =
+        [Self::Calls, Self::Events, Self::Logins, Self::Exports, Self::Uploads, Self::Downloads];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::Events => "events",
+            Self::Logins => "logins",
+            Self::Exports => "exports",
+            Self::Uploads => "uploads",
+            Self::Downloads => "downloads",
+        }
+    }
+}
+
+/// Who was refused since they asked for too much of it.
+pub fn rate_limited(what: Limit) -> Counter {
+    metrics::counter!("natter_rate_limited_total", "what" => what.name())
 }
 
 /// Entries of feeds that this version cannot read.

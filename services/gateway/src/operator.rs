@@ -1,10 +1,11 @@
-//! What an operator asks of every gateway at once.
+//! What an operator asks of all nodes at once.
 
 use std::time::Duration;
 
 use natter_bus::{Bus, nodes::Question};
-use natter_protocol::node::{NodeAnswer, NodeQuestion};
-use natter_runtime::causes;
+use natter_protocol::node::{NodeAnswer, NodeDescription, NodeQuestion, NodeRole};
+use natter_runtime::{VERSION, causes};
+use natter_store::schema_known;
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::hub::{Command, Hub};
@@ -37,16 +38,25 @@ async fn answer(hub: &Hub, node: &str, question: &Question) {
             return tracing::warn!(error = %causes(&error), "an operator's question");
         }
     };
-    match asked {
+    let answered = match asked {
+        NodeQuestion::Describe => {
+            let description = NodeDescription {
+                node: node.to_owned(),
+                role: NodeRole::Gateway,
+                version: VERSION.to_owned(),
+                schema: schema_known(),
+            };
+            question.answer(&description).await
+        }
         NodeQuestion::CloseDevice { user_id, device_id } => {
             let (answer, closed) = oneshot::channel();
             hub.tell(Command::Close(user_id, device_id, answer)).await;
             let Ok(connections) = closed.await else { return };
             tracing::info!(user = %user_id, device = %device_id, connections, "an operator has closed a device");
-            let answer = NodeAnswer { node: node.to_owned(), connections };
-            if let Err(error) = question.answer(&answer).await {
-                tracing::warn!(error = %causes(&error), "an operator is not answered");
-            }
+            question.answer(&NodeAnswer { node: node.to_owned(), connections }).await
         }
+    };
+    if let Err(error) = answered {
+        tracing::warn!(error = %causes(&error), "an operator is not answered");
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     admission::{self, Keeping},
     app::App,
     auth::AuthConfigError,
-    config::Config,
+    config::{Config, MessageArgs},
     hub::{Command, Hub, HubSettings},
     media::{Library, Records, write_all},
     online::{self, Online},
@@ -52,6 +52,17 @@ pub enum RunError {
     /// The settings of the store of files.
     #[error("NATTER_MEDIA_STORE (--media-store): {}", causes(.0))]
     Files(FilesError),
+    /// No retention lies between the two.
+    #[error(
+        "NATTER_RETENTION_LEAST_SECONDS (--retention-least-seconds): {least} is more than \
+         NATTER_RETENTION_MOST_SECONDS, {most}"
+    )]
+    Retention {
+        /// What it must at least be, …
+        least: u32,
+        /// … and may be at most.
+        most: u32,
+    },
     /// Secrets and keys.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
@@ -72,6 +83,11 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let MessageArgs { retention_least_seconds: least, retention_most_seconds: most, .. } =
+        config.messages;
+    if least > most {
+        return Err(RunError::Retention { least, most });
+    }
     let (records, noted) = Records::new();
     let (app, keeping, changes) = connect(config, node, records).await?;
     let recorded = CancellationToken::new();

@@ -10,7 +10,7 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Seq, Shard, UserId},
 };
 use natter_runtime::causes;
-use natter_store::{PlaceKind, ShardRow, Store};
+use natter_store::{PlaceKind, Reached, ShardRow, Store};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -102,7 +102,52 @@ struct FilePart {
 struct Participant {
     id: UserId,
     name: String,
+    /// How far it has come with them; none while the worker has not come so far, since what tells of
+    /// it lies behind.
+    reached: Option<Reach>,
     devices: Vec<devices::Shown>,
+}
+
+/// How far a message has come with a participant, on any device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Reach {
+    /// It is theirs.
+    Sent,
+    /// Their part in the chat begins behind it.
+    Hidden,
+    /// A device says that it is read, …
+    Read,
+    /// … or that it has it.
+    Delivered,
+    /// No device has said so.
+    Untold,
+}
+
+impl Reach {
+    fn of(found: &Found, reached: &Reached) -> Self {
+        if reached.user == found.sender {
+            Self::Sent
+        } else if found.seq < reached.from_seq {
+            Self::Hidden
+        } else if found.seq <= reached.read_seq {
+            Self::Read
+        } else if found.seq <= reached.delivered_seq {
+            Self::Delivered
+        } else {
+            Self::Untold
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent it",
+            Self::Hidden => "joined later",
+            Self::Read => "read",
+            Self::Delivered => "delivered",
+            Self::Untold => "not told",
+        }
+    }
 }
 
 /// Where a message was found.
@@ -283,7 +328,10 @@ async fn follow(
     let (participants, more_participants) = if args.participants == 0 {
         (Vec::new(), true)
     } else {
-        take_part(args, store, presence, found.chat, &mut unknown).await?
+        let written = !matches!(postgres, PostgresPart::Waiting { .. });
+        let reached =
+            if written { store.reached(found.chat, args.participants).await? } else { Vec::new() };
+        take_part(args, store, presence, &found, &reached, &mut unknown).await?
     };
     Ok(Path {
         id: args.id,
@@ -339,10 +387,11 @@ async fn take_part(
     args: &MessageArgs,
     store: &Store,
     presence: Option<&PresenceClient>,
-    chat: ChatId,
+    found: &Found,
+    reached: &[Reached],
     unknown: &mut Vec<String>,
 ) -> Result<(Vec<Participant>, bool), Failure> {
-    let (members, more) = store.participants(chat, None, args.participants).await?;
+    let (members, more) = store.participants(found.chat, None, args.participants).await?;
     let (mut participants, mut presence) = (Vec::new(), presence);
     for member in members {
         let (devices, trouble) = devices::of(store, presence, member.id).await?;
@@ -351,7 +400,9 @@ async fn take_part(
             // Once is enough.
             presence = None;
         }
-        participants.push(Participant { id: member.id, name: member.name, devices });
+        let reached = reached.iter().find(|reached| reached.user == member.id);
+        let reached = reached.map(|reached| Reach::of(found, reached));
+        participants.push(Participant { id: member.id, name: member.name, reached, devices });
     }
     Ok((participants, more.is_some()))
 }
@@ -407,14 +458,16 @@ fn shown(path: &Path) -> String {
 }
 
 fn participants(path: &Path) -> String {
-    let mut table = Table::new(&["PARTICIPANT"].into_iter().chain(HEADING).collect::<Vec<_>>());
+    let heading = ["PARTICIPANT", "REACHED"].into_iter().chain(HEADING);
+    let mut table = Table::new(&heading.collect::<Vec<_>>());
     for participant in &path.participants {
         let who = format!("{} {}", participant.id, participant.name);
+        let reached = participant.reached.map_or("?", Reach::name);
         if participant.devices.is_empty() {
-            table.row([who.clone()]);
+            table.row([who.clone(), reached.to_owned()]);
         }
         for device in &participant.devices {
-            table.row(std::iter::once(who.clone()).chain(device.cells()));
+            table.row([who.clone(), reached.to_owned()].into_iter().chain(device.cells()));
         }
     }
     let more = if path.more_participants { "and more participants\n" } else { "" };

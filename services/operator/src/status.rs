@@ -1,8 +1,10 @@
 //! How everything stands. What could not be reached is said, and the rest is told all the same.
 //!
+//! - `nodes`: gateways and workers, by what each says of itself
 //! - `shards`: each shard's owner, log, mirror, and how far it is written
 //! - `report`: what is printed
 
+mod nodes;
 mod report;
 mod shards;
 
@@ -47,6 +49,14 @@ struct Database {
     shards: Vec<ShardRow>,
 }
 
+impl Database {
+    /// The shards that somebody has a lease of.
+    fn owned(&self) -> impl Iterator<Item = &ShardRow> {
+        let lasts = |row: &&ShardRow| row.owner_until.is_some_and(|end| end > self.versions.now);
+        self.shards.iter().filter(lasts)
+    }
+}
+
 /// `status`.
 ///
 /// # Errors
@@ -63,6 +73,14 @@ pub async fn run(args: &StatusArgs) -> Result<Outcome, Failure> {
         report.schema(versions, &mut findings);
         report.outbox(*outbox, &mut findings);
     }
+    let said = match &bus {
+        Some(bus) => findings.told(nodes::ask(bus).await),
+        None => None,
+    };
+    let owned: Vec<&ShardRow> = database.iter().flat_map(Database::owned).collect();
+    let living = redis.as_ref().map(|(_, gateways)| gateways);
+    report.nodes = said.map(|said| nodes::all(&said, living, &owned));
+    report.mixed = report.nodes.as_deref().is_some_and(nodes::are_mixed);
     if let Some((version, gateways)) = redis {
         report.gateways(version, gateways, &mut findings);
     }

@@ -10,7 +10,7 @@ use natter_protocol::{
     ids::{ChatId, DeviceId, UserId},
     server::Message,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 static STAGE: Stage = Stage::new();
@@ -107,6 +107,15 @@ async fn the_status_tells_what_is_wrong_and_what_nobody_can_tell() -> Result<()>
     let gateways = status["gateways"].as_array().context("gateways")?;
     assert_eq!(gateways.len(), 2, "{status}");
     assert_eq!(status.pointer("/shards/0/mirror"), Some(&Value::Bool(true)));
+    let nodes = status["nodes"].as_array().context("nodes")?;
+    let roles: Vec<&Value> = nodes.iter().map(|node| &node["role"]).collect();
+    assert_eq!(roles, ["gateway", "gateway", "worker"], "{status}");
+    for node in nodes {
+        assert_eq!(node["version"], status["versions"]["natter"], "{node}");
+        assert_eq!(node["schema"], status["versions"]["schemaKnown"], "{node}");
+    }
+    assert_eq!(nodes[2]["shards"], json!([0]), "{status}");
+    assert_eq!(status["mixed"], false);
     let plain = natter(&cluster, &["status"]).await?.expect(0)?;
     plain.has("all is well")?;
     plain.has(gateways[0].as_str().unwrap_or_default())?;
@@ -139,6 +148,32 @@ async fn the_status_tells_what_is_wrong_and_what_nobody_can_tell() -> Result<()>
     let said = run(&elsewhere, &["status"]).await?.expect(2)?;
     said.has("could not tell: Postgres (NATTER_DATABASE_URL)")?;
     said.has("follows")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_stands_by_is_told_of_and_so_is_a_gateway_that_does_not_answer() -> Result<()>
+{
+    let cluster = Cluster::builder().gateways(1).workers(2).start().await?;
+    let nodes = async || {
+        let said = natter(&cluster, &["status", "--json"]).await?.json()?;
+        let nodes = said["nodes"].as_array().cloned().with_context(|| said.to_string())?;
+        anyhow::Ok((nodes, said["mixed"] == true))
+    };
+    soon("one works and one stands by", async || {
+        let (nodes, mixed) = nodes().await?;
+        let workers = nodes.iter().filter(|node| node["role"] == "worker");
+        let mut shards: Vec<String> = workers.map(|node| node["shards"].to_string()).collect();
+        shards.sort();
+        Ok((shards == ["[0]", "[]"] && !mixed).then_some(()))
+    })
+    .await?;
+    natter(&cluster, &["status"]).await?.expect(0)?.has("stands by")?;
+    cluster.gateway(0).pause()?;
+    let (listed, mixed) = nodes().await?;
+    cluster.gateway(0).resume()?;
+    let gateway = listed.iter().find(|node| node["role"] == "gateway").context("no gateway")?;
+    ensure!(gateway["version"].is_null() && mixed, "{gateway}");
     Ok(())
 }
 
@@ -292,7 +327,7 @@ async fn the_path_of_a_message_leads_to_the_devices_that_are_connected() -> Resu
     let (ada, ben) =
         (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
     let chat = ada.api(0).direct(&ben).await?.id;
-    let _socket = ben.connect(1).await?;
+    let bens = ben.connect(1).await?;
     let sent = ada.api(0).say(chat, "hello").await?;
     let (id, chat) = (sent.id.to_string(), chat.to_string());
     let path = soon("it is written, and Ben is there", async || {
@@ -307,7 +342,22 @@ async fn the_path_of_a_message_leads_to_the_devices_that_are_connected() -> Resu
     assert_eq!(text(&path, "/chatId")?, chat);
     assert_eq!(text(&path, "/senderId")?, ada.id.to_string());
     assert_eq!(text(&path, "/log/epoch")?, "1");
+    // How far it has come with each.
+    let reached = async |who: UserId| {
+        let said = natter(&cluster, &["message", &id, "--chat", &chat, "--json"]).await?;
+        let path = said.expect(0)?.json()?;
+        let mut participants = path["participants"].as_array().into_iter().flatten();
+        let found = participants.find(|one| one["id"] == json!(who)).context("not there")?;
+        text(found, "/reached")
+    };
+    assert_eq!(reached(ada.id).await?, "sent");
+    assert_eq!(reached(ben.id).await?, "untold");
+    for (event, state) in [("delivered", "delivered"), ("read", "read")] {
+        bens.request(event, json!({"chatId": chat, "seq": sent.seq})).await?;
+        soon(event, async || Ok((reached(ben.id).await? == state).then_some(()))).await?;
+    }
     let plain = natter(&cluster, &["message", &id]).await?.expect(0)?;
+    plain.has("  read  ")?;
     plain.has("postgres     written")?;
     plain.has(&format!("seq {}", sent.seq))?;
     let nothing = UserId::generate().to_string();

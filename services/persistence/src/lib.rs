@@ -13,6 +13,7 @@
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
 //! | [`retention`] | messages that have expired, and groups that were deleted |
 //! | [`search`] | what messages are found by, which follows what is written |
+//! | [`operator`] | what an operator asks of all nodes |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | [`batch`] | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
@@ -30,6 +31,7 @@ pub mod erasures;
 mod measures;
 pub mod media;
 pub mod migrate;
+pub mod operator;
 pub mod outbox;
 pub mod owner;
 pub mod renew;
@@ -102,9 +104,10 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     let retention = RetentionConfig::from(args);
     let expiry =
         tokio::spawn(retention::look_after(store.clone(), bus.clone(), retention, stop.clone()));
+    let asked = tokio::spawn(operator::answer_all(bus.clone(), args.node.node_id.clone()));
     worker::run(config, store.clone(), bus, health, stop).await;
     // What is under way is begun anew by another.
-    for beside in [files, erasing, expiry] {
+    for beside in [files, erasing, expiry, asked] {
         beside.abort();
     }
     store.close();

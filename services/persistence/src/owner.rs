@@ -18,7 +18,7 @@ use natter_protocol::ids::{Seq, Shard};
 use natter_store::{Row, ShardRow, Store, StoreError};
 use time::OffsetDateTime;
 use tokio::time::timeout;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     ahead::{Ahead, Horizon},
@@ -196,8 +196,9 @@ impl Owner {
             writer.note_quiet(ahead.last_read()).await?;
             return Ok(Stepped::default());
         }
-        let span = trace::batch_span(writer.shard, writer.held.iter().map(|item| &item.raw));
+        let spans = trace::batch_spans(writer.shard, writer.held.iter().map(|item| &item.raw));
         let done = {
+            let span = spans.first().cloned().unwrap_or_else(Span::none);
             let mut writing = pin!(writer.write_held().instrument(span));
             tokio::select! {
                 done = &mut writing => done,
@@ -209,6 +210,8 @@ impl Owner {
                 },
             }
         };
+        // They end together.
+        drop(spans);
         writer.measure(ahead.waiting());
         done
     }

@@ -7,19 +7,21 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState}
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Messages that one batch's span names, at most.
-const LINKS: usize = 32;
+/// Messages that one span tells of: that in whose trace it is, and as many links as the SDK keeps
+/// by default, and as backends take.
+const MESSAGES: usize = 1 + 128;
 
-/// A span for writing a batch: in the trace of its first sampled message, with links to the
-/// others'. None when no message is sampled.
-pub(crate) fn batch_span<'a>(shard: Shard, batch: impl Iterator<Item = &'a Raw>) -> Span {
-    let mut sampled = batch.filter_map(|raw| raw.traceparent.as_deref());
-    let first = sampled.next();
-    let span = context::follow(first, || info_span!("persist batch", shard));
-    if first.is_some() {
-        sampled.take(LINKS).filter_map(parse).for_each(|linked| span.add_link(linked));
-    }
-    span
+/// Spans for writing a batch, which together tell of each sampled message: each is in the trace of
+/// one, with links to others. A batch without such a message has none.
+pub(crate) fn batch_spans<'a>(shard: Shard, batch: impl Iterator<Item = &'a Raw>) -> Vec<Span> {
+    let sampled: Vec<&str> = batch.filter_map(|raw| raw.traceparent.as_deref()).collect();
+    let parts = sampled.chunks(MESSAGES).map(|messages| {
+        let (first, others) = (messages.first().copied(), messages.iter().skip(1));
+        let span = context::follow(first, || info_span!("persist batch", shard));
+        others.filter_map(|linked| parse(linked)).for_each(|linked| span.add_link(linked));
+        span
+    });
+    parts.collect()
 }
 
 /// `00-<trace>-<span>-<flags>`

@@ -2,12 +2,21 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Read,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    routing::post,
+};
+use flate2::read::GzDecoder;
 use natter_cluster::Cluster;
 use natter_e2e::{Person, soon};
 use opentelemetry_proto::tonic::{
@@ -18,11 +27,17 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
     trace::v1::Span,
 };
+use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tonic::{
+    Request, Response, Status, codec::CompressionEncoding, transport::server::TcpIncoming,
+};
 
 /// Messages of which some are traced: that all of a half are, or none, does not happen.
 const MESSAGES: usize = 32;
+
+/// More than three spans of a worker tell of.
+const MANY: usize = 400;
 
 /// For how long the broker stores nothing.
 const HELD: Duration = Duration::from_millis(500);
@@ -46,8 +61,35 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.hear(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// What comes by HTTP: compressed, or it is not taken.
+async fn by_http(
+    State(collector): State<Collector>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Vec<u8>, StatusCode> {
+    let is = |name, value: &str| headers.get(name).is_some_and(|found| found == value);
+    if !is(header::CONTENT_ENCODING, "gzip")
+        || !is(header::CONTENT_TYPE, "application/x-protobuf")
+        || !is(header::AUTHORIZATION, "who knows")
+    {
+        return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let mut bytes = Vec::new();
+    GzDecoder::new(&body[..]).read_to_end(&mut bytes).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let request = ExportTraceServiceRequest::decode(&bytes[..]);
+    collector.hear(request.map_err(|_| StatusCode::BAD_REQUEST)?);
+    Ok(ExportTraceServiceResponse::default().encode_to_vec())
+}
+
+impl Collector {
+    fn hear(&self, request: ExportTraceServiceRequest) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for of_node in request.into_inner().resource_spans {
+        for of_node in request.resource_spans {
             let attributes = of_node.resource.map(|resource| resource.attributes);
             let node = attributes.into_iter().flatten().find_map(|attribute| {
                 let named = attribute.key == "service.instance.id";
@@ -61,19 +103,28 @@ impl TraceService for Collector {
                 told.push(Told { node: node.clone(), span });
             }
         }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
-}
 
-impl Collector {
     async fn serve(&self) -> Result<(SocketAddr, JoinHandle<()>)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(self.clone()))
+            .add_service(
+                TraceServiceServer::new(self.clone()).accept_compressed(CompressionEncoding::Gzip),
+            )
             .serve_with_incoming(TcpIncoming::from(listener));
         let serving = tokio::spawn(async move {
             server.await.ok();
+        });
+        Ok((address, serving))
+    }
+
+    async fn serve_http(&self) -> Result<(SocketAddr, JoinHandle<()>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let router = Router::new().route("/v1/traces", post(by_http)).with_state(self.clone());
+        let serving = tokio::spawn(async move {
+            axum::serve(listener, router).await.ok();
         });
         Ok((address, serving))
     }
@@ -164,6 +215,109 @@ async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
     .await?;
     ensure!(publish.span.end_time_unix_nano >= resumed, "over before it was stored: {publish:?}");
     serving.abort();
+    Ok(())
+}
+
+/// A worker that was away writes many messages at once.
+#[tokio::test]
+async fn of_each_message_of_a_large_batch_a_worker_tells() -> Result<()> {
+    let collector = Collector::default();
+    let (address, serving) = collector.serve().await?;
+    let cluster = Cluster::builder()
+        .gateways(1)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
+        .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .gateway_env("NATTER_EVENTS_BURST", "1000")
+        .start()
+        .await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let anas = ana.connect(0).await?;
+    anas.say(chat, "before").await?;
+    soon("all is written", async || Ok((ana.api(0).chat(chat).await?.last_seq > 0).then_some(())))
+        .await?;
+    cluster.worker(0).pause()?;
+    let mut requests = Vec::new();
+    for n in 0..MANY {
+        let data = serde_json::json!({"chatId": chat, "content": format!("message {n}")});
+        requests.push(anas.post("send_message", data).await?);
+    }
+    let mut sent = HashSet::new();
+    for request in requests {
+        let reply = anas.reply(request).await?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        sent.insert(reply["seq"].as_u64().context("no seq")?);
+    }
+    cluster.worker(0).resume()?;
+    let published = soon("what was published", async || {
+        let all = collector.named("publish");
+        let these = all
+            .into_iter()
+            .filter(|told| number(&told.span, "seq").is_ok_and(|seq| sent.contains(&seq)));
+        let ids: HashSet<Vec<u8>> = these.map(|told| told.span.span_id).collect();
+        Ok((ids.len() == MANY).then_some(ids))
+    })
+    .await?;
+    let written = soon("that all of it was written", async || {
+        let written = collector.named("persist batch");
+        let mut named: HashSet<&[u8]> = HashSet::new();
+        for Told { span, .. } in &written {
+            named.insert(&span.parent_span_id);
+            named.extend(span.links.iter().map(|link| &link.span_id[..]));
+        }
+        let all = published.iter().all(|id| named.contains(&id[..]));
+        Ok(all.then_some(written))
+    })
+    .await
+    .with_context(|| format!("{} of {MANY}", collector.named("persist batch").len()))?;
+    let largest = written.iter().map(|told| told.span.links.len()).max().unwrap_or_default();
+    assert_eq!(largest, 128, "more than one span of a batch was needed");
+    for told in &written {
+        assert_eq!(told.span.dropped_links_count, 0, "{told:?}");
+    }
+    serving.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn traces_go_over_http_and_nowhere_where_that_is_said() -> Result<()> {
+    let (collector, unasked) = (Collector::default(), Collector::default());
+    let (address, serving) = collector.serve_http().await?;
+    let (elsewhere, listening) = unasked.serve().await?;
+    let cluster = Cluster::builder()
+        .gateways(1)
+        .gateway_env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
+        .gateway_env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        .gateway_env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        .gateway_env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=who%20knows")
+        .worker_env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{elsewhere}"))
+        .worker_env("OTEL_SDK_DISABLED", "true")
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start()
+        .await?;
+    let ana = Person::register(&cluster, "Ana").await?;
+    let ben = Person::register(&cluster, "Ben").await?;
+    let chat = ana.api(0).direct(&ben).await?.id;
+    let anas = ana.connect(0).await?;
+    let first = anas.say(chat, "told at once").await?;
+    let of = async |seq: u64| {
+        soon("its publish", async || {
+            let publishes = collector.named("publish");
+            Ok(publishes.into_iter().find(|told| number(&told.span, "seq").ok() == Some(seq)))
+        })
+        .await
+    };
+    of(first.seq).await?;
+    // Whoever ends tells what it has not told yet.
+    let last = anas.say(chat, "told at the end").await?;
+    for node in cluster.workers().iter().chain(cluster.gateways()) {
+        node.terminate().await?;
+    }
+    of(last.seq).await?;
+    ensure!(unasked.all().is_empty(), "{:?}", unasked.names());
+    serving.abort();
+    listening.abort();
     Ok(())
 }
 

@@ -10,13 +10,14 @@ use natter_cluster::binaries::workspace;
 const WRITE: &str = "NATTER_WRITE_SETTINGS";
 const HOW: &str = "NATTER_WRITE_SETTINGS=1 cargo test -p natter-e2e --test configuration page";
 
+/// What runs for as long as a deployment does, or brings it up to date.
+pub(crate) fn services() -> Vec<Command> {
+    vec![natter_gateway::config::Cli::command(), natter_persistence::config::Cli::command()]
+}
+
 /// Every program with settings, in the page's order.
 fn programs() -> Vec<Command> {
-    vec![
-        natter_gateway::config::Cli::command(),
-        natter_persistence::config::Cli::command(),
-        natter_operator::config::Cli::command(),
-    ]
+    services().into_iter().chain([natter_operator::config::Cli::command()]).collect()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A wrong setting ends a program at once, with the setting's name and without secrets.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::{binaries::Binaries, progress::Progress};
@@ -9,6 +9,8 @@ use tokio::{
     process::Command,
     time::timeout,
 };
+
+use crate::page::services;
 
 /// How long a program may take over giving up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,6 +89,26 @@ const CASES: &[Case] = &[
         &[("NATTER_LOG_RETAIN_BYTES", "1000000"), ("NATTER_LOG_MAX_BYTES", "1000000")],
         "three quarters of NATTER_LOG_MAX_BYTES",
     ),
+    (Gateway, &[("NATTER_MEDIA_AUDIO_BYTES", "1.5")], "invalid digit"),
+    (Gateway, &[("NATTER_MEDIA_VIDEO_BYTES", "-1")], "invalid digit"),
+    (Gateway, &[("NATTER_MEDIA_DOCUMENT_BYTES", "0x10")], "invalid digit"),
+    (Gateway, &[("NATTER_SEARCH_BY_EMAIL", "maybe")], "true, false"),
+    (Gateway, &[("NATTER_SEARCH_BY_PHONE", "1")], "true, false"),
+    (Gateway, &[("NATTER_OWN_DEVICES_GET_MESSAGES", "0")], "true, false"),
+    (Gateway, &[("NATTER_RECEIPTS_PARTICIPANTS", "10001")], "0..="),
+    (Gateway, &[("NATTER_DELETED_ACCOUNTS", "forget")], "anonymise"),
+    (Gateway, &[("NATTER_EXPORTS", "0")], "1..=1000"),
+    (Worker, &[("NATTER_RETENTION_SECONDS", "315360001")], "0..="),
+    (Worker, &[("NATTER_RETENTION_SWEEP_SECONDS", "0")], "1..=86400"),
+    (Worker, &[("NATTER_DELETED_GROUPS_KEPT_SECONDS", "31536001")], "0..="),
+    (Gateway, &[("NATTER_RETENTION_LEAST_SECONDS", "0")], "1..="),
+    (Gateway, &[("NATTER_RETENTION_MOST_SECONDS", "315360001")], "1..="),
+    (
+        Gateway,
+        &[("NATTER_RETENTION_LEAST_SECONDS", "3601"), ("NATTER_RETENTION_MOST_SECONDS", "3600")],
+        "more than NATTER_RETENTION_MOST_SECONDS",
+    ),
+    (Migrate, &[("NATTER_UNSAFE_DUPLICATE_WINDOW", "short")], "invalid digit"),
     // Addresses.
     (Gateway, &[("NATTER_LISTEN", "8080")], "invalid socket address"),
     (Worker, &[("NATTER_ADMIN_LISTEN", "localhost")], "invalid socket address"),
@@ -179,7 +201,69 @@ const CASES: &[Case] = &[
         ],
         "NATTER_JWT_ISSUER",
     ),
+    (
+        Gateway,
+        &[
+            ("NATTER_JWT_ISSUER", "https://id.example"),
+            ("NATTER_OIDC_ISSUER", "https://id.example"),
+            ("NATTER_OIDC_AUDIENCE", "chat"),
+            ("NATTER_OIDC_JWKS", "https://id.example/keys"),
+        ],
+        "NATTER_OIDC_ISSUER",
+    ),
 ];
+
+/// Settings that may say anything: names that others give.
+const ANYTHING: [&str; 4] = [
+    "NATTER_JWT_AUDIENCE",
+    "NATTER_OIDC_DEVICE_CLAIM",
+    "NATTER_OIDC_NAME_CLAIM",
+    "NATTER_OIDC_USER_CLAIM",
+];
+
+/// What is said of traces, which no command line has.
+const OF_TRACES: [(&str, &str); 9] = [
+    ("OTEL_TRACES_SAMPLER", "sometimes"),
+    ("OTEL_TRACES_SAMPLER_ARG", "1.01"),
+    ("OTEL_SDK_DISABLED", "yes"),
+    ("OTEL_TRACES_EXPORTER", "zipkin"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4317"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+];
+
+/// One that was forgotten here might take anything, and nobody would know.
+#[test]
+fn each_setting_that_a_program_has_is_among_those_that_are_tried() {
+    let tried: BTreeSet<&str> = CASES.iter().map(|(_, said, _)| said[0].0).collect();
+    let all: BTreeSet<String> =
+        services().iter().flat_map(natter_runtime::config::variables).collect();
+    let untried: Vec<_> = all.iter().filter(|name| !tried.contains(name.as_str())).collect();
+    assert_eq!(untried, ANYTHING, "not these alone are left out");
+}
+
+#[tokio::test]
+async fn what_is_said_of_traces_and_cannot_be_followed_ends_a_program_too() -> Result<()> {
+    let binaries = binaries().await?;
+    let media = tempfile::tempdir()?;
+    for (number, (variable, value)) in OF_TRACES.iter().enumerate() {
+        let which = [Gateway, Worker, Migrate][number % 3];
+        let mut command = program(&binaries, which, media.path());
+        // A ratio counts where a sampler takes one.
+        command.env("OTEL_TRACES_SAMPLER", "traceidratio").env(variable, value);
+        let ended = timeout(PATIENCE, command.output()).await;
+        let ended = ended.with_context(|| format!("{which:?} goes on with {variable}"))??;
+        let told = String::from_utf8_lossy(&ended.stderr);
+        ensure!(
+            ended.status.code() == Some(1) && told.contains(&format!("{variable}: ")),
+            "{which:?} {variable}: {}, {told}",
+            ended.status
+        );
+    }
+    Ok(())
+}
 
 /// A program with settings that would do, but for servers that nobody answers for.
 fn program(binaries: &Binaries, which: Program, media: &Path) -> Command {

@@ -54,7 +54,7 @@ async fn no_entry(cluster: &Cluster, device: &Device) -> Result<()> {
     for (n, gateway) in cluster.gateways().iter().enumerate() {
         device.api(n).get("/users/me").await?.refused(401, "unauthenticated")?;
         match Socket::dial(gateway.address(), Presenting::Header(&device.access_token)).await? {
-            Dialled::Refused(status) => ensure!(status == 401, "refused with {status}"),
+            Dialled::Refused(refusal) => ensure!(refusal.status == 401, "refused with {refusal}"),
             Dialled::Open(socket) => {
                 let closed = socket.closed(Duration::from_secs(5)).await?;
                 ensure!(matches!(closed.code, Some(4401 | 4403)), "closed with {closed}");

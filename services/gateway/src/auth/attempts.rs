@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natter_protocol::error::{ErrorCode, WireError};
+use natter_protocol::error::WireError;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    measures,
+    fault,
+    measures::Limit,
     rate::{Buckets, Rate},
 };
 
@@ -52,8 +53,7 @@ impl Attempts {
 pub(crate) fn too_many(wait: Duration) -> WireError {
     // Rounded up: a client that comes exactly then is let in.
     let ms = wait.as_millis() as u64 + 1;
-    measures::rate_limited("calls").increment(1);
-    WireError::new(ErrorCode::RateLimited, "too many requests").retry_after_ms(ms)
+    fault::limited(Limit::Calls, "too many requests", ms)
 }
 
 /// Whoever has one IPv6 address has its whole /64.
@@ -69,6 +69,8 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use natter_protocol::error::ErrorCode;
+
     use super::*;
 
     #[test]

@@ -3,24 +3,24 @@
 //! A hash costs a core some tens of milliseconds and 19 MiB on purpose, so only as many run at
 //! once as there are cores, a bounded number wait, and the rest are told to come back.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use natter_protocol::error::{ErrorCode, WireError};
+use natter_protocol::error::WireError;
 use tokio::{sync::Semaphore, task};
 
-use crate::fault;
+use crate::{fault, measures::Limit};
 
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 /// Requests that may wait for each core.
 const WAITING_PER_CORE: usize = 32;
-/// When one that found the queue full should come back.
-const RETRY: Duration = Duration::from_secs(1);
+/// When one that found the queue full should come back, in milliseconds.
+const RETRY_MS: u64 = 1_000;
 
 /// Hashes and checks passwords, so many at a time. Cloning shares the bounds.
 #[derive(Clone)]
@@ -77,10 +77,7 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, WireError> {
-        let full = || {
-            WireError::new(ErrorCode::RateLimited, "too many logins at once")
-                .retry_after_ms(RETRY.as_millis() as u64)
-        };
+        let full = || fault::limited(Limit::Logins, "too many logins at once", RETRY_MS);
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| full())?;
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| full())?;
         let done = task::spawn_blocking(move || {
@@ -105,6 +102,8 @@ fn argon2() -> password_hash::Result<Argon2<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use natter_protocol::error::ErrorCode;
+
     use super::*;
 
     #[tokio::test]

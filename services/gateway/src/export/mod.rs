@@ -20,7 +20,7 @@ use std::{
 use axum::body::Body;
 use futures::{TryStreamExt, stream};
 use natter_protocol::{
-    error::{ErrorCode, WireError},
+    error::WireError,
     ids::{MediaId, UserId},
     media::Media,
     timestamp,
@@ -34,6 +34,7 @@ use crate::{
     app::App,
     auth::{Caller, Refusal, refused},
     fault,
+    measures::Limit,
 };
 
 pub use chat::chat;
@@ -71,8 +72,7 @@ impl Exports {
     }
 
     fn take(&self, of: UserId) -> Result<Place, WireError> {
-        let busy =
-            |what: &str| WireError::new(ErrorCode::RateLimited, what).retry_after_ms(RETRY_MS);
+        let busy = |message| fault::limited(Limit::Exports, message, RETRY_MS);
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| busy("too many exports at once"))?;
         if !lock(&self.users).insert(of) {
@@ -224,6 +224,8 @@ async fn put_file(
 
 #[cfg(test)]
 mod tests {
+    use natter_protocol::error::ErrorCode;
+
     use super::*;
 
     #[tokio::test]

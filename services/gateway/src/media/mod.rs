@@ -33,7 +33,7 @@ pub use places::Taken as Place;
 pub use records::{Records, write_all};
 pub use upload::{Incoming, in_time};
 
-use crate::{config::MediaArgs, fault};
+use crate::{config::MediaArgs, fault, measures::Limit};
 
 /// Media's part of a node. Cloning shares it.
 #[derive(Clone)]
@@ -54,8 +54,8 @@ impl Library {
     /// With files there. Records are written by [`Records::run`].
     #[must_use]
     pub fn new(files: Files, store: Store, records: Records, settings: MediaArgs) -> Self {
-        let uploads = Places::new(settings.media_uploads_at_once);
-        let downloads = Places::new(settings.media_downloads_at_once);
+        let uploads = Places::new(settings.media_uploads_at_once, Limit::Uploads);
+        let downloads = Places::new(settings.media_downloads_at_once, Limit::Downloads);
         Self { inner: Arc::new(Inner { files, store, records, settings, uploads, downloads }) }
     }
 

@@ -6,17 +6,18 @@ use std::{
     time::Duration,
 };
 
-use natter_protocol::{
-    error::{ErrorCode, WireError},
-    ids::UserId,
-};
+use natter_protocol::{error::WireError, ids::UserId};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
+use crate::{fault, measures::Limit};
+
 /// How long to wait for a place.
 const WAIT: Duration = Duration::from_secs(5);
+/// When one that got none should come back, in milliseconds.
+const RETRY_MS: u64 = 1_000;
 /// One user may have this share of all places, but no fewer than [`LEAST`].
 const SHARE: usize = 8;
 const LEAST: usize = 4;
@@ -27,6 +28,7 @@ pub struct Places {
     all: Arc<Semaphore>,
     users: Arc<Mutex<HashMap<UserId, usize>>>,
     each: usize,
+    what: Limit,
 }
 
 /// A place, until this is dropped.
@@ -37,11 +39,11 @@ pub struct Taken {
 }
 
 impl Places {
-    /// So many.
-    pub fn new(count: u32) -> Self {
+    /// So many, for what of each is there.
+    pub fn new(count: u32, what: Limit) -> Self {
         let count = count as usize;
         let each = (count / SHARE).max(LEAST).min(count);
-        Self { all: Arc::new(Semaphore::new(count)), users: Arc::default(), each }
+        Self { all: Arc::new(Semaphore::new(count)), users: Arc::default(), each, what }
     }
 
     /// One for this user.
@@ -49,7 +51,7 @@ impl Places {
     /// # Errors
     /// `rate_limited` when the user has too many, or there is none for a while.
     pub async fn take(&self, user: UserId) -> Result<Taken, WireError> {
-        let busy = |message| WireError::new(ErrorCode::RateLimited, message).retry_after_ms(1_000);
+        let busy = |message| fault::limited(self.what, message, RETRY_MS);
         {
             let mut users = lock(&self.users);
             let count = users.entry(user).or_default();
@@ -109,11 +111,13 @@ fn lock(users: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserId,
 
 #[cfg(test)]
 mod tests {
+    use natter_protocol::error::ErrorCode;
+
     use super::*;
 
     #[tokio::test]
     async fn one_user_does_not_take_all_places() -> Result<(), WireError> {
-        let places = Places::new(8);
+        let places = Places::new(8, Limit::Uploads);
         let (ana, ben) = (UserId::generate(), UserId::generate());
         let mut taken = Vec::new();
         for _ in 0..LEAST {

@@ -109,8 +109,13 @@ pub fn turn_away(app: &App) -> Option<Response> {
         return None;
     }
     measures::handshakes_refused().increment(1);
+    Some(unavailable())
+}
+
+/// What is answered over HTTP where it could be otherwise in a moment.
+pub fn unavailable() -> Response {
     let retry_after = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
-    Some((StatusCode::SERVICE_UNAVAILABLE, retry_after).into_response())
+    (StatusCode::SERVICE_UNAVAILABLE, retry_after).into_response()
 }
 
 /// An upgrade with bounds on what its socket holds.

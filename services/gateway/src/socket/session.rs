@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use natter_protocol::{
     client::Command,
     cursor::Cursor,
-    error::{ErrorCode, WireError, close},
+    error::{WireError, close},
     feed::{Feed, Signal},
     ids::{ChatId, Seq},
     server::Sent,
@@ -42,8 +42,9 @@ use crate::{
     app::App,
     auth::Caller,
     codec::Incoming,
+    fault,
     hub::Command as HubCommand,
-    measures,
+    measures::Limit,
     outlet::Outgoing,
     rate::{Bucket, Rate},
     replay::Viewer,
@@ -393,13 +394,12 @@ impl Session {
         };
         let now = std::time::Instant::now();
         if let Err(wait) = self.bucket.take(self.rate, now) {
+            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            let error = fault::limited(Limit::Events, "too many events", wait);
             if self.patience.take(PATIENCE, now).is_err() {
                 return Err(Some(close::RATE_LIMITED));
             }
-            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            measures::rate_limited("events").increment(1);
-            let error = WireError::new(ErrorCode::RateLimited, "too many events");
-            return self.refuse(request, &error.retry_after_ms(wait)).await;
+            return self.refuse(request, &error).await;
         }
         let caller = self.who.caller.user_id;
         let command = frame.and_then(|frame| {

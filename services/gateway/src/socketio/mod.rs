@@ -37,7 +37,7 @@ use crate::{
     app::App,
     rest,
     serve::Place,
-    socket::{Client, Moving, Session, Wire, admit, bearer, bounded, turn_away},
+    socket::{Client, Moving, Session, Wire, admit, bearer, bounded, turn_away, unavailable},
 };
 
 /// Where stock clients look for it.
@@ -199,7 +199,7 @@ fn answered(answer: Answer) -> Response {
         Answer::Done => packets("ok".to_owned()),
         Answer::Malformed => REQUEST.into_response(),
         Answer::Unknown | Answer::Moved(_) => SESSION.into_response(),
-        Answer::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Answer::Unavailable => unavailable(),
     }
 }
 
@@ -213,7 +213,7 @@ fn packets(payload: String) -> Response {
 fn open(app: App, headers: &HeaderMap) -> Response {
     let sid = app.sessions.sid();
     let Some(end) = app.sessions.open(sid) else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        return unavailable();
     };
     let opened = opened(&app, sid, true);
     let token = bearer(headers);

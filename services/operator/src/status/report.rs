@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
+use natter_protocol::node::NodeRole;
 use natter_store::{Outbox, Versions};
 use serde::Serialize;
 
-use super::{Findings, OUTBOX_AGE, shards::ShardStatus};
+use super::{Findings, OUTBOX_AGE, nodes::NodeStatus, shards::ShardStatus};
 use crate::{
     outcome::Outcome,
     text::{Table, age, bytes, harmless, or_dash},
@@ -21,6 +22,9 @@ pub(super) struct Report {
     pub(super) unknown: Vec<String>,
     pub(super) versions: VersionReport,
     pub(super) gateways: Option<BTreeSet<String>>,
+    pub(super) nodes: Option<Vec<NodeStatus>>,
+    /// Nodes of several versions run beside each other, or some did not say which they are of.
+    pub(super) mixed: bool,
     pub(super) outbox: Option<OutboxReport>,
     pub(super) dead_letters: Option<u64>,
     pub(super) shards: Vec<ShardStatus>,
@@ -146,6 +150,30 @@ impl Report {
     }
 }
 
+fn running(nodes: &[NodeStatus]) -> Table {
+    let mut table = Table::new(&["NODE", "ROLE", "VERSION", "SCHEMA", "SHARDS"]);
+    for node in nodes {
+        table.row([
+            node.node.clone(),
+            match node.role {
+                NodeRole::Gateway => "gateway".to_owned(),
+                NodeRole::Worker => "worker".to_owned(),
+            },
+            or_dash(node.version.as_deref()),
+            or_dash(node.schema),
+            match node.shards.as_deref() {
+                None => "-".to_owned(),
+                Some([]) => "stands by".to_owned(),
+                Some(shards) => {
+                    let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
+                    shards.join(" ")
+                }
+            },
+        ]);
+    }
+    table
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VersionReport { postgres, nats, redis, schema, schema_known, natter } = &self.versions;
@@ -168,6 +196,15 @@ impl fmt::Display for Report {
         writeln!(f, "outbox        {}", or_dash(outbox))?;
         writeln!(f, "dead letters  {}", or_dash(self.dead_letters))?;
         write!(f, "\n{}\n", self.table())?;
+        if let Some(nodes) = &self.nodes {
+            writeln!(f, "{}", running(nodes))?;
+        }
+        if self.mixed {
+            writeln!(
+                f,
+                "note: nodes of several versions run beside each other, or some did not answer"
+            )?;
+        }
         for wrong in &self.wrong {
             writeln!(f, "wrong: {}", harmless(wrong))?;
         }

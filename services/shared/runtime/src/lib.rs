@@ -47,10 +47,14 @@
 //! }
 //! ```
 
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod admin;
 mod causes;
 pub mod config;
 pub mod context;
+mod exporter;
 mod health;
 pub mod metrics;
 mod sampler;
@@ -60,6 +64,7 @@ pub mod telemetry;
 
 pub use causes::{Causes, causes};
 pub use config::NodeArgs;
+pub use exporter::ExporterError;
 pub use health::Health;
 pub use sampler::SamplerError;
 pub use telemetry::{LogFormat, TelemetryArgs, TelemetryError, TelemetryGuard};

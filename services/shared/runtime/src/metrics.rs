@@ -54,7 +54,7 @@ pub fn install() -> Result<(), BuildError> {
         }
     });
     RECORDER.get_or_init(|| handle);
-    metrics::gauge!("natter_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::gauge!("natter_build_info", "version" => crate::VERSION).set(1.0);
     Ok(())
 }
 

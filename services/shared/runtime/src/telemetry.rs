@@ -2,9 +2,10 @@
 //!
 //! A log line is one JSON object with `service`, `node`, the event's fields flattened, its
 //! span, and `traceId` when it happened within a sampled trace. Traces are exported in batches
-//! over gRPC; the standard `OTEL_*` variables set the endpoint, the sampler (`OTEL_TRACES_SAMPLER`
-//! and its `_ARG`; parent-based by default), batch and queue sizes, and extra resource attributes. The export
-//! queue is bounded: spans are dropped rather than held when the collector is away.
+//! over gRPC or HTTP; the standard `OTEL_*` variables set the endpoint, the protocol, the sampler
+//! (`OTEL_TRACES_SAMPLER` and its `_ARG`; parent-based by default), batch and queue sizes, and extra
+//! resource attributes. The export queue is bounded: spans are dropped rather than held when the
+//! collector is away.
 
 use std::{
     env, fmt, io,
@@ -15,8 +16,12 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use opentelemetry::{KeyValue, global, trace::TraceContextExt, trace::TracerProvider as _};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{Sampler, SdkTracerProvider},
+};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -27,7 +32,10 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::sampler::{self, SamplerError};
+use crate::{
+    exporter::{self, ExporterError},
+    sampler::{self, SamplerError},
+};
 
 /// Set once traces are exported.
 static EXPORTS: AtomicBool = AtomicBool::new(false);
@@ -74,10 +82,9 @@ pub enum TelemetryError {
     /// `NATTER_LOG` does not parse.
     #[error("the log filter does not parse")]
     Filter(#[from] ParseError),
-    /// The OTLP settings are unusable, such as an `https` endpoint: TLS is left to a collector
-    /// beside the node.
-    #[error("the trace exporter cannot be set up: see OTEL_EXPORTER_OTLP_ENDPOINT")]
-    Exporter(#[from] ExporterBuildError),
+    /// The OTLP settings are unusable, such as an `https` endpoint.
+    #[error("traces cannot be exported as the environment says")]
+    Exporter(#[from] ExporterError),
     /// Which traces to export cannot be told from the variables.
     #[error("traces cannot be sampled as the environment says")]
     Sampler(#[from] SamplerError),
@@ -108,7 +115,9 @@ pub fn init(
     let mut filter = EnvFilter::builder().parse(&args.log)?;
     let mut layers = vec![log_layer(args.log_format, service_name, node_id)];
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let provider = exporter_configured().then(|| provider(service_name, node_id)).transpose()?;
+    // What is wrong is told whether it is used or not: with an endpoint it would be.
+    let (exporter, sampler) = (exporter::from_environment()?, sampler::from_environment()?);
+    let provider = exporter.map(|exporter| provider(exporter, sampler, service_name, node_id));
     if let Some(provider) = &provider {
         filter = with_spans(filter, &args.log)?;
         layers.push(
@@ -147,28 +156,23 @@ fn stop(provider: &SdkTracerProvider) {
     }
 }
 
-fn exporter_configured() -> bool {
-    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
-        .iter()
-        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
 fn provider(
+    exporter: SpanExporter,
+    sampler: Sampler,
     service_name: &'static str,
     node_id: &str,
-) -> Result<SdkTracerProvider, TelemetryError> {
+) -> SdkTracerProvider {
     let mut resource = Resource::builder()
         .with_attribute(KeyValue::new("service.instance.id", node_id.to_owned()));
     // What the operator set wins; the builder has read it from the environment.
     if env::var_os("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name(service_name);
     }
-    let exporter = SpanExporter::builder().with_tonic().build()?;
-    Ok(SdkTracerProvider::builder()
+    SdkTracerProvider::builder()
         .with_resource(resource.build())
-        .with_sampler(sampler::from_environment()?)
+        .with_sampler(sampler)
         .with_batch_exporter(exporter)
-        .build())
+        .build()
 }
 
 /// The filter of logs, changed so that Natter's spans pass, and those of the exporter's own
@@ -257,7 +261,6 @@ where
 mod tests {
     use std::sync::{Arc, Mutex, PoisonError};
 
-    use opentelemetry_sdk::trace::Sampler;
     use tracing::{info_span, subscriber::with_default};
 
     use super::*;

@@ -33,6 +33,11 @@ pub enum StoreError {
     /// A fault of the schema, the statement or this program.
     #[error("database error")]
     Database(#[source] Cause),
+    /// The database holds text in another encoding than UTF-8, which not everything can be said in.
+    #[error(
+        "the database's encoding is {0}, and has to be UTF8: make it anew with ENCODING 'UTF8'"
+    )]
+    Encoding(String),
     /// The schema could not be brought up to date.
     #[error("the schema cannot be migrated")]
     Migrate(#[source] MigrateError),

@@ -159,6 +159,25 @@ impl From<PlaceRow> for Place {
     }
 }
 
+/// The last migration that this program knows.
+#[must_use]
+pub fn schema_known() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// How far a participant of a chat is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Who.
+    pub user: UserId,
+    /// The place that their part in the chat begins with.
+    pub from_seq: Seq,
+    /// All up to here is delivered to a device of theirs, …
+    pub delivered_seq: Seq,
+    /// … and up to here it is read.
+    pub read_seq: Seq,
+}
+
 macro_rules! places {
     ($where:literal) => {
         concat!(
@@ -174,7 +193,7 @@ macro_rules! places {
 impl Store {
     /// Versions of Postgres and of the schema.
     pub async fn versions(&self) -> Result<Versions> {
-        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+        let known = schema_known();
         self.call(async |db| {
             let (server, now, made): (String, OffsetDateTime, bool) = sqlx::query_as(
                 "SELECT current_setting('server_version'), now(),
@@ -257,6 +276,31 @@ impl Store {
             })
             .await?;
         Ok(found.map(Into::into))
+    }
+
+    /// How far the participants of a chat are, by the time they joined: `most` of them at most.
+    pub async fn reached(&self, chat: ChatId, most: u32) -> Result<Vec<Reached>> {
+        let found: Vec<(Uuid, Option<i64>, i64, i64)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT user_id, from_seq, delivered_seq, read_seq FROM chat_members
+                     WHERE chat_id = $1 AND left_at IS NULL
+                     ORDER BY joined_at, user_id LIMIT $2",
+                )
+                .bind(chat.0)
+                .bind(i64::from(most))
+                .fetch_all(db)
+                .await
+            })
+            .await?;
+        let reached = |(user, from, delivered, read): (Uuid, Option<i64>, i64, i64)| Reached {
+            user: user.into(),
+            from_seq: seq(from.unwrap_or_default()),
+            // What is read need not have been told to be delivered.
+            delivered_seq: seq(delivered.max(read)),
+            read_seq: seq(read),
+        };
+        Ok(found.into_iter().map(reached).collect())
     }
 
     /// The file that a message was promised, or is sent with.

@@ -85,7 +85,9 @@ pub use edits::{Around, FeedEntry};
 pub use error::{Conflict, Result, StoreError};
 pub use export::{OwnPart, ReactionKey, SetReaction};
 pub use history::{HistorySlice, Page, SentBefore};
-pub use inspection::{DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Versions};
+pub use inspection::{
+    DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Reached, Versions, schema_known,
+};
 pub use invites::NewInvite;
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
@@ -201,12 +203,17 @@ impl Store {
     /// Brings the schema up to date. Safe to run by several processes at once: they take turns.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], or [`StoreError::Migrate`] when the schema is newer than this
-    /// program or was changed by hand.
+    /// [`StoreError::Unavailable`], [`StoreError::Encoding`], or [`StoreError::Migrate`] when the schema
+    /// is newer than this program or was changed by hand.
     pub async fn migrate(&self) -> Result<()> {
         let opening = PgConnection::connect_with(self.pool.manager().options());
         let opened = timeout(self.acquire_timeout, opening).await;
         let mut connection = opened.map_err(|_| StoreError::late())??;
+        let encoding: String =
+            sqlx::query_scalar("SHOW server_encoding").fetch_one(&mut connection).await?;
+        if encoding != "UTF8" {
+            return Err(StoreError::Encoding(encoding));
+        }
         // A migration may well take longer than a request, and waits for others to finish theirs.
         sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
         MIGRATIONS.run(&mut connection).await?;

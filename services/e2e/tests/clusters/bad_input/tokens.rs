@@ -73,7 +73,8 @@ fn bad_tokens(cluster: &Cluster, ana: &Person) -> Result<Vec<(&'static str, Stri
 async fn turned_away(cluster: &Cluster, presenting: Presenting<'_>) -> Result<()> {
     match Socket::dial(cluster.gateway(1).address(), presenting).await? {
         // The header may be more than the server is willing to read.
-        Dialled::Refused(status) => {
+        Dialled::Refused(refusal) => {
+            let status = refusal.status;
             ensure!(status == 401 || status == 431, "refused with {status}");
         }
         Dialled::Open(socket) => {
@@ -152,7 +153,9 @@ async fn who_does_not_say_who_they_are_is_sent_away() -> Result<()> {
         let url = format!("ws://{address}/v1/ws?{name}={token}");
         let request = request(&url, Presenting::Nothing)?;
         match Socket::dial_from([127, 0, 0, 1].into(), address, request).await? {
-            Dialled::Refused(status) => ensure!(status.is_client_error(), "refused with {status}"),
+            Dialled::Refused(refusal) => {
+                ensure!(refusal.status.is_client_error(), "refused with {refusal}")
+            }
             Dialled::Open(socket) => {
                 socket.send_text(r#"{"event":"typing_start","id":1,"data":{}}"#).await?;
                 socket.expect_close(4401).await?;

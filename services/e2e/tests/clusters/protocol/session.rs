@@ -161,7 +161,9 @@ pub async fn frame(wire: &mut Wire) -> Result<Frame> {
 /// That a WebSocket is refused, or closed with nothing said to a probe.
 pub async fn turned_away(engine: &Engine, query: &str) -> Result<()> {
     match engine.dial(query, Presenting::Nothing).await? {
-        Dialled::Refused(status) => ensure!((400..500).contains(&status), "{query:?}: {status}"),
+        Dialled::Refused(refusal) => {
+            ensure!(refusal.status.is_client_error(), "{query:?}: {refusal}")
+        }
         Dialled::Open(mut wire) => {
             wire.send("2probe").await;
             match frame(&mut wire).await? {

@@ -16,6 +16,7 @@ mod plans;
 mod reads;
 mod retention;
 mod roles;
+mod schema;
 mod search;
 mod sessions;
 mod support;
