@@ -145,3 +145,5 @@ CREATE TABLE pushes (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX pushes_at ON pushes (queued_at);
+-- Of a backlog only the newest notification of a chat is sent to a device.
+CREATE INDEX pushes_of_device ON pushes (device_id, chat_id, seq);
