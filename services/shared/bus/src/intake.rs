@@ -185,9 +185,14 @@ impl Intake {
     /// When the consumer cannot be asked just now, or is gone: begin anew with [`Bus::intake`].
     pub async fn take(&mut self, most: usize, wait: Duration) -> Result<Vec<Handed>, BusError> {
         let taken = self.there(most).await?;
-        if !taken.is_empty() || wait.is_zero() {
-            return Ok(taken);
-        }
+        if taken.is_empty() { self.next(wait).await } else { Ok(taken) }
+    }
+
+    /// The next message, or nothing when none comes within `wait`.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    pub async fn next(&mut self, wait: Duration) -> Result<Vec<Handed>, BusError> {
         self.ask(1, false, wait, Instant::now() + wait + GRACE).await
     }
 

@@ -54,7 +54,8 @@ pub struct Queued {
 }
 
 impl Bus {
-    /// Makes sure that a shard has a queue of notifications, kept as `config` says.
+    /// Makes sure that a shard has a queue of notifications, kept as `config` says. Whether there was
+    /// none: then what had been queued before is not in it.
     ///
     /// # Errors
     /// When the server does not answer or refuses, e.g. more replicas than it has servers.
@@ -62,10 +63,11 @@ impl Bus {
         &self,
         shard: Shard,
         config: &QueueConfig,
-    ) -> Result<(), BusError> {
+    ) -> Result<bool, BusError> {
         let name = subjects::push_stream(shard);
         let Some(info) = self.stream_info(&name).await? else {
-            return self.create_stream(&queue_config(shard, config)).await.map(drop);
+            self.create_stream(&queue_config(shard, config)).await?;
+            return Ok(true);
         };
         let max_bytes = i64::try_from(config.max_bytes).unwrap_or(i64::MAX);
         let wanted = Config {
@@ -78,7 +80,7 @@ impl Bus {
         if wanted != info.config {
             let _: Info = self.api(format!("STREAM.UPDATE.{name}"), &wanted).await?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Queues a notification; again within two minutes is once, unless `again` names the try.
@@ -103,6 +105,20 @@ impl Bus {
             headers.insert(TRACEPARENT, traceparent);
         }
         self.publish_raw(subjects::push(shard, provider), headers, body.into())
+    }
+
+    /// When the oldest notification was queued that a push service has yet to get from a shard.
+    ///
+    /// # Errors
+    /// When the queue's leader does not answer.
+    pub async fn oldest_push(
+        &self,
+        shard: Shard,
+        provider: Provider,
+    ) -> Result<Option<OffsetDateTime>, BusError> {
+        let subject = subjects::push(shard, provider);
+        let oldest = self.next_in(&subjects::push_stream(shard), &subject, 1).await?;
+        Ok(oldest.map(|raw| raw.at))
     }
 
     /// Bytes in a shard's queue, and at most.

@@ -247,30 +247,6 @@ impl Store {
         .await?;
         Ok(())
     }
-
-    /// Gives back what was taken and not sent: nobody has to wait for it.
-    pub async fn return_pushes(&self, taken: &[(PushKey, u16)]) -> Result<()> {
-        let messages: Vec<Uuid> = taken.iter().map(|((message, _), _)| message.0).collect();
-        let devices: Vec<Uuid> = taken.iter().map(|((_, device), _)| device.0).collect();
-        let numbers: Vec<i16> = taken.iter().map(|(_, attempt)| sql_attempt(*attempt)).collect();
-        self.call(async |db| {
-            sqlx::query(
-                "UPDATE pushes p SET
-                     state = CASE WHEN p.attempts > 1 THEN 'retrying' ELSE 'queued' END,
-                     attempts = p.attempts - 1, due_at = now()
-                 FROM unnest($1::uuid[], $2::uuid[], $3::smallint[]) AS t (message_id, device_id, attempt)
-                 WHERE p.message_id = t.message_id AND p.device_id = t.device_id
-                   AND p.state = 'sending' AND p.attempts = t.attempt",
-            )
-            .bind(messages)
-            .bind(devices)
-            .bind(numbers)
-            .execute(db)
-            .await
-        })
-        .await?;
-        Ok(())
-    }
 }
 
 fn sql_attempt(attempt: u16) -> i16 {
