@@ -15,6 +15,6 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli: Cli = config::parse();
-    Providers::new(ProvidersConfig::try_from(&cli.providers)?)?;
+    Providers::new(&ProvidersConfig::try_from(&cli.providers)?)?;
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What is to be shown on a device.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use natter_protocol::ids::{ChatId, DeviceId, MessageId, UserId};
 use serde::Serialize;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,6 +40,23 @@ pub struct Notice {
     pub sent_at: OffsetDateTime,
     /// From then on it is not shown any more.
     pub expires_at: OffsetDateTime,
+}
+
+impl Notice {
+    /// Names what is sent: the same for the same message and device.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        let both = [*self.message_id.0.as_bytes(), *self.device_id.0.as_bytes()].concat();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest(&SHA256, &both).as_ref()[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// What it is about, of which only the newest is shown: the chat.
+    #[must_use]
+    pub fn about(&self) -> Uuid {
+        self.chat_id.map_or(self.message_id.0, |chat| chat.0)
+    }
 }
 
 impl std::fmt::Debug for Notice {
