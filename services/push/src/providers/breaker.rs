@@ -256,9 +256,9 @@ mod tests {
         (0..3).for_each(|_| fail(&circuit));
         for (pass, succeeds) in late.into_iter().zip([true, false]) {
             if succeeds {
-                pass.succeeded()
+                pass.succeeded();
             } else {
-                pass.failed(None)
+                pass.failed(None);
             }
             assert_eq!(circuit.admit().expect_err("is open"), PAUSE);
         }
