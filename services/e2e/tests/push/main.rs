@@ -1,0 +1,8 @@
+//! Notifications, told with push services that verify what real ones would.
+
+mod attempts;
+mod crashes;
+mod crowds;
+mod rest;
+mod support;
+mod who;
