@@ -15,6 +15,7 @@ fn programs() -> Vec<Command> {
     vec![
         natter_gateway::config::Cli::command(),
         natter_persistence::config::Cli::command(),
+        natter_push::config::Cli::command(),
         natter_operator::config::Cli::command(),
     ]
 }
