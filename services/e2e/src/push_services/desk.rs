@@ -14,9 +14,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::Response,
 };
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, task::yield_now, time::sleep};
 
 use crate::soon::soon;
 
@@ -342,8 +342,13 @@ async fn answer(step: Step) -> Option<Response> {
         Step::Lose | Step::Late(_) => return None,
         Step::Hang => pending().await,
         Step::HangUp(status) => {
-            let parts = [Ok(Bytes::from_static(b"{\"reas")), Err(io::Error::other("as told"))];
-            respond(status, Body::from_stream(stream::iter(parts)))
+            let begins = stream::iter([Ok(Bytes::from_static(b"{\"reas"))]);
+            let ends = stream::once(async {
+                // What waits is written first.
+                yield_now().await;
+                Err(io::Error::other("as told"))
+            });
+            respond(status, Body::from_stream(begins.chain(ends)))
         }
         Step::Huge(status) => {
             let part = Bytes::from(vec![b'x'; 64 * 1024]);

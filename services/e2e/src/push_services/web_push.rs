@@ -78,13 +78,25 @@ impl WebPush {
     pub(super) async fn start(folder: &Path) -> Result<Self> {
         let (pem, public) = keys::es256()?;
         let key_file = keys::write(folder, "vapid.pem", &pem)?;
+        Self::serve(key_file, &public).await
+    }
+
+    /// A service of another browser, for the same application server.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn another(&self) -> Result<Self> {
+        Self::serve(self.key_file.clone(), &URL_SAFE_NO_PAD.decode(&self.key)?).await
+    }
+
+    async fn serve(key_file: PathBuf, public: &[u8]) -> Result<Self> {
         let (listener, address) = Server::bind().await?;
-        let key = URL_SAFE_NO_PAD.encode(&public);
+        let key = URL_SAFE_NO_PAD.encode(public);
         let inner = Arc::new(Inner {
             desk: Desk::default(),
             origin: format!("http://{address}"),
             key: key.clone(),
-            verifier: keys::verifier(&public)?,
+            verifier: keys::verifier(public)?,
             subscriptions: Mutex::default(),
         });
         let router = Router::new().route("/push/{id}", post(push)).with_state(inner.clone());
@@ -96,8 +108,14 @@ impl WebPush {
         vec![
             ("NATTER_PUSH_VAPID_KEY_FILE", self.key_file.display().to_string()),
             ("NATTER_PUSH_VAPID_SUBJECT", "mailto:push@example.org".to_owned()),
-            ("NATTER_PUSH_HOSTS", self.server.url()),
+            ("NATTER_PUSH_HOSTS", self.url()),
         ]
+    }
+
+    /// Where it is, as `NATTER_PUSH_HOSTS` names it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
     }
 
     /// A new subscription.
