@@ -163,8 +163,14 @@ mod tests {
 
     #[test]
     fn the_defaults_and_bounds_of_the_command_line() -> anyhow::Result<()> {
-        let servers =
-            ["--database-url", "postgres://x", "--nats-url", "nats://x", "--redis-url", "redis://x"];
+        let servers = [
+            "--database-url",
+            "postgres://x",
+            "--nats-url",
+            "nats://x",
+            "--redis-url",
+            "redis://x",
+        ];
         let parse = |more: &[&str]| {
             let all = ["natter-push"].iter().chain(&servers).chain(more);
             Cli::try_parse_from(all).map(|cli| cli.args)
@@ -174,7 +180,9 @@ mod tests {
         assert!(config.kept > config.max_age && config.queue.max_age > config.max_age);
         let forgetful = parse(&["--push-max-age-seconds=604800"])?;
         assert!(PushConfig::try_from(&forgetful).is_err());
-        for refused in ["--shards=17", "--push-wait=301", "--push-attempts=0", "--push-kept-seconds=1"] {
+        for refused in
+            ["--shards=17", "--push-wait=301", "--push-attempts=0", "--push-kept-seconds=1"]
+        {
             assert!(parse(&[refused]).is_err(), "{refused}");
         }
         Ok(())

@@ -33,13 +33,15 @@ const IN_HAND: usize = 10_000;
 /// Messages taken at once.
 const BATCH: usize = 1_000;
 /// Chats that are decided about at the same time.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 8;
 /// Messages of one chat that are decided about together.
 const TOGETHER: usize = 64;
 /// How long there is nothing to do but to wait for the next message, at least and at most.
 const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// Between two looks whether what is due is written.
 const LOOK: Duration = Duration::from_millis(100);
+/// A deployment that begins to notify begins with what was said this long ago.
+const NEW: Duration = Duration::from_mins(1);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -173,7 +175,10 @@ impl Decider {
         let intake = match &mut self.intake {
             Some(intake) => intake,
             empty => {
-                let from = OffsetDateTime::now_utc() - self.config.max_age;
+                // Of what was said before anybody was notified nobody wants to hear now.
+                let began = self.parts.store.push_began().await.unwrap_or(true);
+                let back = if began { self.config.max_age } else { self.config.wait + NEW };
+                let from = OffsetDateTime::now_utc() - back;
                 let config = push::deciding(self.shard, from, PATIENCE);
                 empty.insert(self.parts.bus.intake(&config).await?)
             }

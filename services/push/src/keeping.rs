@@ -37,7 +37,8 @@ pub(crate) async fn keep(store: Store, config: Arc<PushConfig>, mut sent: Kept) 
             .drain(..)
             .map(|sent| (attempted(&config, &sent, now, rand::random_range(0.0..1.0)), sent))
             .collect();
-        let attempts: Vec<Attempted> = came.iter().map(|(attempted, _)| attempted.clone()).collect();
+        let attempts: Vec<Attempted> =
+            came.iter().map(|(attempted, _)| attempted.clone()).collect();
         if !write(&store, &attempts, config.lease).await {
             // They are handed out again, and are sent again under the same names.
             continue;

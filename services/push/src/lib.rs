@@ -81,7 +81,9 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     let config = PushConfig::try_from(args)?;
     let of_providers = ProvidersConfig::try_from(&args.providers)?;
     let public_key = of_providers.web_push.as_ref();
-    let public_key = public_key.map(|of| web_push::application_server_key(of.key.expose_secret())).transpose()?;
+    let public_key = public_key
+        .map(|of| web_push::application_server_key(of.key.expose_secret()))
+        .transpose()?;
     let providers = Providers::new(&of_providers)?;
     let told = PushKey { public_key, providers: providers.configured().to_vec() };
     if told.providers.is_empty() {

@@ -10,9 +10,7 @@ use natter_protocol::{
     push::Provider,
 };
 use natter_runtime::causes;
-use natter_store::{
-    Decided, NewPush, PUSH_PAGE, PushProgress, Recipient, StoreError,
-};
+use natter_store::{Decided, NewPush, PUSH_PAGE, PushProgress, Recipient, StoreError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -84,9 +82,10 @@ impl Round {
         for id in progress.keys() {
             self.queue_again(*id).await?;
         }
-        let left = self.messages.iter().filter(|held| {
-            !matches!(progress.get(&held.id), Some(PushProgress::Done))
-        });
+        let left = self
+            .messages
+            .iter()
+            .filter(|held| !matches!(progress.get(&held.id), Some(PushProgress::Done)));
         let left = self.worth_it(left.collect()).await?;
         let mut open: Vec<(&Held, UserId)> = left
             .into_iter()
@@ -133,7 +132,10 @@ impl Round {
                 None => left.push(held),
                 Some(reason) => {
                     measures::skipped(reason).increment(1);
-                    ended.push(Decided { whole: Some(reason), ..self.nothing_of(held, NOBODY, None) });
+                    ended.push(Decided {
+                        whole: Some(reason),
+                        ..self.nothing_of(held, NOBODY, None)
+                    });
                 }
             }
         }
@@ -220,7 +222,8 @@ impl Round {
             let Some((last, _)) = waiting.last() else { return Ok(()) };
             after = *last;
             let waiting = waiting.into_iter();
-            self.queue(waiting.map(|(device, provider)| (message, device, provider)), &traces).await?;
+            self.queue(waiting.map(|(device, provider)| (message, device, provider)), &traces)
+                .await?;
         }
     }
 

@@ -114,7 +114,7 @@ impl Sender {
         let intake = match &mut self.intake {
             Some(intake) => intake,
             empty => {
-                self.parts.bus.ensure_push_queue(self.shard, &self.config.queue).await?;
+                // Made by upkeep alone, which puts into it what a lost one held.
                 let config = push::sending(self.shard, self.provider, self.config.lease);
                 empty.insert(self.parts.bus.intake(&config).await?)
             }

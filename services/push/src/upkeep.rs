@@ -1,13 +1,13 @@
 //! What is too old, and how much waits: looked at by every worker, harmlessly so.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use natter_bus::{Backlog, BusError, Queued, push, subjects};
 use natter_protocol::ids::{DeviceId, MessageId, Shard};
 use natter_runtime::causes;
 use natter_store::StoreError;
 use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,23 +23,25 @@ const BACK: Duration = Duration::from_hours(1);
 const DROPPED: Duration = Duration::from_mins(10);
 /// What a lost queue held is looked for in steps of this length.
 const STEP: Duration = Duration::from_mins(5);
-/// Between two tries to make a queue.
-const AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) async fn keep_up(config: Arc<PushConfig>, parts: Parts, stop: CancellationToken) {
     let work = async {
-        for shard in 0..config.shards {
-            // One that cannot be made now is made when it is asked for.
-            while let Err(error) = make_queue(&config, &parts, shard).await {
-                tracing::warn!(shard, error = %causes(&*error), "the queue of notifications cannot be made");
-                sleep(AGAIN).await;
-            }
-        }
+        // At first each may be one that another worker has made, and died.
+        let mut doubtful: HashSet<Shard> = (0..config.shards).collect();
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
         loop {
             tick.tick().await;
+            for shard in 0..config.shards {
+                match make_queue(&config, &parts, shard, doubtful.contains(&shard)).await {
+                    Ok(()) => drop(doubtful.remove(&shard)),
+                    Err(error) => {
+                        doubtful.insert(shard);
+                        tracing::warn!(shard, error = %causes(&*error), "the queue cannot be made");
+                    }
+                }
+            }
             if let Err(error) = measure(&config, &parts).await {
                 tracing::debug!(error = %causes(&error), "the queues cannot be looked at");
             }
@@ -59,9 +61,20 @@ pub(crate) async fn keep_up(config: Arc<PushConfig>, parts: Parts, stop: Cancell
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A queue that was not there may have been lost with its servers: what it held is put into it again.
-async fn make_queue(config: &PushConfig, parts: &Parts, shard: Shard) -> Result<(), Failure> {
-    if !parts.bus.ensure_push_queue(shard, &config.queue).await? {
+/// A queue that was not there may have been lost with its servers: what it held is put into it again. So it
+/// is with one that is empty, where it is not known who made it.
+async fn make_queue(
+    config: &PushConfig,
+    parts: &Parts,
+    shard: Shard,
+    doubtful: bool,
+) -> Result<(), Failure> {
+    let made = parts.bus.ensure_push_queue(shard, &config.queue).await?;
+    let empty = async || {
+        let state = parts.bus.push_queue_bytes(shard).await?;
+        Ok::<_, BusError>(state.is_some_and(|(bytes, _)| bytes == 0))
+    };
+    if !made && !(doubtful && empty().await?) {
         return Ok(());
     }
     let now = OffsetDateTime::now_utc();

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn nothing_is_shown_that_the_user_does_not_want_shown() {
         let said = |preview, title| lines(&about(preview, title));
-        let line = |title: &str, body: Option<&str>| (title.to_owned(), body.map(ToOwned::to_owned));
+        let line =
+            |title: &str, body: Option<&str>| (title.to_owned(), body.map(ToOwned::to_owned));
         assert_eq!(said(Preview::Full, None), line("Ada", Some("Hello")));
         assert_eq!(said(Preview::Full, Some("Sailing")), line("Sailing", Some("Ada: Hello")));
         assert_eq!(said(Preview::Sender, None), line("Ada", None));

@@ -60,7 +60,9 @@ pub async fn run(
     tasks.spawn(keeping::keep(parts.store.clone(), config.clone(), kept));
     let places: HashMap<_, _> = configured
         .iter()
-        .map(|provider| (*provider, Arc::new(Semaphore::new(parts.providers.concurrency(*provider)))))
+        .map(|provider| {
+            (*provider, Arc::new(Semaphore::new(parts.providers.concurrency(*provider))))
+        })
         .collect();
     for shard in 0..config.shards {
         let decider = Decider::new(shard, config.clone(), parts.clone());

@@ -40,8 +40,8 @@ async fn delivered(ana: &Person, message: MessageId, device: DeviceId) -> Result
 }
 
 #[tokio::test]
-async fn killed_between_taking_and_sending_or_before_the_answer_a_worker_shows_each_once() -> Result<()>
-{
+async fn killed_between_taking_and_sending_or_before_the_answer_a_worker_shows_each_once()
+-> Result<()> {
     let services = PushServices::start().await?;
     let cluster = one_by_one(&services).start().await?;
     let ana = Person::register(&cluster, "Ana").await?;

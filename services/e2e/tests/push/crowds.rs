@@ -1,6 +1,9 @@
 //! Many workers, many recipients, and a service that is dead.
 
-use std::{fmt::Write as _, time::{Duration, Instant}};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;

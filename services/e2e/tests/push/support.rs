@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use natter_cluster::{Builder, Cluster};
 use natter_e2e::{
     Api, Device, Person, Stage,
-    push_services::{Pushed, PushServices, web_push::WebPush},
+    push_services::{PushServices, Pushed, web_push::WebPush},
     soon,
 };
 use natter_protocol::{
@@ -82,13 +82,22 @@ impl Offline {
     /// What it has shown.
     pub(crate) fn shown(&self) -> Vec<Pushed> {
         let name = WebPush::name(&self.target);
-        services().web_push.desk.shown().into_iter().filter(|pushed| pushed.target == name).collect()
+        services()
+            .web_push
+            .desk
+            .shown()
+            .into_iter()
+            .filter(|pushed| pushed.target == name)
+            .collect()
     }
 
     /// Waits until it is notified of this message.
     pub(crate) async fn notified(&self, message: MessageId) -> Result<Pushed> {
         soon("a notification", async || {
-            Ok(self.pushed().into_iter().find(|pushed| pushed.notice["messageId"] == json!(message)))
+            Ok(self
+                .pushed()
+                .into_iter()
+                .find(|pushed| pushed.notice["messageId"] == json!(message)))
         })
         .await
     }
@@ -168,12 +177,7 @@ pub(crate) async fn comes_to(
 }
 
 /// Somebody is not notified of a message, and why.
-pub(crate) async fn skips(
-    api: &Api,
-    sent: &Sent,
-    user: UserId,
-    reason: PushReason,
-) -> Result<()> {
+pub(crate) async fn skips(api: &Api, sent: &Sent, user: UserId, reason: PushReason) -> Result<()> {
     let page = decided(api, sent.id).await?;
     let line = of(&page, user)?;
     ensure!((line.state, line.reason) == (PushState::Skipped, Some(reason)), "{line:?}");

@@ -95,7 +95,14 @@ async fn nobody_hears_of_whom_they_have_blocked() -> Result<()> {
     let chat = ana.api(0).group("Sailing", &[&ben.person]).await?.id;
     ben.person.api(0).put(&format!("/users/{}/block", ana.id), json!({})).await?.expect(204)?;
     let sent = ana.api(0).say(chat, "for whoever listens").await?;
-    skips(&ana.api(0), &sent, ben.person.id, PushReason::Blocked).await
+    // And nobody is told that they are blocked: an operator alone sees it.
+    skips(&ana.api(0), &sent, ben.person.id, PushReason::Muted).await?;
+    let kept = format!(
+        "SELECT reasons[array_position(users, '{}')] FROM push_decisions WHERE message_id = '{}'",
+        ben.person.id, sent.id
+    );
+    assert_eq!(cluster.sql(&kept)?.trim(), "b");
+    Ok(())
 }
 
 #[tokio::test]
@@ -119,7 +126,8 @@ async fn quiet_hours_are_those_of_where_the_user_lives() -> Result<()> {
     let sent = ana.api(0).say(chat, "by day").await?;
     ben.notified(sent.id).await?;
     assert_eq!(wants(&ben.person.api(0), json!({"quietHours": null})).await?.quiet_hours, None);
-    let nowhere = json!({"quietHours": {"from": "22:00", "until": "07:00", "timeZone": "Mars/Base"}});
+    let nowhere =
+        json!({"quietHours": {"from": "22:00", "until": "07:00", "timeZone": "Mars/Base"}});
     let answer = ben.person.api(0).patch("/users/me/notifications", nowhere).await?;
     answer.refused(400, "bad_request").map(drop)
 }
@@ -136,13 +144,17 @@ async fn no_more_is_shown_than_the_user_wants() -> Result<()> {
         let notice = ben.notified(sent.id).await?.notice;
         assert_eq!(notice["title"], title);
         ensure!(!notice.to_string().contains("secret"), "{notice}");
-        ensure!(preview == "sender" || !notice.to_string().contains(&ana.id.to_string()), "{notice}");
+        ensure!(
+            preview == "sender" || !notice.to_string().contains(&ana.id.to_string()),
+            "{notice}"
+        );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn of_messages_that_come_together_one_is_notified_of_with_the_number_of_the_chat_list() -> Result<()> {
+async fn of_messages_that_come_together_one_is_notified_of_with_the_number_of_the_chat_list()
+-> Result<()> {
     let cluster = STAGE.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;

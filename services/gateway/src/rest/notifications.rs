@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use natter_protocol::{
     error::{ErrorCode, WireError},
     ids::MessageId,
-    notify::{ChangeNotifications, DeliveryPage, NotificationSettings},
+    notify::{ChangeNotifications, DeliveryPage, NotificationSettings, PushReason},
 };
 use natter_store::{DeliveryCursor, Store};
 use serde::Deserialize;
@@ -86,5 +86,12 @@ async fn delivery(
     };
     let missing = || WireError::new(ErrorCode::NotFound, "there is no such message");
     store.explainable(caller.user_id, message).await?.ok_or_else(missing)?;
-    Ok(Json(store.deliveries(message, after, limit).await?))
+    let mut page = store.deliveries(message, after, limit).await?;
+    for item in &mut page.items {
+        // Nobody is told by whom they are blocked.
+        if item.reason == Some(PushReason::Blocked) {
+            item.reason = Some(PushReason::Muted);
+        }
+    }
+    Ok(Json(page))
 }

@@ -88,9 +88,7 @@ async fn set(
         }
         expires_at = subscription.expiration_time.and_then(moment);
     }
-    store
-        .set_push_target(caller.user_id, device, caller.session, &target, expires_at)
-        .await?;
+    store.set_push_target(caller.user_id, device, caller.session, &target, expires_at).await?;
     Ok(Json(store.push_target(caller.user_id, device).await?.ok_or_else(nowhere)?))
 }
 

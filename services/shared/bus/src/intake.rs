@@ -142,7 +142,9 @@ impl Bus {
     async fn consumer(&self, stream: &str, name: &str) -> Result<Option<Info>, BusError> {
         match self.api(format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await {
             Ok(info) => Ok(Some(info)),
-            Err(BusError::Refused(error)) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {
+            Err(BusError::Refused(error))
+                if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND =>
+            {
                 Ok(None)
             }
             Err(BusError::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
@@ -259,8 +261,7 @@ impl Intake {
                 status => Err(BusError::Unreadable(format!("status {status} {text}"))),
             };
         }
-        let message =
-            jetstream::Message { message, context: self.bus.inner.jetstream.clone() };
+        let message = jetstream::Message { message, context: self.bus.inner.jetstream.clone() };
         let info = message.info().map_err(|error| BusError::Unreadable(error.to_string()))?;
         let (seq, at) = (info.stream_sequence, info.published);
         let times = u64::try_from(info.delivered).unwrap_or(1);

@@ -230,9 +230,9 @@ words! {
         Online,
         /// They have read it on another device.
         Read,
-        /// They have muted the chat.
+        /// They want no notifications of the chat, or of its sender.
         Muted,
-        /// They have blocked the sender.
+        /// They have blocked the sender: told to operators alone.
         Blocked,
         /// It came in their quiet hours.
         Quiet,

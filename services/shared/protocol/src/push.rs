@@ -104,7 +104,7 @@ impl fmt::Debug for Target {
 #[serde(rename_all = "camelCase")]
 pub struct Subscription {
     /// An `https` URL at one of the push services that the deployment knows; at most
-    /// [`ENDPOINT_BYTES`].
+    /// 2,048 bytes.
     #[garde(length(bytes, min = 1, max = ENDPOINT_BYTES), custom(web_url))]
     pub endpoint: String,
     /// What messages to it are encrypted with.
@@ -146,7 +146,7 @@ impl SubscriptionKeys {
 /// A token that a provider gave to an app, or that the operator's webhook knows a device by.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
 pub struct Registration {
-    /// 1 to [`TOKEN_BYTES`] bytes of visible ASCII.
+    /// 1 to 4,096 bytes of visible ASCII.
     #[garde(length(bytes, min = 1, max = TOKEN_BYTES), custom(visible))]
     pub token: String,
 }
@@ -154,7 +154,7 @@ pub struct Registration {
 /// A device token of Apple's Push Notification service.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, Validate)]
 pub struct AppleToken {
-    /// Hexadecimal; at most [`APNS_TOKEN_BYTES`].
+    /// Hexadecimal; at most 400 bytes.
     #[garde(length(bytes, min = 2, max = APNS_TOKEN_BYTES), custom(hexadecimal))]
     pub token: String,
     /// It is one of Apple's sandbox, as apps under development get.

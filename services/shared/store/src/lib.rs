@@ -97,8 +97,8 @@ pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor}
 pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
 pub use push::{
-    About, Attempted, Claimed, Decided, DeliveryCursor, Ended, NewPush, OpenPush, PUSH_PAGE, PushKey,
-    PushProgress, PushTest, Recipient, RecipientTarget, ToSend,
+    About, Attempted, Claimed, Decided, DeliveryCursor, Ended, NewPush, OpenPush, PUSH_PAGE,
+    PushKey, PushProgress, PushTest, Recipient, RecipientTarget, ToSend,
 };
 pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;

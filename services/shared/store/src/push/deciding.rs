@@ -156,6 +156,14 @@ impl Store {
         Ok(rows.into_iter().map(recipient).collect())
     }
 
+    /// Whether it has ever been decided about a message, as far as that is still known.
+    pub async fn push_began(&self) -> Result<bool> {
+        self.call(async |db| {
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM push_decisions)").fetch_one(db).await
+        })
+        .await
+    }
+
     /// How far it has been decided about these messages; nothing of those about which it has not.
     pub async fn push_progress(
         &self,

@@ -225,13 +225,17 @@ impl Store {
     pub async fn keep_attempts(&self, attempts: &[Attempted]) -> Result<()> {
         let messages: Vec<Uuid> = attempts.iter().map(|attempted| attempted.key.0.0).collect();
         let devices: Vec<Uuid> = attempts.iter().map(|attempted| attempted.key.1.0).collect();
-        let numbers: Vec<i16> = attempts.iter().map(|attempted| sql_attempt(attempted.attempt)).collect();
+        let numbers: Vec<i16> =
+            attempts.iter().map(|attempted| sql_attempt(attempted.attempt)).collect();
         let states: Vec<&str> = attempts.iter().map(|attempted| attempted.state.as_str()).collect();
         let reasons: Vec<Option<&str>> =
             attempts.iter().map(|attempted| attempted.reason.map(PushReason::as_str)).collect();
-        let again: Vec<Option<f64>> =
-            attempts.iter().map(|attempted| attempted.again.map(|again| again.as_secs_f64())).collect();
-        let answers: Vec<&str> = attempts.iter().map(|attempted| attempted.answer.as_str()).collect();
+        let again: Vec<Option<f64>> = attempts
+            .iter()
+            .map(|attempted| attempted.again.map(|again| again.as_secs_f64()))
+            .collect();
+        let answers: Vec<&str> =
+            attempts.iter().map(|attempted| attempted.answer.as_str()).collect();
         self.call(async |db| {
             sqlx::query(KEEP)
                 .bind(messages)

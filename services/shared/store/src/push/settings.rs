@@ -20,8 +20,11 @@ impl From<SettingsRow> for NotificationSettings {
         Self {
             preview: Preview::parse(&row.preview).unwrap_or(Preview::None),
             mentions_through_mute: row.mentions_through_mute,
-            quiet_hours: hours
-                .map(|((from, until), time_zone)| QuietHours { from, until, time_zone }),
+            quiet_hours: hours.map(|((from, until), time_zone)| QuietHours {
+                from,
+                until,
+                time_zone,
+            }),
         }
     }
 }

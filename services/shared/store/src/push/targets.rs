@@ -219,9 +219,8 @@ impl Store {
     pub async fn set_push_providers(&self, key: &PushKey) -> Result<()> {
         let all: Vec<Provider> = Provider::MEANINGS.iter().map(|(provider, _)| *provider).collect();
         let configured: Vec<bool> = all.iter().map(|one| key.providers.contains(one)).collect();
-        let keys = all.iter().map(|one| {
-            key.public_key.as_deref().filter(|_| *one == Provider::WebPush)
-        });
+        let keys =
+            all.iter().map(|one| key.public_key.as_deref().filter(|_| *one == Provider::WebPush));
         let keys: Vec<Option<&str>> = keys.collect();
         self.call(async |db| {
             sqlx::query(
