@@ -1,6 +1,7 @@
 //! Notifications, told with push services that verify what real ones would.
 
 mod attempts;
+mod browser;
 mod crashes;
 mod crowds;
 mod rest;
