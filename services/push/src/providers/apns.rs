@@ -29,8 +29,6 @@ use super::{
 const PAYLOAD: usize = 4_096;
 /// Apple takes a token for an hour, and wants no new one within 20 minutes.
 const LIFE: Duration = Duration::from_mins(40);
-/// So often a connection shows that it is still one.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A client of APNs and of its sandbox.
 #[derive(Debug)]
@@ -81,7 +79,7 @@ impl Apns {
         }
         let client = client(bounds)
             .http2_prior_knowledge()
-            .http2_keep_alive_interval(KEEP_ALIVE)
+            // Apple wants connections kept.
             .http2_keep_alive_while_idle(true)
             .build()
             .map_err(ConfigError::client)?;

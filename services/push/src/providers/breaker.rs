@@ -78,6 +78,16 @@ impl Circuits {
         circuit
     }
 
+    /// How many may be sent now: `all`, or one to try each circuit that has been open for long enough,
+    /// while there is none that is closed.
+    pub fn room(&self, all: usize) -> usize {
+        let circuits = lock(&self.of);
+        if circuits.is_empty() || circuits.values().any(|circuit| circuit.closed()) {
+            return all;
+        }
+        circuits.values().filter(|circuit| circuit.ready().is_ok()).count().min(all)
+    }
+
     /// Whether anything can be sent, or when that may be so: all that is known is open.
     ///
     /// # Errors
@@ -106,6 +116,10 @@ impl Circuit {
 
     fn ready(&self) -> Result<(), Duration> {
         lock(&self.state).ready()
+    }
+
+    fn closed(&self) -> bool {
+        lock(&self.state).until.is_none()
     }
 
     fn troubled(&self) -> bool {
@@ -203,14 +217,15 @@ mod tests {
         circuit.admit().expect("is closed").succeeded();
         fail(&circuit);
         fail(&circuit);
-        assert_eq!(circuits.ready(), Ok(()));
+        assert_eq!((circuits.ready(), circuits.room(64)), (Ok(()), 64));
         fail(&circuit);
         assert_eq!(circuit.admit().expect_err("is open"), PAUSE);
-        assert_eq!(circuits.ready(), Err(PAUSE));
+        assert_eq!((circuits.ready(), circuits.room(64)), (Err(PAUSE), 0));
 
         advance(PAUSE).await;
-        assert_eq!(circuits.ready(), Ok(()));
+        assert_eq!((circuits.ready(), circuits.room(64)), (Ok(()), 1));
         let probe = circuit.admit().expect("one may try");
+        assert_eq!((circuits.ready(), circuits.room(64)), (Err(PROBING), 0));
         assert_eq!(circuit.admit().expect_err("one at a time"), PROBING);
         probe.succeeded();
         drop((circuit.admit().expect("is closed"), circuit.admit().expect("is closed")));
@@ -270,7 +285,7 @@ mod tests {
         (0..3).for_each(|_| fail(&circuits.of("a")));
         assert_eq!(circuits.ready(), Err(PAUSE));
         drop(circuits.of("b").admit().expect("is closed"));
-        assert_eq!(circuits.ready(), Ok(()));
+        assert_eq!((circuits.ready(), circuits.room(64)), (Ok(()), 64));
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,6 +22,8 @@ const BODY: usize = 16 * 1024;
 const BODY_WAIT: Duration = Duration::from_secs(2);
 /// A provider may ask to wait for so long.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
+/// So often a connection shows that it is still one.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Characters of a word of the provider's own.
 const WORD: usize = 80;
 /// Between two lines in the log about the same.
@@ -40,7 +42,10 @@ pub fn client(bounds: &Bounds) -> ClientBuilder {
         .timeout(bounds.deadline)
         .pool_max_idle_per_host(bounds.concurrency)
         .pool_idle_timeout(Duration::from_mins(1))
-        .tcp_keepalive(Duration::from_secs(30))
+        .tcp_keepalive(KEEP_ALIVE)
+        // All requests share one connection then, which may be dead without anybody saying so.
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_timeout(bounds.deadline)
         .tcp_nodelay(true)
 }
 
@@ -80,7 +85,7 @@ pub async fn exchange(request: RequestBuilder) -> Result<Reply, Outcome> {
             } else {
                 "the connection broke off"
             };
-            Err(Outcome::Retry { after: None, answer: Answer::new(why) })
+            Err(Outcome::Retry { after: None, answer: Answer::new(why), sent: true })
         }
     }
 }
@@ -127,7 +132,7 @@ impl Reply {
 
     /// Later, when the provider says.
     pub fn retry(&self, answer: Answer) -> Outcome {
-        Outcome::Retry { after: self.retry_after(), answer }
+        Outcome::Retry { after: self.retry_after(), answer, sent: true }
     }
 
     /// Whether the same may be answered otherwise later.

@@ -40,6 +40,11 @@ impl Lane {
         self.circuits.ready()
     }
 
+    /// See [`super::Providers::room`].
+    pub fn room(&self) -> usize {
+        self.circuits.room(self.concurrency)
+    }
+
     /// How many places there are.
     pub fn concurrency(&self) -> usize {
         self.concurrency
@@ -49,21 +54,23 @@ impl Lane {
     pub async fn carry(&self, origin: &str, delivering: impl Future<Output = Outcome>) -> Outcome {
         // Nobody closes it.
         let Ok(_place) = self.places.acquire().await else {
-            return Outcome::Retry { after: None, answer: Answer::new("no place") };
+            return Outcome::Retry { after: None, answer: Answer::new("no place"), sent: false };
         };
         // Only now: what waits for a place while the circuit opens is not sent any more.
         let pass = match self.circuits.of(origin).admit() {
             Ok(pass) => pass,
             Err(wait) => {
                 let answer = Answer::new("not sent: it has failed too often just now");
-                return Outcome::Retry { after: Some(wait), answer };
+                return Outcome::Retry { after: Some(wait), answer, sent: false };
             }
         };
         let _in_flight = InFlight::new(&self.measures.in_flight);
         let began = Instant::now();
         let outcome = match timeout(self.deadline, delivering).await {
             Ok(outcome) => outcome,
-            Err(_) => Outcome::Retry { after: None, answer: Answer::new("no answer in time") },
+            Err(_) => {
+                Outcome::Retry { after: None, answer: Answer::new("no answer in time"), sent: true }
+            }
         };
         self.measures.took(began.elapsed());
         match outcome {

@@ -114,6 +114,14 @@ impl Providers {
         self.lane(provider).map_or(Ok(()), Lane::ready)
     }
 
+    /// How many notices may be with a provider now: all its places, none while it is to be left alone, and
+    /// one when it is to be tried whether it is well again. What is sent beyond that comes back as
+    /// [`Outcome::Retry`] that was not `sent`.
+    #[must_use]
+    pub fn room(&self, provider: Provider) -> usize {
+        self.lane(provider).map_or(0, Lane::room)
+    }
+
     /// Notices that a provider takes at the same time; further ones wait. 0 for one that is not
     /// configured.
     #[must_use]

@@ -55,6 +55,9 @@ pub enum Outcome {
         after: Option<Duration>,
         /// What it answered, or why nothing came.
         answer: Answer,
+        /// It was asked. Otherwise it was left alone, since it has failed too often just now, and this was no
+        /// attempt.
+        sent: bool,
     },
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use futures::future::join_all;
 use natter_e2e::{push_services::Step, soon};
 use natter_protocol::push::Provider;
+use natter_push::providers::Outcome;
 use tokio::{
     io::AsyncReadExt,
     net::TcpListener,
@@ -137,7 +138,10 @@ async fn who_fails_again_and_again_is_left_alone_and_then_tried_with_one() -> Re
         assert_eq!(desk.arrived(), before + 3);
         let wait = providers.ready(provider).expect_err("is left alone");
         ensure!(wait <= Duration::from_secs(1), "{wait:?}");
-        let told = retry(&providers.send(&target, &notice()).await)?;
+        assert_eq!(providers.room(provider), 0);
+        let outcome = providers.send(&target, &notice()).await;
+        ensure!(matches!(outcome, Outcome::Retry { sent: false, .. }), "{outcome:?}");
+        let told = retry(&outcome)?;
         ensure!(told.is_some_and(|told| told <= Duration::from_secs(1)), "{told:?}");
         assert_eq!(desk.arrived(), before + 3, "nothing was sent");
         // The others go on.
@@ -148,6 +152,7 @@ async fn who_fails_again_and_again_is_left_alone_and_then_tried_with_one() -> Re
 
         let ready = async || Ok(providers.ready(provider).is_ok().then_some(()));
         soon("a try", ready).await?;
+        assert_eq!(providers.room(provider), 1);
         retry(&providers.send(&target, &notice()).await)?;
         let wait = providers.ready(provider).expect_err("is left alone for longer");
         ensure!(wait > Duration::from_secs(1), "{wait:?}");

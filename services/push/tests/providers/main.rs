@@ -7,5 +7,6 @@ mod fcm;
 mod payloads;
 mod strange;
 mod support;
+mod tls;
 mod web_push;
 mod webhook;
