@@ -152,6 +152,8 @@ impl Decider {
                 }
             }
         }
+        // What the server would still send to it goes to others.
+        self.intake = None;
         for held in self.held.drain(..) {
             held.hand_back(Duration::ZERO);
         }

@@ -82,18 +82,21 @@ fn attempted(config: &PushConfig, sent: &Sent, now: OffsetDateTime, luck: f64) -
         state: PushState::Delivered,
         reason: None,
         again: None,
+        sent: true,
         answer: sent.outcome.answer().as_str().to_owned(),
     };
     attempted.state = match &sent.outcome {
         Outcome::Accepted { .. } => PushState::Delivered,
         Outcome::Gone { .. } => PushState::Gone,
         Outcome::Refused { .. } => PushState::Refused,
-        Outcome::Retry { after, .. } => {
-            let again = pause(config.retry, push.attempt, luck).max(after.unwrap_or_default());
+        Outcome::Retry { after, sent, .. } => {
+            attempted.sent = *sent;
+            let pause = pause(config.retry, if *sent { push.attempt } else { 1 }, luck);
+            let again = pause.max(after.unwrap_or_default());
             let too_late = now + again > push.queued_at + config.max_age;
-            if push.attempt >= config.attempts || too_late {
-                let old = push.attempt < config.attempts;
-                let reason = if old { PushReason::TooOld } else { PushReason::Attempts };
+            let often = *sent && push.attempt >= config.attempts;
+            if often || too_late {
+                let reason = if often { PushReason::Attempts } else { PushReason::TooOld };
                 attempted.reason = Some(reason);
                 PushState::GivenUp
             } else {

@@ -79,12 +79,11 @@ impl Sender {
                     () = stop.cancelled() => break,
                 }
             }
-            let taken = tokio::select! {
-                taken = self.take() => taken,
-                () = stop.cancelled() => break,
-            };
-            // From here on it is in hand, and is finished.
-            match taken {
+            match self.take(&stop).await {
+                // It is in hand, and is finished, or handed back at once.
+                Ok((taken, _)) if stop.is_cancelled() => {
+                    taken.iter().for_each(|handed| handed.token().again(Duration::ZERO));
+                }
                 Ok((taken, places)) => self.send(taken, places).await,
                 Err(error) => {
                     self.intake = None;
@@ -98,6 +97,8 @@ impl Sender {
                 }
             }
         }
+        // What the server would still send to it goes to others.
+        self.intake = None;
         while self.under_way.join_next().await.is_some() {}
     }
 
@@ -109,7 +110,10 @@ impl Sender {
 
     /// Notifications, and a place for each. Places are not kept while there is nothing to send: other
     /// shards want them too.
-    async fn take(&mut self) -> Result<(Vec<Handed>, Vec<OwnedSemaphorePermit>), BusError> {
+    async fn take(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<(Vec<Handed>, Vec<OwnedSemaphorePermit>), BusError> {
         let mut places = self.places().await?;
         let intake = match &mut self.intake {
             Some(intake) => intake,
@@ -125,7 +129,10 @@ impl Sender {
             return Ok((taken, places));
         }
         drop(places);
-        let taken = intake.next(WAIT).await?;
+        let taken = tokio::select! {
+            taken = intake.next(WAIT) => taken?,
+            () = stop.cancelled() => Vec::new(),
+        };
         let mut places = Vec::new();
         for _ in &taken {
             places.push(self.place().await?);
@@ -135,11 +142,13 @@ impl Sender {
 
     async fn places(&self) -> Result<Vec<OwnedSemaphorePermit>, BusError> {
         let mut places = vec![self.place().await?];
+        // One that is tried whether it is well again is tried with one.
+        let room = self.parts.providers.room(self.provider).clamp(1, BATCH);
         let worth_it = self.parts.providers.concurrency(self.provider).min(BATCH) / 4;
         if self.places.available_permits() < worth_it {
             sleep(GATHERING).await;
         }
-        while places.len() < BATCH
+        while places.len() < room
             && let Ok(place) = self.places.clone().try_acquire_owned()
         {
             places.push(place);

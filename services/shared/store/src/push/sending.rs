@@ -104,6 +104,8 @@ pub struct Attempted {
     pub reason: Option<PushReason>,
     /// When it is tried again.
     pub again: Option<Duration>,
+    /// The push service was asked. Otherwise it was no attempt, and counts for none.
+    pub sent: bool,
     /// What the push service said.
     pub answer: String,
 }
@@ -234,6 +236,7 @@ impl Store {
             .iter()
             .map(|attempted| attempted.again.map(|again| again.as_secs_f64()))
             .collect();
+        let sent: Vec<bool> = attempts.iter().map(|attempted| attempted.sent).collect();
         let answers: Vec<&str> =
             attempts.iter().map(|attempted| attempted.answer.as_str()).collect();
         self.call(async |db| {
@@ -245,6 +248,7 @@ impl Store {
                 .bind(reasons)
                 .bind(again)
                 .bind(answers)
+                .bind(sent)
                 .execute(db)
                 .await
         })
@@ -320,11 +324,12 @@ const CLAIM: &str = concat!(
 /// Only what this attempt has in hand. A device's last outcome is that of its last notification here.
 const KEEP: &str = "WITH told AS (
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::text[],
-                              $6::float8[], $7::text[])
-              AS t (message_id, device_id, attempt, state, reason, again, answer)
+                              $6::float8[], $7::text[], $8::boolean[])
+              AS t (message_id, device_id, attempt, state, reason, again, answer, sent)
      ), kept AS (
          UPDATE pushes p SET
              state = t.state, reason = t.reason, answer = t.answer,
+             attempts = p.attempts - CASE WHEN t.sent THEN 0 ELSE 1 END,
              due_at = now() + make_interval(secs => COALESCE(t.again, 0)),
              ended_at = CASE WHEN t.again IS NULL THEN date_trunc('milliseconds', now()) END
          FROM told t

@@ -345,6 +345,7 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
                 reason: None,
                 again: None,
                 answer: "201".to_owned(),
+                sent: true,
             });
             store.keep_attempts(&attempts.collect::<Vec<_>>()).await?;
         }

@@ -100,7 +100,7 @@ impl Pair {
     async fn keep(&self, key: PushKey, attempt: u16, state: PushState) -> Result<()> {
         let again = (state == PushState::Retrying).then_some(Duration::ZERO);
         let answer = "told".to_owned();
-        let attempted = Attempted { key, attempt, state, reason: None, again, answer };
+        let attempted = Attempted { key, attempt, state, reason: None, again, answer, sent: true };
         Ok(self.store.keep_attempts(&[attempted]).await?)
     }
 
