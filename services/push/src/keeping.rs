@@ -44,12 +44,11 @@ pub(crate) async fn keep(store: Store, config: Arc<PushConfig>, mut sent: Kept) 
             continue;
         }
         for (attempted, sent) in came {
-            match attempted.again {
-                Some(again) => sent.token.again(again),
-                None => {
-                    measures::ended(sent.provider, attempted.state).increment(1);
-                    sent.token.done();
-                }
+            if let Some(again) = attempted.again {
+                sent.token.again(again);
+            } else {
+                measures::ended(sent.provider, attempted.state).increment(1);
+                sent.token.done();
             }
             if let (PushState::Delivered, Some(about)) = (attempted.state, &sent.push.about) {
                 let took = Duration::try_from(now - about.sent_at).unwrap_or_default();

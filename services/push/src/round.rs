@@ -202,13 +202,11 @@ impl Round {
     /// Nobody knows who is online: then everybody may be offline.
     async fn online(&self, page: &[Recipient]) -> HashMap<UserId, bool> {
         let users: Vec<UserId> = page.iter().map(|who| who.user).collect();
-        match self.parts.presence.presence(&users).await {
-            Ok(told) => told.into_iter().map(|told| (told.user_id, told.online)).collect(),
-            Err(_) => {
-                measures::presence_unknown().increment(1);
-                HashMap::new()
-            }
-        }
+        let told = self.parts.presence.presence(&users).await.unwrap_or_else(|_| {
+            measures::presence_unknown().increment(1);
+            Vec::new()
+        });
+        told.into_iter().map(|told| (told.user_id, told.online)).collect()
     }
 
     /// What a worker has decided before, and may not have queued.

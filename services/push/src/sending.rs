@@ -82,7 +82,9 @@ impl Sender {
             match self.take(&stop).await {
                 // It is in hand, and is finished, or handed back at once.
                 Ok((taken, _)) if stop.is_cancelled() => {
-                    taken.iter().for_each(|handed| handed.token().again(Duration::ZERO));
+                    for handed in &taken {
+                        handed.token().again(Duration::ZERO);
+                    }
                 }
                 Ok((taken, places)) => self.send(taken, places).await,
                 Err(error) => {
@@ -181,7 +183,9 @@ impl Sender {
             Ok(claimed) => claimed,
             Err(error) => {
                 self.failed(&error, "notifications cannot be taken");
-                in_hand.iter().for_each(|(_, handed)| handed.token().again(AGAIN));
+                for (_, handed) in &in_hand {
+                    handed.token().again(AGAIN);
+                }
                 return;
             }
         };

@@ -74,7 +74,8 @@ async fn make_queue(
         let state = parts.bus.push_queue_bytes(shard).await?;
         Ok::<_, BusError>(state.is_some_and(|(bytes, _)| bytes == 0))
     };
-    if !made && !(doubtful && empty().await?) {
+    let lost = made || doubtful && empty().await?;
+    if !lost {
         return Ok(());
     }
     let now = OffsetDateTime::now_utc();

@@ -8,11 +8,13 @@
 //! | [`apns`] | Apple's, over HTTP/2 without TLS |
 //! | [`webhook`] | what an operator runs |
 //! | [`keys`] | keys made for them |
+//! | [`crowd`] | many people whom the webhook reaches |
 //!
 //! Each verifies a request before anything else; what a real one would refuse is refused, and noted in
 //! [`Desk::violations`]. Then it answers as [`Desk::next`] said, or well.
 
 pub mod apns;
+pub mod crowd;
 pub mod desk;
 pub mod fcm;
 pub mod keys;

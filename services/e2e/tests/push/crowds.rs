@@ -1,21 +1,16 @@
 //! Many workers, many recipients, and a service that is dead.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use natter_cluster::Cluster;
 use natter_e2e::{
     Person,
     metrics::counter,
-    push_services::{PushServices, Step},
+    push_services::{PushServices, Step, crowd::take_part},
     soon::within,
     usage,
 };
-use natter_protocol::push::Target;
-use serde_json::json;
 
 use crate::support::{Offline, STAGE, decided, delivery, register, services, sociable};
 
@@ -80,7 +75,7 @@ async fn ten_thousand_are_notified_once_each_by_a_worker_that_does_not_grow() ->
     let cluster = builder.push_env("NATTER_PUSH_CONCURRENCY", "256").start().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let chat = ana.api(0).group("Everybody", &[]).await?.id;
-    people(&cluster, &services, &chat.to_string())?;
+    take_part(&cluster, &services, chat, CROWD)?;
     let before = usage::resident(cluster.pusher(0))?;
     let began = Instant::now();
     let sent = ana.api(0).say(chat, "to all of you").await?;
@@ -102,37 +97,4 @@ async fn ten_thousand_are_notified_once_each_by_a_worker_that_does_not_grow() ->
     let page = delivery(&ana.api(0), sent.id).await?;
     assert_eq!(page.items.len(), CROWD + 1);
     cluster.stop().await
-}
-
-/// Registered, in the chat, and reached by the webhook: put there as REST would, which would take hours.
-fn people(cluster: &Cluster, services: &PushServices, chat: &str) -> Result<()> {
-    for part in (0..CROWD).collect::<Vec<_>>().chunks(500) {
-        let mut values = String::new();
-        for n in part {
-            let Target::Webhook(device) = services.webhook.register() else { continue };
-            let comma = if values.is_empty() { "" } else { ", " };
-            let target = json!({"provider": "webhook", "token": device.token});
-            write!(values, "{comma}({n}, '{target}'::jsonb)")?;
-        }
-        let put = format!(
-            "WITH people AS (
-                 SELECT n, target, gen_random_uuid() AS id FROM (VALUES {values}) AS v (n, target)
-             ), users AS (
-                 INSERT INTO users (id, name, name_lower, shard)
-                 SELECT id, 'P' || n, 'p' || n, 0 FROM people RETURNING id
-             ), devices AS (
-                 INSERT INTO devices (id, user_id, session) SELECT id, id, id FROM people
-                 RETURNING id
-             ), targets AS (
-                 INSERT INTO push_targets (device_id, user_id, id, provider, target, hash)
-                 SELECT id, id, id, 'webhook', target, sha256(id::text::bytea) FROM people
-                 RETURNING id
-             )
-             INSERT INTO chat_members (chat_id, user_id, role, joined_at, version, from_seq)
-             SELECT '{chat}', id, 'member', now(), 1, 0 FROM people"
-        );
-        cluster.sql(&put).context("people")?;
-    }
-    cluster.sql(&format!("UPDATE chats SET members = members + {CROWD} WHERE id = '{chat}'"))?;
-    Ok(())
 }

@@ -126,7 +126,7 @@ impl Pair {
 #[tokio::test]
 async fn a_notification_is_one_workers_until_its_time_is_over_and_ends_once() -> Result<()> {
     let mut pair = pair(&token("a")).await?;
-    let key = pair.said(100).await?;
+    let key = pair.said(10_100).await?;
     assert_eq!(pair.state(key).await?, PushState::Queued);
     let push = pair.take(key).await?;
     let about = push.about.as_ref().context("no message")?;
@@ -153,15 +153,15 @@ async fn a_notification_is_one_workers_until_its_time_is_over_and_ends_once() ->
 #[tokio::test]
 async fn what_is_not_wanted_any_more_is_not_sent() -> Result<()> {
     let mut pair = pair(&token("a")).await?;
-    let key = pair.said(100).await?;
-    persist(&pair.store, &[read(pair.ben, pair.chat, 101, 100)]).await?;
+    let key = pair.said(10_100).await?;
+    persist(&pair.store, &[read(pair.ben, pair.chat, 10_101, 10_100)]).await?;
     pair.ends(key, PushReason::Read).await?;
 
-    let key = pair.said(102).await?;
-    pair.sql("UPDATE messages SET deleted_at = now() WHERE seq = 102").await?;
+    let key = pair.said(10_102).await?;
+    pair.sql("UPDATE messages SET deleted_at = now() WHERE seq = 10102").await?;
     pair.ends(key, PushReason::Deleted).await?;
 
-    let (older, newer) = (pair.said(103).await?, pair.said(104).await?);
+    let (older, newer) = (pair.said(10_103).await?, pair.said(10_104).await?);
     let mut both = pair.store.claim_pushes(&[newer, older], LEASE, AGE).await?;
     ensure!(matches!(both.remove(&newer), Some(Claimed::Send(_))), "the newest is sent");
     let collapsed = both.remove(&older);
@@ -170,17 +170,17 @@ async fn what_is_not_wanted_any_more_is_not_sent() -> Result<()> {
         "{collapsed:?}"
     );
 
-    let key = pair.said(105).await?;
+    let key = pair.said(10_105).await?;
     pair.sql("UPDATE chat_members SET muted_until = 'infinity'").await?;
     pair.ends(key, PushReason::Muted).await?;
     pair.sql("UPDATE chat_members SET muted_until = NULL").await?;
 
-    let key = pair.said(106).await?;
+    let key = pair.said(10_106).await?;
     pair.sql("UPDATE pushes SET queued_at = now() - interval '25 hours'").await?;
     pair.ends(key, PushReason::TooOld).await?;
     assert_eq!(pair.state(key).await?, PushState::GivenUp);
 
-    let key = pair.said(107).await?;
+    let key = pair.said(10_107).await?;
     pair.store.set_push_target(pair.ben, pair.phone, Some(pair.session), &token("b"), None).await?;
     pair.ends(key, PushReason::Unregistered).await
 }
@@ -188,7 +188,7 @@ async fn what_is_not_wanted_any_more_is_not_sent() -> Result<()> {
 #[tokio::test]
 async fn a_target_that_is_gone_is_forgotten_unless_there_is_another_by_then() -> Result<()> {
     let pair = pair(&token("a")).await?;
-    let (first, second) = (pair.said(100).await?, pair.said(101).await?);
+    let (first, second) = (pair.said(10_100).await?, pair.said(10_101).await?);
     pair.ends(first, PushReason::Collapsed).await?;
     pair.take(second).await?;
     pair.store.set_push_target(pair.ben, pair.phone, Some(pair.session), &token("b"), None).await?;
@@ -198,7 +198,7 @@ async fn a_target_that_is_gone_is_forgotten_unless_there_is_another_by_then() ->
         "b is there"
     );
 
-    let third = pair.said(102).await?;
+    let third = pair.said(10_102).await?;
     pair.take(third).await?;
     pair.keep(third, 1, PushState::Gone).await?;
     ensure!(
@@ -240,7 +240,7 @@ async fn a_worker_that_takes_a_message_over_goes_on_where_the_last_page_ended() 
     let page = |after, upto| Decided {
         message: id,
         chat: pair.chat,
-        seq: 100,
+        seq: 10_100,
         after,
         upto,
         skipped: Vec::new(),
