@@ -120,15 +120,15 @@ impl Round {
         }
         let there = self.parts.store.still_there(self.chat, &places).await?;
         let too_old = OffsetDateTime::now_utc() - self.config.max_age;
-        let whole = |held: &Held| {
-            if !there.contains(&held.seq) {
-                return Some(PushReason::Deleted);
-            }
-            (held.at < too_old).then_some(PushReason::TooOld)
-        };
         let (mut left, mut ended) = (Vec::new(), Vec::new());
         for held in messages {
-            match whole(held) {
+            let whole = match there.get(&held.seq) {
+                // Nothing is decided about it here.
+                None => continue,
+                Some(false) => Some(PushReason::Deleted),
+                Some(true) => (held.at < too_old).then_some(PushReason::TooOld),
+            };
+            match whole {
                 None => left.push(held),
                 Some(reason) => {
                     measures::skipped(reason).increment(1);

@@ -187,15 +187,16 @@ impl Store {
         Ok(rows.into_iter().map(|(id, upto)| (id.into(), progress(upto))).collect())
     }
 
-    /// Which of these places of a chat are messages that are still there.
-    pub async fn still_there(&self, chat: ChatId, places: &[Seq]) -> Result<Vec<Seq>> {
+    /// Which of these places of a chat are messages, and whether they are still shown. One that is at none
+    /// of them may yet come at another: what a log that was made anew has salvaged of the one before.
+    pub async fn still_there(&self, chat: ChatId, places: &[Seq]) -> Result<HashMap<Seq, bool>> {
         let places: Vec<i64> = places.iter().map(|place| sql_seq(*place)).collect();
-        let found: Vec<i64> = self
+        let found: Vec<(i64, bool)> = self
             .call(async |db| {
-                sqlx::query_scalar(
-                    "SELECT m.seq FROM messages m JOIN chats c ON c.id = m.chat_id
-                     WHERE m.chat_id = $1 AND m.seq = ANY($2) AND m.kind = 'message'
-                       AND m.deleted_at IS NULL AND m.seq > c.expired_seq",
+                sqlx::query_as(
+                    "SELECT m.seq, m.deleted_at IS NULL AND m.seq > c.expired_seq
+                     FROM messages m JOIN chats c ON c.id = m.chat_id
+                     WHERE m.chat_id = $1 AND m.seq = ANY($2) AND m.kind = 'message'",
                 )
                 .bind(chat.0)
                 .bind(places)
@@ -203,7 +204,7 @@ impl Store {
                 .await
             })
             .await?;
-        Ok(found.into_iter().map(seq).collect())
+        Ok(found.into_iter().map(|(place, shown)| (seq(place), shown)).collect())
     }
 
     /// Keeps what was decided about a page, of several messages perhaps. Which notifications are new,
