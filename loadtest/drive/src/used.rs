@@ -58,7 +58,7 @@ pub fn by(cluster: &Cluster) -> Result<Used> {
         let seconds = of(&processes, pid(node)?)?;
         *match node.role() {
             Role::Gateway => &mut used.gateways,
-            Role::Persistence => &mut used.workers,
+            Role::Persistence | Role::Push => &mut used.workers,
             Role::Nats => &mut used.nats,
             Role::Postgres => &mut used.postgres,
             Role::Redis => &mut used.redis,

@@ -16,6 +16,7 @@ pub const BIN_DIR: &str = "NATTER_BIN_DIR";
 
 const GATEWAY: &str = "natter-gateway";
 const PERSISTENCE: &str = "natter-persistence";
+const PUSH: &str = "natter-push";
 
 /// How much of the compiler's output goes into an error, in bytes.
 const TAIL: usize = 6_000;
@@ -27,6 +28,8 @@ pub struct Binaries {
     pub gateway: PathBuf,
     /// `natter-persistence`.
     pub persistence: PathBuf,
+    /// `natter-push`.
+    pub push: PathBuf,
 }
 
 impl Binaries {
@@ -60,7 +63,11 @@ impl Binaries {
             }
             Ok(path)
         };
-        Ok(Self { gateway: program(GATEWAY)?, persistence: program(PERSISTENCE)? })
+        Ok(Self {
+            gateway: program(GATEWAY)?,
+            persistence: program(PERSISTENCE)?,
+            push: program(PUSH)?,
+        })
     }
 }
 
@@ -90,7 +97,7 @@ impl Own {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command
-            .args(["build", "--workspace", "--bin", GATEWAY, "--bin", PERSISTENCE])
+            .args(["build", "--workspace", "--bin", GATEWAY, "--bin", PERSISTENCE, "--bin", PUSH])
             .args(["--profile", profile, "--target-dir"])
             .arg(target)
             .current_dir(workspace)

@@ -46,6 +46,7 @@ const MIGRATED: Duration = Duration::from_mins(5);
 pub struct Cluster {
     gateways: Vec<Node>,
     workers: Vec<Node>,
+    pushers: Vec<Node>,
     postgres: Postgres,
     redis: Node,
     brokers: Vec<Node>,
@@ -77,6 +78,7 @@ enum Hold {
 pub struct Builder {
     gateways: usize,
     workers: usize,
+    pushers: usize,
     brokers: usize,
     shards: u16,
     first_port: Option<u16>,
@@ -86,6 +88,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     gateway_env: Vec<(String, String)>,
     worker_env: Vec<(String, String)>,
+    push_env: Vec<(String, String)>,
     detour: Option<Detour>,
     secured: Option<Secured>,
     progress: Progress,
@@ -113,6 +116,13 @@ impl Builder {
     #[must_use]
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = count;
+        self
+    }
+
+    /// How many push workers; 1 by default.
+    #[must_use]
+    pub fn pushers(mut self, count: usize) -> Self {
+        self.pushers = count;
         self
     }
 
@@ -182,6 +192,13 @@ impl Builder {
         self
     }
 
+    /// A variable of the push workers' environment.
+    #[must_use]
+    pub fn push_env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.push_env.push((key.into(), value.into()));
+        self
+    }
+
     /// Sends the gateways' connections to each NATS server by another address, which `detour`
     /// answers when it is told the server's own: for what loses or delays something in between.
     #[must_use]
@@ -224,6 +241,8 @@ impl Builder {
     fn start_blocking(self) -> Result<Cluster> {
         let (data, hold) = self.hold_data()?;
         let jwt_secret = secret::kept_in(&data.join("jwt-secret"))?;
+        let vapid_key = data.join("vapid-key.pem");
+        secret::signing_key_in(&vapid_key)?;
         // Before anything slow: a taken port is the most likely reason to give up.
         let mut ports = self.gateway_ports()?;
         install::ensure(&Tool::SERVERS, self.progress)?;
@@ -258,6 +277,9 @@ impl Builder {
         let workers = start_all(self.workers, |index| {
             environment.start_worker(&binaries, index, &self.worker_env)
         })?;
+        let pushers = start_all(self.pushers, |index| {
+            environment.start_pusher(&binaries, index, &vapid_key, &self.push_env)
+        })?;
         ports.resize_with(self.gateways, || None);
         let ports = ports.into_iter().map(Mutex::new);
         let ports: Vec<_> = ports.collect();
@@ -278,6 +300,7 @@ impl Builder {
         Ok(Cluster {
             gateways,
             workers,
+            pushers,
             postgres,
             redis,
             brokers,
@@ -347,6 +370,7 @@ impl Default for Builder {
         Self {
             gateways: 1,
             workers: 1,
+            pushers: 1,
             brokers: 1,
             shards: 1,
             first_port: None,
@@ -356,6 +380,7 @@ impl Default for Builder {
             env: Vec::new(),
             gateway_env: Vec::new(),
             worker_env: Vec::new(),
+            push_env: Vec::new(),
             detour: None,
             secured: None,
             progress: Progress::Quiet,
@@ -364,7 +389,7 @@ impl Default for Builder {
 }
 
 impl Cluster {
-    /// One gateway and one worker on throwaway data, unless told otherwise.
+    /// One gateway and one worker of each kind on throwaway data, unless told otherwise.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -393,6 +418,19 @@ impl Cluster {
     /// All persistence workers.
     pub fn workers(&self) -> &[Node] {
         &self.workers
+    }
+
+    /// A push worker, counted from 0.
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn pusher(&self, index: usize) -> &Node {
+        &self.pushers[index]
+    }
+
+    /// All push workers.
+    pub fn pushers(&self) -> &[Node] {
+        &self.pushers
     }
 
     /// The PostgreSQL server.
@@ -439,9 +477,9 @@ impl Cluster {
         asking.await.ok().flatten()
     }
 
-    /// Everything that runs: gateways, workers, then the servers.
+    /// Everything that runs: gateways, workers, push workers, then the servers.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        let nodes = self.gateways.iter().chain(&self.workers);
+        let nodes = self.gateways.iter().chain(&self.workers).chain(&self.pushers);
         nodes.chain([self.postgres(), &self.redis]).chain(&self.brokers)
     }
 
@@ -505,7 +543,12 @@ impl Cluster {
         task::spawn_blocking(move || {
             let mut servers = vec![self.redis.clone(), self.postgres.node().clone()];
             servers.extend(self.brokers.iter().cloned());
-            let ended = [end_all(&self.gateways), end_all(&self.workers), end_all(&servers)];
+            let ended = [
+                end_all(&self.gateways),
+                end_all(&self.pushers),
+                end_all(&self.workers),
+                end_all(&servers),
+            ];
             ended.into_iter().collect()
         })
         .await

@@ -37,7 +37,7 @@ pub(crate) fn follow(cluster: &Cluster) -> Following {
     let mut logs: Vec<Log> = cluster
         .nodes()
         .map(|node| {
-            let shown = matches!(node.role(), Role::Gateway | Role::Persistence);
+            let shown = matches!(node.role(), Role::Gateway | Role::Persistence | Role::Push);
             Log::at_end(node.name(), node.log().to_owned(), shown)
         })
         .collect();

@@ -44,6 +44,8 @@ pub enum Role {
     Gateway,
     /// The worker that writes feeds to Postgres.
     Persistence,
+    /// The worker that notifies devices that are offline.
+    Push,
     /// PostgreSQL.
     Postgres,
     /// Redis or Valkey.
@@ -58,6 +60,7 @@ impl Role {
         match self {
             Self::Gateway => "gateway",
             Self::Persistence => "persistence",
+            Self::Push => "push",
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Nats => "nats",

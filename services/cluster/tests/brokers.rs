@@ -38,7 +38,7 @@ async fn each_of_three_brokers_goes_and_comes_back_with_its_data() -> Result<()>
     let cluster = Cluster::builder().brokers(3).start().await?;
     let urls = cluster.nats_url();
     assert_eq!(urls.split(',').count(), 3);
-    assert_eq!(cluster.nodes().count(), 7);
+    assert_eq!(cluster.nodes().count(), 8);
     for broker in cluster.brokers() {
         ensure!(urls.contains(&broker.address().to_string()), "{urls}");
         assert_eq!(log(broker)?["config"]["num_replicas"], 3, "{}", broker.name());

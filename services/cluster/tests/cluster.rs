@@ -40,7 +40,7 @@ async fn nodes_come_and_go_and_come_back() -> Result<()> {
     gateway.ready().await?;
 
     let pids: Vec<u32> = cluster.nodes().filter_map(Node::pid).collect();
-    assert_eq!(pids.len(), 7);
+    assert_eq!(pids.len(), 8);
     let data = cluster.data_dir().to_owned();
     cluster.stop().await?;
     for pid in pids {

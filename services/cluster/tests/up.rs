@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 mod support;
 
-const ROLES: [&str; 6] = ["gateway", "gateway", "persistence", "postgres", "redis", "nats"];
+const ROLES: [&str; 7] = ["gateway", "gateway", "persistence", "push", "postgres", "redis", "nats"];
 
 #[test]
 fn it_runs_once_at_a_time_and_goes_on_with_its_data() -> Result<()> {

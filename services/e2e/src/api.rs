@@ -94,6 +94,11 @@ impl Api {
         self.call(Method::PATCH, path, Some(body.to_string())).await
     }
 
+    /// As [`Api::post`].
+    pub async fn put(&self, path: &str, body: Value) -> Result<Answer> {
+        self.call(Method::PUT, path, Some(body.to_string())).await
+    }
+
     /// As [`Api::get`].
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.call(Method::DELETE, path, None).await

@@ -12,6 +12,7 @@
 //! | [`peers`] | official Socket.IO clients, many in one process |
 //! | [`balancer`] | one address for all gateways, without sticky sessions |
 //! | [`heard`] | waiting for what comes on a connection |
+//! | [`push_services`] | the push services that devices are notified by |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
 //! | [`metrics`] | what a node counts of itself |
 //! | [`nemesis`] | faults by a seed, while the checker watches: also a command of its own |
@@ -36,6 +37,7 @@ pub mod metrics;
 pub mod nemesis;
 pub mod peers;
 pub mod person;
+pub mod push_services;
 pub mod record;
 pub mod socket;
 pub mod soon;
@@ -50,6 +52,7 @@ pub use heard::Heard;
 pub use lossy::Lossy;
 pub use peers::{Mode, Peer, Peers};
 pub use person::{Device, Person};
+pub use push_services::PushServices;
 pub use socket::{Presenting, Socket};
 pub use soon::soon;
 pub use stage::{Stage, Stages};

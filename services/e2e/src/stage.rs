@@ -139,12 +139,12 @@ impl Stages {
     }
 }
 
-/// That no gateway and no worker has panicked so far, by what they have logged.
+/// That no gateway and no worker of either kind has panicked so far, by what they have logged.
 ///
 /// # Errors
 /// When one has, with what it said; or a log cannot be read.
 pub fn nothing_panicked(cluster: &Cluster) -> Result<()> {
-    for node in cluster.gateways().iter().chain(cluster.workers()) {
+    for node in cluster.gateways().iter().chain(cluster.workers()).chain(cluster.pushers()) {
         let log = fs::read(node.log()).with_context(|| format!("the log of {}", node.name()))?;
         let log = String::from_utf8_lossy(&log);
         ensure!(!log.is_empty(), "{} has logged nothing", node.name());
@@ -162,7 +162,8 @@ pub fn nothing_panicked(cluster: &Cluster) -> Result<()> {
 pub async fn put_in_order(cluster: &Cluster) -> Result<()> {
     // Side by side, since several brokers are ready only together.
     start_all([cluster.postgres(), cluster.redis()].into_iter().chain(cluster.brokers())).await?;
-    start_all(cluster.workers().iter().chain(cluster.gateways())).await
+    let nodes = cluster.workers().iter().chain(cluster.pushers()).chain(cluster.gateways());
+    start_all(nodes).await
 }
 
 async fn start_all<'a>(nodes: impl Iterator<Item = &'a Node>) -> Result<()> {

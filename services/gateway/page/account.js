@@ -1,7 +1,8 @@
 /**
- * The user's own account: all that is theirs to take along, and its end.
+ * The user's own account: all that is theirs to take along, what they are notified of, and its end.
  */
 
+import { Alerts } from './alerts.js';
 import { Export } from './exports.js';
 import { $ } from './view.js';
 
@@ -16,6 +17,7 @@ export class Account {
       name: `Natter ${client.user.name}`,
       fetch: (files, transfer) => client.rights.exportMine(files, transfer),
     });
+    this.alerts = new Alerts(client, notify);
     this.mine = new Export('mine-export', client, ask, (error) => this.#fail(error));
     $('mine-export').addEventListener('click', () => ($('account-error').textContent = ''));
     $('account').addEventListener('click', () => this.#open());
@@ -30,6 +32,7 @@ export class Account {
     $('account-name').textContent = this.client.user.name;
     this.#clear();
     $('account-dialog').showModal();
+    this.alerts.open();
   }
 
   /** No password stays behind. */

@@ -12,11 +12,13 @@
  * - `outbox.js`: own messages until they are stored; `transfer.js`: files on their way
  * - `groups.js`: managing groups, and who is blocked; `receipts.js`: who has read what
  * - `rights.js`: exports, and the end of the account
+ * - `notifications.js`: what this device is notified of; `sw.js` shows it
  * - here: chats, files, typing and presence on top of them
  */
 
 import { Connection, REVOKED } from './connection.js';
 import { Blocks, Groups } from './groups.js';
+import { Notifications } from './notifications.js';
 import { Outbox } from './outbox.js';
 import { Receipts } from './receipts.js';
 import { Rights } from './rights.js';
@@ -133,6 +135,7 @@ export class NatterClient extends EventTarget {
     this.groups = new Groups(this.#session, (chat) => this.#learn(chat));
     this.blocks = new Blocks(this.#session, () => this.#emit('blocks'));
     this.rights = new Rights(this.#session);
+    this.notifications = new Notifications(this.#session);
     this.receipts = new Receipts(this.#session, (chatId) => this.#emit('timeline', { chatId }));
   }
 

@@ -15,6 +15,14 @@ export interface AddUsers {
   userIds: UserId[];
 }
 
+/** A device token of Apple's Push Notification service. */
+export interface AppleToken {
+  /** It is one of Apple's sandbox, as apps under development get. */
+  sandbox?: boolean;
+  /** Hexadecimal; at most [`APNS_TOKEN_BYTES`]. */
+  token: string;
+}
+
 /** `{token, cursor?}` */
 export interface Authenticate {
   /** In a first frame: resume from here. */
@@ -89,6 +97,16 @@ export interface ChangeChat {
   retentionSecs?: number | null;
   /** 1 to 100 characters. */
   title?: string | null;
+}
+
+/** `PATCH /v1/users/me/notifications`: what is missing stays as it is. */
+export interface ChangeNotifications {
+  /** Whether a message that mentions the user is notified of though its chat is muted. */
+  mentionsThroughMute?: boolean | null;
+  /** How much of a message is shown. */
+  preview?: Preview | null;
+  /** When nothing is notified of; `null` for never. */
+  quietHours?: QuietHours | null;
 }
 
 /** `POST /v1/auth/password`. */
@@ -236,6 +254,46 @@ export interface CreateInvite {
 export interface DeleteAccount {
   /** The password; none for an account of an outside issuer. */
   password?: string | null;
+}
+
+/** What became of a message for a recipient, or for one of their devices. */
+export interface Delivery {
+  /** What the push service said, in a line. */
+  answer?: string;
+  /** When it was last tried. */
+  attemptedAt?: string;
+  /** How often it was tried. */
+  attempts: number;
+  /** When that was decided. */
+  decidedAt: string;
+  /** One of their devices; missing where none was chosen. */
+  deviceId?: DeviceId;
+  /** When it came to its end. */
+  endedAt?: string;
+  /** When it is tried again. */
+  nextAt?: string;
+  /** Who carries the notification. */
+  provider?: Provider;
+  /** Why they are not notified. */
+  reason?: PushReason;
+  /** What became of it. */
+  state: PushState;
+  /** The recipient. */
+  user: UserCard;
+}
+
+/** A page of what became of a message, in the order of the recipients' ids. */
+export interface DeliveryPage {
+  /** Whether it has been decided about all recipients. Before that some are missing, or all. */
+  decided: boolean;
+  /** In the order of the recipients' ids, and of their devices'. */
+  items: Delivery[];
+  /** The message. */
+  messageId: MessageId;
+  /** Where the next page begins. */
+  nextCursor: string | null;
+  /** Nobody was looked at, for this reason. */
+  reason?: PushReason;
 }
 
 /** One of the caller's devices. */
@@ -487,6 +545,16 @@ export interface Joined {
   typing: UserId[];
 }
 
+/** What the last attempt to notify a device came to. */
+export interface LastPush {
+  /** What the push service said. */
+  answer?: string;
+  /** When. */
+  at: string;
+  /** What became of the notification. */
+  state: PushState;
+}
+
 /** What a client may send. */
 export interface Limits {
   /** Bytes of a message's content. */
@@ -711,6 +779,16 @@ export interface Mute {
 /** `{chatId, until? | forever}` */
 export type MuteChat = Mute & { chatId: ChatId };
 
+/** What a user wants to be notified of. */
+export interface NotificationSettings {
+  /** A message that mentions the user is notified of though its chat is muted. */
+  mentionsThroughMute: boolean;
+  /** How much of a message is shown. */
+  preview: Preview;
+  /** When nothing is notified of; `null` for never. */
+  quietHours: QuietHours | null;
+}
+
 /**
  * Whether a send that was refused as `unavailable` may have happened.
  *
@@ -769,6 +847,15 @@ export interface PresenceSubscribe {
   userIds: UserId[];
 }
 
+/**
+ * How much of a message a notification shows.
+ *
+ * - `full`: Who wrote, where, and what.
+ * - `sender`: Who wrote, and where.
+ * - `none`: That there is a message.
+ */
+export type Preview = "full" | "sender" | "none";
+
 /** What every call answers when it fails. */
 export interface Problem {
   /** Stable: what to act on. */
@@ -785,6 +872,85 @@ export interface Problem {
   title: string;
   /** `about:blank`: `code` tells the kind. */
   type: string;
+}
+
+/**
+ * Who carries notifications to devices.
+ *
+ * - `webpush`: The push service of the user's browser (RFC 8030).
+ * - `fcm`: Firebase Cloud Messaging.
+ * - `apns`: Apple's Push Notification service.
+ * - `webhook`: The one URL that the operator has set.
+ */
+export type Provider = "webpush" | "fcm" | "apns" | "webhook";
+
+/** What devices register with. */
+export interface PushKey {
+  /** What is set up. */
+  providers: Provider[];
+  /**
+   * What a browser subscribes with (`applicationServerKey`), in base64url; missing where Web Push is
+   * not set up.
+   */
+  publicKey?: string;
+}
+
+/**
+ * Why somebody is not notified.
+ *
+ * - `sender`: They sent it.
+ * - `online`: They were connected, and got it live.
+ * - `read`: They have read it on another device.
+ * - `muted`: They want no notifications of the chat, or of its sender.
+ * - `blocked`: They have blocked the sender: told to operators alone.
+ * - `quiet`: It came in their quiet hours.
+ * - `no_target`: No device of theirs has registered for it.
+ * - `too_old`: It was too old by then.
+ * - `collapsed`: A newer message of the chat was notified of in its place.
+ * - `deleted`: The message was taken back.
+ * - `left`: They take no part in the chat any more.
+ * - `unregistered`: The device has logged out, or registered anew.
+ * - `attempts`: The push service has failed too often.
+ */
+export type PushReason = "sender" | "online" | "read" | "muted" | "blocked" | "quiet" | "no_target" | "too_old" | "collapsed" | "deleted" | "left" | "unregistered" | "attempts";
+
+/**
+ * What became of a message for a recipient, or for one of their devices.
+ *
+ * - `skipped`: The recipient is not notified: see the reason.
+ * - `queued`: It waits to be sent.
+ * - `sending`: It is being sent.
+ * - `retrying`: It has failed, and is sent again.
+ * - `delivered`: The push service has it. Whether the device has shown it nobody tells.
+ * - `gone`: The push service does not know the device any more.
+ * - `refused`: The push service does not take it.
+ * - `given_up`: It has failed too often, or for too long.
+ * - `cancelled`: It was not wanted any more before it was sent: see the reason.
+ */
+export type PushState = "skipped" | "queued" | "sending" | "retrying" | "delivered" | "gone" | "refused" | "given_up" | "cancelled";
+
+/** Where a device is notified, without what would let others notify it. */
+export interface PushTarget {
+  /** When it expires, as far as the device knows. */
+  expiresAt?: string;
+  /** The push service says that it is no more: the device has to register anew. */
+  gone: boolean;
+  /** What the last attempt came to. */
+  last?: LastPush;
+  /** Who carries notifications there. */
+  provider: Provider;
+  /** When the device last said so. */
+  setAt: string;
+}
+
+/** When a user does not want to be disturbed, every day. */
+export interface QuietHours {
+  /** `HH:MM` where the user lives. */
+  from: string;
+  /** Of the IANA database: `Europe/Berlin`. */
+  timeZone: string;
+  /** `HH:MM`; before `from` it is on the next day. Equal to `from`: never. */
+  until: string;
 }
 
 /** Of a message that is answered. */
@@ -901,6 +1067,12 @@ export interface Register {
   password: string;
   /** E.164: `+` and 6 to 15 digits. */
   phone?: string | null;
+}
+
+/** A token that a provider gave to an app, or that the operator's webhook knows a device by. */
+export interface Registration {
+  /** 1 to [`TOKEN_BYTES`] bytes of visible ASCII. */
+  token: string;
 }
 
 /** `{chatId, participantId, ban?}` */
@@ -1083,6 +1255,27 @@ export interface SocketQuery {
   echo?: boolean;
 }
 
+/** A browser's subscription. */
+export interface Subscription {
+  /**
+   * An `https` URL at one of the push services that the deployment knows; at most
+   * [`ENDPOINT_BYTES`].
+   */
+  endpoint: string;
+  /** When the browser lets it expire, in milliseconds since 1970. */
+  expirationTime?: number | null;
+  /** What messages to it are encrypted with. */
+  keys: SubscriptionKeys;
+}
+
+/** What messages to a subscription are encrypted with (RFC 8291). */
+export interface SubscriptionKeys {
+  /** 16 bytes in base64url. */
+  auth: string;
+  /** A point of P-256, uncompressed, in base64url. */
+  p256dh: string;
+}
+
 /** A live system entry. */
 export interface System {
   /** Who did it. */
@@ -1156,6 +1349,9 @@ export interface SystemDetail {
  * - `retention`: Messages are kept for another time from here on.
  */
 export type SystemKind = "created" | "joined" | "left" | "added" | "removed" | "renamed" | "role" | "described" | "opened" | "closed" | "deleted" | "retention";
+
+/** Where a device is notified. `Debug` shows the provider and nothing that would let others notify it. */
+export type Target = Subscription & { provider: "webpush" } | Registration & { provider: "fcm" } | AppleToken & { provider: "apns" } | Registration & { provider: "webhook" };
 
 /** What is unread in all chats of a user that are listed. */
 export interface UnreadTotal {
@@ -1718,6 +1914,34 @@ export interface RestCalls {
     path: { id: DeviceId };
     answer: undefined;
   };
+  /** A device of the caller is notified no more. */
+  "DELETE /v1/devices/{id}/push": {
+    path: { id: DeviceId };
+    answer: undefined;
+  };
+  /** Where a device of the caller is notified, and what the last attempt came to. */
+  "GET /v1/devices/{id}/push": {
+    path: { id: DeviceId };
+    answer: PushTarget;
+  };
+  /**
+   * This device is notified there from now on, while it is offline; also to renew that. The device is the
+   * one that calls. It ends with the device's login.
+   */
+  "PUT /v1/devices/{id}/push": {
+    path: { id: DeviceId };
+    body: Target;
+    answer: PushTarget;
+  };
+  /**
+   * Notify a device of the caller of nothing, to see whether that works: what came of it shows in
+   * `GET /v1/devices/{id}/push`.
+   */
+  "POST /v1/devices/{id}/push/test": {
+    path: { id: DeviceId };
+    body?: Empty | null;
+    answer: Empty;
+  };
   /** What a link leads to. */
   "GET /v1/invites/{code}": {
     path: { code: string };
@@ -1728,6 +1952,19 @@ export interface RestCalls {
     path: { code: string };
     body?: JoinRequest | null;
     answer: Joined;
+  };
+  /**
+   * Why each recipient of a message was or was not notified, when, and what the push services said: for
+   * its sender, and for those who manage the chat. It is kept for a time.
+   */
+  "GET /v1/messages/{id}/delivery": {
+    path: { id: MessageId };
+    query?: { cursor?: string; limit?: number };
+    answer: DeliveryPage;
+  };
+  /** What devices register with: the key that browsers subscribe with, and what is set up. */
+  "GET /v1/push/key": {
+    answer: PushKey;
   };
   /** Messages of the caller's chats by their words, sender, time, file and mentions. */
   "GET /v1/search/messages": {
@@ -1757,6 +1994,15 @@ export interface RestCalls {
   "GET /v1/users/me/export": {
     query?: { media?: boolean };
     answer: Blob;
+  };
+  /** What the caller wants to be notified of, on all devices. */
+  "GET /v1/users/me/notifications": {
+    answer: NotificationSettings;
+  };
+  /** Change what the caller wants to be notified of: what is missing stays, `null` ends quiet hours. */
+  "PATCH /v1/users/me/notifications": {
+    body: ChangeNotifications;
+    answer: NotificationSettings;
   };
   /** Block a user no more. */
   "DELETE /v1/users/{id}/block": {

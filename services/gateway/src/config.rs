@@ -8,7 +8,7 @@ use clap::{Args, Parser, ValueEnum};
 use natter_bus::NatsArgs;
 use natter_media::Class;
 use natter_presence::RedisArgs;
-use natter_protocol::ids::Shard;
+use natter_protocol::{ids::Shard, push::Hosts};
 use natter_runtime::{NodeArgs, TelemetryArgs};
 use secrecy::SecretString;
 
@@ -58,6 +58,11 @@ pub struct Config {
     /// time.
     #[arg(long, env = "NATTER_EXPORTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub exports: u32,
+
+    /// Web Push: hosts that endpoints may be at, with commas between them, each with those below it; the
+    /// same for the push workers.
+    #[arg(long, env = "NATTER_PUSH_HOSTS", default_value = Hosts::DEFAULT)]
+    pub push_hosts: Hosts,
 
     /// The servers behind the gateway.
     #[command(flatten)]

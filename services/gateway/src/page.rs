@@ -24,7 +24,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str, &str); 26] = [
+const FILES: [(&str, &str, &str); 29] = [
     file!("/", "index.html", HTML),
     file!("/style.css", "style.css", STYLE),
     file!("/app.js", "app.js", SCRIPT),
@@ -48,6 +48,10 @@ const FILES: [(&str, &str, &str); 26] = [
     file!("/timeline.js", "timeline.js", SCRIPT),
     file!("/groups.js", "groups.js", SCRIPT),
     file!("/rights.js", "rights.js", SCRIPT),
+    file!("/notifications.js", "notifications.js", SCRIPT),
+    file!("/alerts.js", "alerts.js", SCRIPT),
+    // At the root: its scope is the page.
+    file!("/sw.js", "sw.js", SCRIPT),
     file!("/receipts.js", "receipts.js", SCRIPT),
     file!("/outbox.js", "outbox.js", SCRIPT),
     file!("/transfer.js", "transfer.js", SCRIPT),

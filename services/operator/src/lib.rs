@@ -7,6 +7,7 @@
 //! | [`status`] | how everything stands |
 //! | [`dead_letters`] | entries that could not be written: listed, shown, replayed |
 //! | [`message`] | the path of one message |
+//! | `pushes` | what became of its notifications |
 //! | [`devices`] | a user's devices: listed, closed, revoked |
 //! | [`token`] | tokens for tests of a deployment |
 //! | `servers` | the way to Postgres, NATS and Redis, by the services' own settings |
@@ -22,6 +23,7 @@ pub mod devices;
 pub mod message;
 pub mod outcome;
 mod people;
+mod pushes;
 mod servers;
 pub mod status;
 mod text;

@@ -8,6 +8,7 @@ use natter_presence::PresenceClient;
 use natter_protocol::{
     feed::{Entry, Event},
     ids::{ChatId, DeviceId, MessageId, Seq, Shard, UserId},
+    notify::DeliveryPage,
 };
 use natter_runtime::causes;
 use natter_store::{PlaceKind, Reached, ShardRow, Store};
@@ -19,6 +20,7 @@ use crate::{
     dead_letters,
     devices::{self, HEADING},
     outcome::{Failure, Outcome},
+    pushes,
     text::{Table, age, bytes, harmless, moment, print, print_json, since},
 };
 
@@ -44,6 +46,8 @@ struct Path {
     participants: Vec<Participant>,
     /// There are more than were asked for.
     more_participants: bool,
+    /// Who was notified, who was not, and why.
+    notifications: DeliveryPage,
     /// What could not be told.
     unknown: Vec<String>,
 }
@@ -359,6 +363,7 @@ async fn follow(
         }),
         participants,
         more_participants,
+        notifications: pushes::of(store, args.id, args.participants).await?,
         unknown,
     })
 }
@@ -451,6 +456,7 @@ fn shown(path: &Path) -> String {
         line("file", format!("{what}, {downloads} downloads"));
     }
     text.push_str(&participants(path));
+    text.push_str(&pushes::shown(&path.notifications));
     for unknown in &path.unknown {
         let _ = writeln!(text, "could not tell: {}", harmless(unknown));
     }

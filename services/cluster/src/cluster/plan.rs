@@ -61,6 +61,38 @@ impl Environment<'_> {
         })
     }
 
+    /// `vapid_key` is a file with what it signs Web Push with.
+    pub(super) fn start_pusher(
+        &self,
+        binaries: &Binaries,
+        index: usize,
+        vapid_key: &Path,
+        extra: &Variables,
+    ) -> Result<Node> {
+        let name = format!("{}-{}", Role::Push.name(), index + 1);
+        let web_push = [
+            ("NATTER_PUSH_VAPID_KEY_FILE", vapid_key.display().to_string()),
+            ("NATTER_PUSH_VAPID_SUBJECT", "mailto:nobody@example.org".to_owned()),
+        ];
+        Node::start_on_free_ports(|| {
+            let port = Port::any()?;
+            let mut launch = Launch::new(&binaries.push, &name, self.data);
+            launch.env = self.variables(&name, extra);
+            let own = [("NATTER_ADMIN_LISTEN", port.address().to_string())];
+            let own = own.into_iter().chain(web_push.clone());
+            launch.env.splice(0..0, own.map(|(key, value)| (key.to_owned(), value)));
+            Ok(Plan {
+                role: Role::Push,
+                name: name.clone(),
+                port,
+                admin: None,
+                more: Vec::new(),
+                launch,
+                probe: Probe::HttpAllWell,
+            })
+        })
+    }
+
     /// `port` is the claim on a fixed port, and its number to claim it again.
     pub(super) fn start_gateway(
         &self,

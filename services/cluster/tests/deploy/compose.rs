@@ -113,11 +113,11 @@ fn compose_sets_what_the_programs_read_and_no_less_for_a_cluster() -> Result<()>
         }
     }
     let cluster = folder.everything(CLUSTER)?;
-    for service in ["migrate", "worker"] {
+    for service in ["migrate", "worker", "push"] {
         let replicas = format!("/services/{service}/environment/NATTER_LOG_REPLICAS");
         assert_eq!(text(&cluster, &replicas)?, "3", "{service}");
     }
-    for service in ["migrate", "worker", "gateway"] {
+    for service in ["migrate", "worker", "push", "gateway"] {
         let servers = text(&cluster, &format!("/services/{service}/environment/NATTER_NATS_URL"))?;
         assert_eq!(servers.split(',').count(), 3, "{service}");
     }
@@ -139,9 +139,9 @@ fn compose_takes_the_override_for_servers_elsewhere() -> Result<()> {
     let started = folder.config(&files, &["config", "--services"])?;
     let mut started: Vec<_> = started.lines().collect();
     started.sort_unstable();
-    assert_eq!(started, ["gateway", "lb", "migrate", "worker"]);
+    assert_eq!(started, ["gateway", "lb", "migrate", "push", "worker"]);
     let all = folder.everything(&files)?;
-    for service in ["gateway", "worker", "migrate"] {
+    for service in ["gateway", "worker", "push", "migrate"] {
         let of_service = settings_of(&all, service);
         ensure!(
             of_service.iter().any(|(name, _)| *name == "NATTER_NATS_CA"),

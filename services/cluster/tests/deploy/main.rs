@@ -178,7 +178,7 @@ fn pods_may_do_little_and_stop_in_time() -> Result<()> {
                 ensure!(grace > sleep + drain + 10, "{who}: killed while it drains");
             }
         }
-        assert_eq!(pods, 3, "gateways, workers, the migration");
+        assert_eq!(pods, 4, "gateways, workers of both kinds, the migration");
     }
     Ok(())
 }

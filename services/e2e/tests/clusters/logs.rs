@@ -80,7 +80,7 @@ async fn neither_messages_nor_secrets_are_logged() -> Result<()> {
     secrets.push(("a message in bad times", message));
 
     // All is written when they have ended.
-    for node in cluster.gateways().iter().chain(cluster.workers()) {
+    for node in cluster.gateways().iter().chain(cluster.pushers()).chain(cluster.workers()) {
         node.terminate().await?;
     }
     let logs = fs::read_dir(cluster.data_dir().join("logs"))?;

@@ -18,7 +18,7 @@ use axum::{
 };
 use flate2::read::GzDecoder;
 use natter_cluster::Cluster;
-use natter_e2e::{Person, soon};
+use natter_e2e::{Person, PushServices, soon};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -28,6 +28,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use prost::Message;
+use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 use tonic::{
     Request, Response, Status, codec::CompressionEncoding, transport::server::TcpIncoming,
@@ -151,11 +152,15 @@ impl Collector {
 async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
     let collector = Collector::default();
     let (address, serving) = collector.serve().await?;
-    let cluster = Cluster::builder()
+    let services = PushServices::start().await?;
+    let env = services.env().into_iter();
+    let cluster = env
+        .fold(Cluster::builder(), |builder, (key, value)| builder.env(key, value))
         .gateways(2)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
         .env("OTEL_TRACES_SAMPLER", "always_on")
         .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .push_env("NATTER_PUSH_WAIT", "0")
         .start()
         .await?;
     let ana = Person::register(&cluster, "Ana").await?;
@@ -199,6 +204,30 @@ async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
     .await
     .with_context(|| format!("{:?}", collector.names()))?;
     assert_eq!(written.node, "persistence-1");
+
+    // Whoever is offline hears of it in the same trace.
+    let cleo = Person::register(&cluster, "Cleo").await?;
+    let path = format!("/devices/{}/push", cleo.first.id);
+    soon("the push worker has said what is set up", async || {
+        let answer = cleo.api(0).put(&path, json!(services.webhook.register())).await?;
+        Ok((answer.status() == 200).then_some(()))
+    })
+    .await?;
+    let chat = ana.api(0).direct(&cleo).await?.id;
+    let away = anas.say(chat, "while you are away").await?;
+    let publish = soon("its publish", async || {
+        let publishes = collector.named("publish");
+        Ok(publishes.into_iter().find(|told| number(&told.span, "seq").ok() == Some(away.seq)))
+    })
+    .await?;
+    let push = soon("its push", async || {
+        let pushes = collector.named("push").into_iter();
+        Ok(pushes.into_iter().find(|told| told.span.trace_id == publish.span.trace_id))
+    })
+    .await
+    .with_context(|| format!("{:?}", collector.names()))?;
+    assert_eq!(push.span.parent_span_id, publish.span.span_id, "{push:?}");
+    assert_eq!((push.node.as_str(), number(&push.span, "attempt")?), ("push-1", 1));
 
     cluster.nats().pause()?;
     let resumed = async {

@@ -40,7 +40,8 @@ async fn migration_workers_and_gateways_go_one_by_one_and_nobody_misses_anything
     goes_on(&run).await?;
     cluster.migrate().await?;
     goes_on(&run).await?;
-    for node in cluster.workers().iter().chain(cluster.gateways()) {
+    let workers = cluster.workers().iter().chain(cluster.pushers());
+    for node in workers.chain(cluster.gateways()) {
         let ended = node.terminate().await?.context("it was away")?;
         ensure!(ended.success(), "{} did not end in good order: {ended}", node.name());
         goes_on(&run).await?;

@@ -12,7 +12,11 @@ const HOW: &str = "NATTER_WRITE_SETTINGS=1 cargo test -p natter-e2e --test confi
 
 /// What runs for as long as a deployment does, or brings it up to date.
 pub(crate) fn services() -> Vec<Command> {
-    vec![natter_gateway::config::Cli::command(), natter_persistence::config::Cli::command()]
+    vec![
+        natter_gateway::config::Cli::command(),
+        natter_persistence::config::Cli::command(),
+        natter_push::config::Cli::command(),
+    ]
 }
 
 /// Every program with settings, in the page's order.

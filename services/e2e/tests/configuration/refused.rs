@@ -23,12 +23,16 @@ enum Program {
     Gateway,
     Migrate,
     Worker,
+    Push,
 }
-use Program::{Gateway, Migrate, Worker};
+use Program::{Gateway, Migrate, Push, Worker};
 
 /// Of one program: what is said beside what would do (`-` for nothing at all), and what it has to
 /// say of it besides the first variable's name.
 type Case = (Program, &'static [(&'static str, &'static str)], &'static str);
+
+const SUBJECT: (&str, &str) = ("NATTER_PUSH_VAPID_SUBJECT", "mailto:ops@example.org");
+const APNS_KEY: (&str, &str) = ("NATTER_PUSH_APNS_KEY_FILE", "/etc/passwd");
 
 const CASES: &[Case] = &[
     // Missing.
@@ -109,6 +113,54 @@ const CASES: &[Case] = &[
         "more than NATTER_RETENTION_MOST_SECONDS",
     ),
     (Migrate, &[("NATTER_UNSAFE_DUPLICATE_WINDOW", "short")], "invalid digit"),
+    (Push, &[("NATTER_PUSH_WAIT", "301")], "0..=300"),
+    (Push, &[("NATTER_PUSH_MAX_AGE_SECONDS", "59")], "60..="),
+    (Push, &[("NATTER_PUSH_ATTEMPTS", "0")], "1..=100"),
+    (Push, &[("NATTER_PUSH_RETRY_SECONDS", "0")], "1..=600"),
+    (Push, &[("NATTER_PUSH_KEPT_SECONDS", "3599")], "3600..="),
+    (Push, &[("NATTER_PUSH_QUEUE_MAX_BYTES", "1MB")], "invalid digit"),
+    (Push, &[("NATTER_PUSH_CONCURRENCY", "0")], "1..=10000"),
+    (Push, &[("NATTER_PUSH_DEADLINE_SECONDS", "61")], "1..=60"),
+    (Push, &[("NATTER_PUSH_FAILURES", "0")], "1..=10000"),
+    (Push, &[("NATTER_PUSH_PAUSE_SECONDS", "0")], "1..=3600"),
+    (Push, &[("NATTER_PUSH_HOSTS", "push.example.org/path")], "not a host"),
+    (Push, &[("NATTER_PUSH_FCM_URL", "somewhere")], "URL"),
+    (Push, &[("NATTER_PUSH_APNS_URL", "somewhere")], "URL"),
+    (Push, &[("NATTER_PUSH_APNS_SANDBOX_URL", "somewhere")], "URL"),
+    (Push, &[("NATTER_PUSH_WEBHOOK_URL", "somewhere")], "URL"),
+    (Push, &[("NATTER_PUSH_VAPID_KEY_FILE", "/nowhere"), SUBJECT], "No such file"),
+    (Push, &[("NATTER_PUSH_VAPID_KEY_FILE", "/etc/passwd"), SUBJECT], "key"),
+    (
+        Push,
+        &[("NATTER_PUSH_VAPID_SUBJECT", "-"), ("NATTER_PUSH_VAPID_KEY_FILE", "/etc/passwd")],
+        "missing",
+    ),
+    (Push, &[("NATTER_PUSH_FCM_ACCOUNT_FILE", "/etc/passwd")], "account"),
+    (Push, &[("NATTER_PUSH_APNS_KEY_FILE", "/nowhere")], "No such file"),
+    (Push, &[("NATTER_PUSH_APNS_KEY_ID", "-"), APNS_KEY], "missing"),
+    (
+        Push,
+        &[("NATTER_PUSH_APNS_TEAM_ID", "-"), APNS_KEY, ("NATTER_PUSH_APNS_KEY_ID", "a")],
+        "missing",
+    ),
+    (
+        Push,
+        &[
+            ("NATTER_PUSH_APNS_TOPIC", "-"),
+            APNS_KEY,
+            ("NATTER_PUSH_APNS_KEY_ID", "a"),
+            ("NATTER_PUSH_APNS_TEAM_ID", "b"),
+        ],
+        "missing",
+    ),
+    (
+        Push,
+        &[
+            ("NATTER_PUSH_WEBHOOK_SECRET", "hunter2"),
+            ("NATTER_PUSH_WEBHOOK_URL", "https://hook.example"),
+        ],
+        "whsec_",
+    ),
     // Addresses.
     (Gateway, &[("NATTER_LISTEN", "8080")], "invalid socket address"),
     (Worker, &[("NATTER_ADMIN_LISTEN", "localhost")], "invalid socket address"),
@@ -270,11 +322,13 @@ fn program(binaries: &Binaries, which: Program, media: &Path) -> Command {
     let mut command = match which {
         Gateway => Command::new(&binaries.gateway),
         Migrate | Worker => Command::new(&binaries.persistence),
+        Push => Command::new(&binaries.push),
     };
     match which {
         Gateway => {}
         Migrate => drop(command.arg("migrate")),
         Worker => drop(command.arg("run")),
+        Push => {}
     }
     command
         .env_clear()

@@ -259,6 +259,7 @@ async fn people_have_all_that_is_theirs() -> Result<()> {
 
     let archive = Archive::of(&tablet.api(1), "/users/me/export").await?;
     let profile = archive.value("profile.json")?;
+    assert_eq!(archive.value("notifications.json")?["preview"], "full");
     ensure!(profile["name"] == "Ana" && profile["phone"] == json!(ana.phone), "{profile}");
     let devices = archive.lines("devices.ndjson")?;
     let current: Vec<_> = devices.iter().filter(|device| device["current"] == true).collect();

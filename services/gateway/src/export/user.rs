@@ -97,6 +97,8 @@ impl Job {
         media: bool,
     ) -> Result<(), Broken> {
         archive.value("profile.json", &user).await?;
+        let wishes = self.app.store.notification_settings(self.caller.user_id).await?;
+        archive.value("notifications.json", &wishes).await?;
         let devices = self.devices(&mut archive).await?;
         let blocks = self.blocks(&mut archive).await?;
         let chats = self.chats(&mut archive).await?;
@@ -118,6 +120,7 @@ impl Job {
             "what was said before an edit or a deletion",
             "messages of others: each chat has an export of its own",
             "which files were fetched",
+            "where devices are notified, and of what they were",
             "uploads that were not sent",
         ]);
         if !media {

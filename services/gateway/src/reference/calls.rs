@@ -6,6 +6,10 @@ use natter_protocol::{
     client::{Draft, Edit},
     ids::{InviteId, Seq, UserId},
     media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
+    notify::{
+        Delivery, DeliveryPage, LastPush, NotificationSettings, PushKey, PushState, PushTarget,
+    },
+    push::{self, Provider},
     rest::{
         AddUsers, Ban, BanPage, Block, BlockPage, ChangeRole, ChatPage, CreateChat, CreateInvite,
         Device, DeviceList, Invitation, Invite, InviteList, MadeInvite, Mute, ParticipantPage,
@@ -23,6 +27,8 @@ use super::samples::{ADA, AT, BEN, CLIENT_MSG_ID, CODE, DEVICE, FILE, Samples, T
 const INVITE: InviteId = InviteId(Uuid::from_u128(0x0198_c0de_0007_7a00_8000_0000_0000_00a8));
 const PHONE: &str = "+15550101";
 const REFRESH_TOKEN: &str = "b3Bhc…hcXVl";
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 const PASSWORD: &str = "correct horse battery";
 
 /// REST's document, with an example beside each schema of a body or an answer.
@@ -82,6 +88,12 @@ fn examples() -> BTreeMap<String, Value> {
             (
                 "UploadForm",
                 json!({"file": "(its bytes)", "caption": "The harbour", "clientMsgId": CLIENT_MSG_ID}),
+            ),
+            (
+                "ChangeNotifications",
+                json!({"preview": "sender", "quietHours": {
+                    "from": "22:00", "until": "07:30", "timeZone": "Europe/Berlin",
+                }}),
             ),
             ("ChangeChat", json!({"title": "Sailing club", "description": null})),
             ("create_chat 200", json!(direct)),
@@ -177,6 +189,49 @@ fn examples() -> BTreeMap<String, Value> {
             headers: BTreeMap::from([("x-example".to_owned(), "as it is given".to_owned())]),
             expires_at: AT,
         }),
+        example(&push::Target::WebPush(push::Subscription {
+            endpoint: "https://updates.push.services.mozilla.com/wpush/v2/gAAA…".to_owned(),
+            keys: push::SubscriptionKeys {
+                p256dh: P256DH.to_owned(),
+                auth: "BTBZMqHH6r4Tts7J_aSIgg".to_owned(),
+            },
+            expiration_time: None,
+        })),
+        example(&PushKey {
+            public_key: Some(P256DH.to_owned()),
+            providers: vec![Provider::WebPush, Provider::Fcm],
+        }),
+        example(&PushTarget {
+            provider: Provider::WebPush,
+            set_at: AT,
+            expires_at: None,
+            gone: false,
+            last: Some(LastPush {
+                state: PushState::Delivered,
+                answer: Some("201 Created".to_owned()),
+                at: AT,
+            }),
+        }),
+        example(&NotificationSettings::default()),
+        example(&DeliveryPage {
+            message_id: samples.sent.id,
+            decided: true,
+            reason: None,
+            items: vec![Delivery {
+                user: ben.clone(),
+                device_id: Some(DEVICE),
+                provider: Some(Provider::WebPush),
+                state: PushState::Delivered,
+                reason: None,
+                decided_at: AT,
+                attempts: 1,
+                attempted_at: Some(AT),
+                next_at: None,
+                ended_at: Some(AT),
+                answer: Some("201 Created".to_owned()),
+            }],
+            next_cursor: None,
+        }),
         example(&DownloadPage {
             items: vec![Download {
                 user: ben,
@@ -240,8 +295,9 @@ fn device() -> Device {
 #[cfg(test)]
 mod tests {
     use garde::Validate;
-    use natter_protocol::rest::{
-        ChangeChat, ChangePassword, DeleteAccount, Login, Refresh, Register, UpdateUser,
+    use natter_protocol::{
+        notify::ChangeNotifications,
+        rest::{ChangeChat, ChangePassword, DeleteAccount, Login, Refresh, Register, UpdateUser},
     };
     use serde::de::DeserializeOwned;
 
@@ -285,6 +341,8 @@ mod tests {
         take::<DeleteAccount>()?;
         take::<UpdateUser>()?;
         take::<Mute>()?;
+        take::<ChangeNotifications>()?;
+        take::<push::Target>()?;
         take::<UpTo>()?;
         take::<ChangeChat>()?;
         take::<AddUsers>()?;

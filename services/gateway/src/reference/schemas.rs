@@ -6,6 +6,8 @@ use natter_protocol::{
     feed::SystemKind,
     limits,
     media::MediaKind,
+    notify::{Preview, PushReason, PushState},
+    push::Provider,
     server, socketio,
 };
 use serde::Serialize;
@@ -155,6 +157,10 @@ fn explain(schemas: &mut Map<String, Value>) {
         words(Outcome::MEANINGS),
         words(SystemKind::MEANINGS),
         words(MediaKind::MEANINGS),
+        words(Preview::MEANINGS),
+        words(Provider::MEANINGS),
+        words(PushReason::MEANINGS),
+        words(PushState::MEANINGS),
         words(server::ContentType::MEANINGS),
         words(server::ResumeRefusal::MEANINGS),
         words(server::Role::MEANINGS),

@@ -6,6 +6,7 @@
 //! | [`extract`] | what handlers take from a request: caller, body, query, path |
 //! | [`cursor`] | where a page ended |
 //! | `accounts`, `devices`, `users`, `blocks` | the calls about people |
+//! | `push`, `notifications` | where devices are notified, of what, and what became of that |
 //! | `exports` | data handed out whole, accounts that end |
 //! | `chats`, `groups`, `invites`, `reads` | the calls about chats |
 //! | `messages`, `edits`, `media`, `search` | the calls about messages |
@@ -29,6 +30,8 @@ mod invites;
 mod layers;
 mod media;
 mod messages;
+mod notifications;
+mod push;
 mod ranges;
 mod reads;
 mod search;
@@ -70,6 +73,8 @@ fn described() -> OpenApiRouter<App> {
         .merge(reads::routes())
         .merge(media::routes())
         .merge(search::routes())
+        .merge(push::routes())
+        .merge(notifications::routes())
         .merge(exports::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

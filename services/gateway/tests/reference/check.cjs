@@ -14,7 +14,8 @@ const read = (name) => readFileSync(join(process.argv[2], name), 'utf8');
 // A reader of examples, which the parsers leave alone: a field that no schema knows is wrong too.
 function reader({ channels, components, paths }) {
   // The parts of a whole know nothing of one another's fields.
-  const parts = new Set(Object.values(components.schemas).flatMap(({ allOf }) => allOf ?? []).map(({ $ref }) => $ref?.split('/').pop()));
+  const whole = ({ allOf, oneOf }) => [...(allOf ?? []), ...(oneOf ?? []).flatMap((one) => one.allOf ?? [])];
+  const parts = new Set(Object.values(components.schemas).flatMap(whole).map(({ $ref }) => $ref?.split('/').pop()));
   for (const [key, schema] of Object.entries(components.schemas)) {
     if (schema.properties && !parts.has(key)) schema.additionalProperties ??= false;
   }

@@ -10,6 +10,8 @@
 //! | [`read`] | a feed's entries, one entry, the heads of feeds |
 //! | [`follow`] | feeds live, in order and without a hole: what gets lost is found and read |
 //! | [`log_reader`] | a whole shard in order, for its owner |
+//! | [`intake`] | durable consumers that workers share |
+//! | [`push`] | what is to be notified of, and the queue of notifications |
 //! | [`streams`] | the streams: made, looked at, cut off |
 //! | [`signals`] | what may be lost: signals and digests |
 //! | [`nodes`] | what one node asks of another |
@@ -24,11 +26,13 @@ pub mod dead_letter;
 mod error;
 pub mod follow;
 pub mod inspection;
+pub mod intake;
 pub mod kept;
 pub mod log_reader;
 mod measures;
 pub mod nodes;
 pub mod publish;
+pub mod push;
 pub mod read;
 pub mod signals;
 mod stored;
@@ -40,8 +44,10 @@ pub use config::{BusConfig, NatsArgs};
 pub use dead_letter::DeadLetter;
 pub use error::BusError;
 pub use inspection::LogReport;
+pub use intake::{Backlog, Handed, Intake, IntakeConfig};
 pub use kept::{Kept, KeptReader};
 pub use log_reader::LogReader;
 pub use publish::{PublishError, Published, Publishing};
+pub use push::{QueueConfig, Queued};
 pub use stored::{Raw, Stored};
 pub use streams::{Live, LiveWatch, LogConfig, LogState};

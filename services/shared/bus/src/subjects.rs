@@ -9,12 +9,14 @@
 //! | `dead.<shard>` | dead letters, stored by `DEAD` |
 //! | `node.<id>`, `node.all` | what is asked of one node, and of every gateway |
 //! | `kept.<shard>.…` | entries between a log and the one that takes its place, in `KEPT_<shard>` |
+//! | `push.<shard>.<provider>` | notifications that are to be sent, in `PUSH_<shard>` |
 
 use std::str::FromStr;
 
 use natter_protocol::{
     feed::{Feed, FeedKind},
     ids::Shard,
+    push::Provider,
 };
 use uuid::Uuid;
 
@@ -74,6 +76,30 @@ pub fn unkept(subject: &str) -> String {
 #[must_use]
 pub fn stored_all(shard: Shard) -> String {
     format!("in.{shard}.>")
+}
+
+/// All that a shard's log stores of chats.
+#[must_use]
+pub fn stored_chats(shard: Shard) -> String {
+    format!("in.{shard}.chat.>")
+}
+
+/// The queue of a shard's notifications.
+#[must_use]
+pub fn push_stream(shard: Shard) -> String {
+    format!("PUSH_{shard}")
+}
+
+/// All notifications of a shard.
+#[must_use]
+pub fn push_all(shard: Shard) -> String {
+    format!("push.{shard}.>")
+}
+
+/// A shard's notifications by one push service.
+#[must_use]
+pub fn push(shard: Shard, provider: Provider) -> String {
+    format!("push.{shard}.{provider}")
 }
 
 /// All that a shard's live mirror sends on.

@@ -10,6 +10,8 @@
 //! - [`error`]: reply codes and close codes
 //! - [`limits`]: the bounds on what clients send
 //! - [`node`]: what an operator asks of every gateway
+//! - [`notify`]: what users want to be notified of, and what became of that
+//! - [`push`]: where a device is notified while it is not connected
 //! - [`socketio`]: the packets of Engine.IO and Socket.IO
 //! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
 
@@ -21,6 +23,8 @@ pub mod ids;
 pub mod limits;
 pub mod media;
 pub mod node;
+pub mod notify;
+pub mod push;
 pub mod rest;
 pub mod server;
 pub mod socketio;

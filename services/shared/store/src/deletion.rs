@@ -261,6 +261,10 @@ impl Store {
                 .map(|(device, session, _)| (device, session))
                 .collect();
             signed_out(tx, user, shard, &logins).await?;
+            sqlx::query("DELETE FROM notification_settings WHERE user_id = $1")
+                .bind(user.0)
+                .execute(&mut *tx)
+                .await?;
             sqlx::query("DELETE FROM blocks WHERE user_id = $1")
                 .bind(user.0)
                 .execute(&mut *tx)

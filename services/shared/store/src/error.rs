@@ -157,6 +157,8 @@ impl StoreError {
         match cause.constraint() {
             Some("users_phone_key") => return Self::Conflict(Conflict::Phone),
             Some("users_email_key") => return Self::Conflict(Conflict::Email),
+            // Two devices at once, with one target: the later one has it.
+            Some("push_targets_hash") => return Self::Unavailable(cause),
             Some("users_pkey") => return Self::Conflict(Conflict::User),
             Some("devices_pkey") => return Self::Conflict(Conflict::Device),
             // A row for a user who does not exist.

@@ -23,6 +23,7 @@
 //! | [`persist`] | a batch of feed entries written in one transaction |
 //! | [`reads`] | how far participants are, what is unread, muting and hiding |
 //! | [`retention`] | messages that are removed after a time, and what is left of deleted groups |
+//! | [`push`] | where devices are notified, of what, and what became of that |
 //! | [`replay`] | a dead letter written after all |
 //! | [`outbox`] | changes committed here that feeds must hear of |
 //! | [`address`] | Postgres' URL, checked before anything connects |
@@ -54,6 +55,7 @@ pub mod media;
 pub mod members;
 pub mod outbox;
 pub mod persist;
+pub mod push;
 pub mod reads;
 pub mod replay;
 pub mod retention;
@@ -96,6 +98,10 @@ pub use media::{
 pub use members::{Followed, FollowedChat, Member, Membership, ParticipantCursor};
 pub use outbox::{OutboxBacklog, RelayError, Relayed, WaitingLane};
 pub use persist::{Row, RowKind};
+pub use push::{
+    About, Attempted, Claimed, Decided, DeliveryCursor, Ended, NewPush, OpenPush, PUSH_PAGE,
+    PushKey, PushProgress, PushTest, Recipient, RecipientTarget, ToSend,
+};
 pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;
 pub use retention::{Aging, Purged};

@@ -269,7 +269,7 @@ async fn both_come_from_backups_of_different_moments() -> Result<()> {
     talk.is_written().await?;
     let (epoch, _) = position(&cluster)?;
 
-    for node in cluster.gateways().iter().chain(cluster.workers()) {
+    for node in cluster.gateways().iter().chain(cluster.pushers()).chain(cluster.workers()) {
         node.terminate().await?;
     }
     for server in [cluster.postgres(), cluster.nats(), cluster.redis()] {

@@ -13,6 +13,7 @@ mod media;
 mod outbox;
 mod persist;
 mod plans;
+mod push;
 mod reads;
 mod retention;
 mod roles;

@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use natter_protocol::{
-    feed::{Deleted, Edited, Expired, Feed, Reacted, Target},
+    feed::{self, Deleted, Edited, Expired, Feed, Reacted},
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
+    notify::{PushReason, PushState},
+    push::{self, Provider, Target},
     server::Role,
 };
 use natter_store::{
-    ChatEdit, Indexer, Login, MessageSearch, Muting, Page, Purged, Row, RowKind, Store,
-    StoreConfig, UserSearch, Words,
+    Attempted, ChatEdit, Decided, DeliveryCursor, Indexer, Login, MessageSearch, Muting, NewPush,
+    Page, Purged, PushKey, Row, RowKind, Store, StoreConfig, UserSearch, Words,
 };
 use sqlx::{Connection, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
@@ -74,6 +77,18 @@ const CROWD: &str = "
     INSERT INTO chat_invites (id, chat_id, hash, created_by, expires_at)
     SELECT id(n), id(n), decode(lpad(to_hex(n), 64, '0'), 'hex'), id(1), now() + interval '1 day'
     FROM generate_series(1, 2000) AS n;
+    INSERT INTO push_targets (device_id, user_id, id, provider, target, hash)
+    SELECT id(n), id(n), id(n), 'webhook', '{\"provider\": \"webhook\", \"token\": \"t\"}',
+           decode(lpad(to_hex(n), 64, '0'), 'hex')
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO notification_settings (user_id) SELECT id(n) FROM generate_series(1, 20000) AS n;
+    INSERT INTO push_decisions (message_id, after_user, chat_id, seq, users, reasons, decided_at)
+    SELECT id(m * 2000 + n), id(0), id(n), m * 2000 + n, ARRAY[id(1)], '{s}', now() - m * interval '1 h'
+    FROM generate_series(1, 1000) AS n, generate_series(0, 39) AS m;
+    INSERT INTO pushes (message_id, device_id, user_id, chat_id, seq, provider, target_id, queued_at)
+    SELECT id(m * 2000 + n), id(n * 10 + u), id(n * 10 + u), id(n), m * 2000 + n, 'webhook',
+           id(n * 10 + u), now() - m * interval '1 h'
+    FROM generate_series(1, 1000) AS n, generate_series(0, 19) AS m, generate_series(3, 4) AS u;
     ANALYZE;";
 
 fn user(n: u128) -> UserId {
@@ -241,8 +256,8 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "change" => {
             let place = place + 1_000;
             let message_seq = 2_000 + Seq::try_from(n)?;
-            let target = Target { message_id: message_of(n), message_seq };
-            let next = Target {
+            let target = feed::Target { message_id: message_of(n), message_seq };
+            let next = feed::Target {
                 message_id: MessageId(Uuid::from_u128(4_000 + n)),
                 message_seq: message_seq + 2_000,
             };
@@ -285,6 +300,64 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             for chat in store.chats_to_purge(None, 10).await? {
                 while let Purged::Some(_) = store.purge(chat, 20).await? {}
             }
+        }
+        "push_target" => {
+            let target = Target::Webhook(push::Registration { token: phone.clone() });
+            let session = Some(Uuid::from_u128(n));
+            store.set_push_target(ana, device_of(n), session, &target, None).await?;
+            store.push_target(ana, device_of(n)).await?.context("there")?;
+            store.begin_push_test(ana, device_of(n)).await?;
+            store.drop_push_target(ana, device_of(n)).await?;
+            store.notification_settings(ana).await?;
+        }
+        "decide" => {
+            let nobody = UserId(Uuid::nil());
+            let page = store.push_page(chat, nobody, &[user(2)], &[Provider::Webhook]).await?;
+            anyhow::ensure!(page.len() == 20 && page.iter().any(|who| !who.targets.is_empty()));
+            anyhow::ensure!(store.push_progress(&[message_of(n)]).await?.len() == 1);
+            let place = 2_000 + Seq::try_from(n)?;
+            anyhow::ensure!(store.still_there(chat, &[place]).await? == [(place, true)].into());
+            let target = page.iter().find_map(|who| who.targets.first()).context("no target")?;
+            let push = NewPush { user: page[0].user, target: *target, mentioned: false };
+            let decided = Decided {
+                message: MessageId(Uuid::from_u128(1_000_000 + n)),
+                chat,
+                seq: place,
+                after: nobody,
+                upto: None,
+                skipped: vec![(user(1), PushReason::Sender)],
+                whole: None,
+                pushes: vec![push],
+            };
+            anyhow::ensure!(store.keep_decisions(&[decided]).await? == [(0, 0)]);
+            store.queued_pushes(message_of(n), DeviceId(Uuid::nil())).await?;
+        }
+        "send" => {
+            let keys: Vec<PushKey> =
+                (3..5).map(|device| (message_of(n), device_of(n * 10 + device))).collect();
+            let (lease, age) = (LEASE, Duration::from_hours(100));
+            let claimed = store.claim_pushes(&keys, lease, age).await?;
+            anyhow::ensure!(claimed.len() == 2, "{claimed:?}");
+            let attempts = keys.into_iter().map(|key| Attempted {
+                key,
+                attempt: 1,
+                state: PushState::Delivered,
+                reason: None,
+                again: None,
+                answer: "201".to_owned(),
+                sent: true,
+            });
+            store.keep_attempts(&attempts.collect::<Vec<_>>()).await?;
+        }
+        "delivery" => {
+            store.explainable(user(n * 10 + 3), message_of(n)).await?;
+            let page = store.deliveries(message_of(n), DeliveryCursor::default(), 50).await?;
+            anyhow::ensure!(page.items.len() == 3, "{page:?}");
+        }
+        "forget" => {
+            let (kept, now) = (Duration::from_hours(38), OffsetDateTime::now_utc());
+            store.forget_pushes(kept).await?;
+            store.give_up_pushes(now - kept, now - Duration::from_hours(18)).await?;
         }
         _ => anyhow::bail!("nobody asks {what}"),
     }
@@ -337,6 +410,10 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "size",
         "unread_total",
         "mute",
+        "decide",
+        "send",
+        "delivery",
+        "forget",
         "persist",
         "message",
         "around",
@@ -365,6 +442,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "delete_chat",
         "expire",
         "purge",
+        "push_target",
         "log_in",
         "rotate_refresh",
         "sign_out",

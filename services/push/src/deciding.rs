@@ -1,0 +1,269 @@
+//! A shard's messages, held until they are due, then decided about: [`round`](crate::round).
+//!
+//! All workers take from one consumer of the log, each message is one worker's. Several chats are decided
+//! about at the same time; of one chat all messages that are due, so that one of them is notified of.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use natter_bus::{BusError, Handed, Intake, intake::Token, push};
+use natter_protocol::{
+    feed::{Entry, Event},
+    ids::{ChatId, MessageId, Seq, Shard, UserId},
+};
+use natter_runtime::causes;
+use time::OffsetDateTime;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::PushConfig, judging::Said, measures, round::Round, worker::Parts};
+
+/// Who does not say within this time that a message is still in hand has lost it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is said.
+const STILL_HELD: Duration = Duration::from_secs(10);
+/// Messages in hand of one worker, of one shard. Each is a few hundred bytes.
+const IN_HAND: usize = 10_000;
+/// Messages taken at once.
+const BATCH: usize = 1_000;
+/// Chats that are decided about at the same time.
+const ROUNDS: usize = 8;
+/// Messages of one chat that are decided about together.
+const TOGETHER: usize = 64;
+/// How long there is nothing to do but to wait for the next message, at least and at most.
+const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+/// Between two looks whether what is due is written.
+const LOOK: Duration = Duration::from_millis(100);
+/// A deployment that begins to notify begins with what was said this long ago.
+const NEW: Duration = Duration::from_mins(1);
+/// After a failure.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A message in hand.
+pub(crate) struct Held {
+    pub(crate) chat: ChatId,
+    pub(crate) id: MessageId,
+    pub(crate) seq: Seq,
+    pub(crate) at: OffsetDateTime,
+    sender: UserId,
+    mentions: Vec<UserId>,
+    /// The trace that it belongs to, when that is sampled.
+    pub(crate) traceparent: Option<String>,
+    token: Token,
+}
+
+impl Held {
+    /// The message of an entry that was handed out; none for any other entry.
+    fn of(handed: &Handed) -> Option<Self> {
+        let chat = handed.raw.feed?.chat_id()?;
+        // Most entries of a busy log are messages, so looking first would be no cheaper.
+        let entry: Entry = serde_json::from_slice(&handed.raw.body).ok()?;
+        let Event::Message(message) = entry.event else { return None };
+        Some(Self {
+            chat,
+            id: message.id,
+            seq: handed.raw.seq,
+            at: handed.raw.at,
+            sender: message.sender.id,
+            mentions: message.mentions,
+            traceparent: handed.raw.traceparent.clone(),
+            token: handed.token(),
+        })
+    }
+
+    pub(crate) fn said(&self) -> Said<'_> {
+        Said { seq: self.seq, sender: self.sender, mentions: &self.mentions }
+    }
+
+    pub(crate) fn sender(&self) -> UserId {
+        self.sender
+    }
+
+    /// It is decided.
+    pub(crate) fn done(&self) {
+        self.token.done();
+    }
+
+    /// It takes its time.
+    pub(crate) fn still_held(&self) {
+        self.token.held();
+    }
+
+    /// Somebody is to decide about it, after this time.
+    pub(crate) fn hand_back(&self, after: Duration) {
+        self.token.again(after);
+    }
+}
+
+/// Decides about a shard's messages.
+pub struct Decider {
+    shard: Shard,
+    config: Arc<PushConfig>,
+    parts: Parts,
+    intake: Option<Intake>,
+    held: Vec<Held>,
+    /// Up to here the log is in Postgres, as of the last look.
+    persisted: Seq,
+    /// Chats that are being decided about.
+    under_way: HashSet<ChatId>,
+    rounds: JoinSet<ChatId>,
+    said_held: Instant,
+}
+
+impl Decider {
+    /// For a shard.
+    #[must_use]
+    pub fn new(shard: Shard, config: Arc<PushConfig>, parts: Parts) -> Self {
+        Self {
+            shard,
+            config,
+            parts,
+            intake: None,
+            held: Vec::new(),
+            persisted: 0,
+            under_way: HashSet::new(),
+            rounds: JoinSet::new(),
+            said_held: Instant::now(),
+        }
+    }
+
+    /// Decides until `stop`: then finishes the chats in hand, and hands back what is held.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let stepped = tokio::select! {
+                stepped = self.step() => stepped,
+                () = stop.cancelled() => break,
+            };
+            if let Err(error) = stepped {
+                self.intake = None;
+                if !matches!(error, BusError::NoStream | BusError::Disconnected) {
+                    tracing::warn!(shard = self.shard, error = %causes(&error), "the log cannot be followed");
+                    measures::failures().increment(1);
+                }
+                tokio::select! {
+                    () = sleep(AGAIN) => {}
+                    () = stop.cancelled() => break,
+                }
+            }
+        }
+        // What the server would still send to it goes to others.
+        self.intake = None;
+        for held in self.held.drain(..) {
+            held.hand_back(Duration::ZERO);
+        }
+        while self.rounds.join_next().await.is_some() {}
+    }
+
+    /// Takes what is there, and begins to decide about what is due. May be dropped: what was taken and
+    /// is not held yet is handed out again.
+    async fn step(&mut self) -> Result<(), BusError> {
+        while let Some(ended) = self.rounds.try_join_next() {
+            self.ended(ended.ok());
+        }
+        let wait = self.begin_rounds().await;
+        self.say_held();
+        measures::held(self.shard).set(self.held.len() as f64);
+        let room = IN_HAND.saturating_sub(self.held.len()).min(BATCH);
+        if room == 0 || self.parts.providers.configured().is_empty() {
+            sleep(wait).await;
+            return Ok(());
+        }
+        let intake = match &mut self.intake {
+            Some(intake) => intake,
+            empty => {
+                // Of what was said before anybody was notified nobody wants to hear now.
+                let began = self.parts.store.push_began().await.unwrap_or(true);
+                let back = if began { self.config.max_age } else { self.config.wait + NEW };
+                let from = OffsetDateTime::now_utc() - back;
+                let config = push::deciding(self.shard, from, PATIENCE);
+                empty.insert(self.parts.bus.intake(&config).await?)
+            }
+        };
+        let taken = tokio::select! {
+            taken = intake.take(room, wait) => taken?,
+            // A chat is done: its next messages may be due.
+            Some(ended) = self.rounds.join_next(), if !self.rounds.is_empty() => {
+                self.ended(ended.ok());
+                return Ok(());
+            }
+        };
+        for handed in taken {
+            match Held::of(&handed) {
+                Some(held) => self.held.push(held),
+                None => handed.token().done(),
+            }
+        }
+        Ok(())
+    }
+
+    /// A round that panicked has not said which chat it was: all may begin again, and what it had in
+    /// hand is handed out again.
+    fn ended(&mut self, chat: Option<ChatId>) {
+        match chat {
+            Some(chat) => drop(self.under_way.remove(&chat)),
+            None => self.under_way.clear(),
+        }
+    }
+
+    /// Begins to decide about chats with messages that are due; for how long there is nothing to begin.
+    async fn begin_rounds(&mut self) -> Duration {
+        let now = OffsetDateTime::now_utc();
+        let due = now - self.config.wait;
+        let newest_due = self.held.iter().filter(|held| held.at <= due).map(|held| held.seq).max();
+        let Some(newest_due) = newest_due else {
+            let next = self.held.iter().map(|held| held.at).min();
+            let wait = next.map_or(WAIT.1, |at| Duration::try_from(at - due).unwrap_or_default());
+            return wait.clamp(WAIT.0, WAIT.1);
+        };
+        if newest_due > self.persisted {
+            match self.parts.store.persisted_until(self.shard).await {
+                Ok((persisted, _)) => self.persisted = persisted,
+                Err(error) => {
+                    tracing::warn!(shard = self.shard, error = %causes(&error), "Postgres cannot be asked");
+                    return AGAIN;
+                }
+            }
+        }
+        let mut rounds: HashMap<ChatId, Vec<Held>> = HashMap::new();
+        let mut left = Vec::with_capacity(self.held.len());
+        for held in self.held.drain(..) {
+            let ready = held.at <= due && held.seq <= self.persisted;
+            let busy = self.under_way.contains(&held.chat);
+            let begun = rounds.len() + self.rounds.len();
+            match rounds.get_mut(&held.chat) {
+                Some(together) if ready && together.len() < TOGETHER => together.push(held),
+                None if ready && !busy && begun < ROUNDS => {
+                    rounds.insert(held.chat, vec![held]);
+                }
+                _ => left.push(held),
+            }
+        }
+        self.held = left;
+        for (chat, messages) in rounds {
+            self.under_way.insert(chat);
+            let (config, parts) = (self.config.clone(), self.parts.clone());
+            let round = Round::new(self.shard, chat, messages, config, parts);
+            self.rounds.spawn(async move {
+                round.run().await;
+                chat
+            });
+        }
+        LOOK
+    }
+
+    fn say_held(&mut self) {
+        if self.said_held.elapsed() < STILL_HELD {
+            return;
+        }
+        self.said_held = Instant::now();
+        for held in &self.held {
+            held.still_held();
+        }
+    }
+}

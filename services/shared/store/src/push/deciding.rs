@@ -1,0 +1,327 @@
+use std::collections::{HashMap, HashSet};
+
+use natter_protocol::{
+    ids::{ChatId, DeviceId, MessageId, Seq, UserId},
+    notify::PushReason,
+    push::Provider,
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{letter, provider, words};
+use crate::{
+    Result, Store,
+    reads::read_seq,
+    rows::{seq, sql_seq},
+};
+
+/// Participants in one page.
+pub const PUSH_PAGE: usize = 500;
+/// Devices of one user that are notified: those that have registered last.
+const DEVICES: i64 = 20;
+
+/// Somebody who takes part in a chat, with all that it depends on whether they are notified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// Who.
+    pub user: UserId,
+    /// Where in the chat's feed they came in; none while nobody knows.
+    pub from_seq: Option<Seq>,
+    /// How far they have read.
+    pub read_seq: Seq,
+    /// They have muted the chat.
+    pub muted: bool,
+    /// They want to be notified of mentions all the same.
+    pub mentions_through_mute: bool,
+    /// These are their quiet hours.
+    pub quiet: bool,
+    /// Whom of the senders they have blocked.
+    pub blocked: Vec<UserId>,
+    /// Where their devices are notified.
+    pub targets: Vec<RecipientTarget>,
+}
+
+/// Where a device is notified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecipientTarget {
+    /// The device.
+    pub device: DeviceId,
+    /// Who carries it.
+    pub provider: Provider,
+    /// The target, by its id.
+    pub id: Uuid,
+}
+
+/// How far it has been decided about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushProgress {
+    /// About all up to this participant.
+    UpTo(UserId),
+    /// About all.
+    Done,
+}
+
+/// What was decided about a page of a message's recipients.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The message.
+    pub message: MessageId,
+    /// Of which chat.
+    pub chat: ChatId,
+    /// Where in its feed.
+    pub seq: Seq,
+    /// The page is of the participants behind this one.
+    pub after: UserId,
+    /// Its last one; none for the last page.
+    pub upto: Option<UserId>,
+    /// Who is not notified, and why.
+    pub skipped: Vec<(UserId, PushReason)>,
+    /// Nobody was looked at, for this reason.
+    pub whole: Option<PushReason>,
+    /// Which devices are notified.
+    pub pushes: Vec<NewPush>,
+}
+
+/// A device that is to be notified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewPush {
+    /// Whose it is.
+    pub user: UserId,
+    /// Where.
+    pub target: RecipientTarget,
+    /// The message names the user.
+    pub mentioned: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    user_id: Uuid,
+    from_seq: Option<i64>,
+    read_seq: i64,
+    muted: bool,
+    mentions_through_mute: bool,
+    quiet: bool,
+    blocked: Vec<Uuid>,
+}
+
+/// Who is notified.
+impl Store {
+    /// Those who take part in a chat behind `after`, by their ids, [`PUSH_PAGE`] at most; with whom of
+    /// `senders` they have blocked, and where they are notified by `providers`.
+    pub async fn push_page(
+        &self,
+        chat: ChatId,
+        after: UserId,
+        senders: &[UserId],
+        providers: &[Provider],
+    ) -> Result<Vec<Recipient>> {
+        let senders: Vec<Uuid> = senders.iter().map(|sender| sender.0).collect();
+        let (rows, targets) = self
+            .call(async |db| {
+                let rows: Vec<Row> = sqlx::query_as(concat!(
+                    "SELECT m.user_id, m.from_seq, ",
+                    read_seq!(),
+                    " AS read_seq, COALESCE(m.muted_until > now(), false) AS muted,
+                        COALESCE(n.mentions_through_mute, true) AS mentions_through_mute,
+                        COALESCE(quiet_now(n.quiet_from, n.quiet_until, n.time_zone), false) AS quiet,
+                        ARRAY(SELECT b.blocked_id FROM blocks b
+                              WHERE b.user_id = m.user_id AND b.blocked_id = ANY($3)) AS blocked
+                     FROM chat_members m
+                     LEFT JOIN notification_settings n ON n.user_id = m.user_id
+                     WHERE m.chat_id = $1 AND m.user_id > $2 AND m.left_at IS NULL
+                     ORDER BY m.user_id LIMIT $4"
+                ))
+                .bind(chat.0)
+                .bind(after.0)
+                .bind(&senders)
+                .bind(PUSH_PAGE as i64)
+                .fetch_all(&mut *db)
+                .await?;
+                let users: Vec<Uuid> = rows.iter().map(|row| row.user_id).collect();
+                let targets = targets(db, &users, providers).await?;
+                Ok::<_, sqlx::Error>((rows, targets))
+            })
+            .await?;
+        let mut targets = targets;
+        let recipient = |row: Row| Recipient {
+            user: row.user_id.into(),
+            from_seq: row.from_seq.map(seq),
+            read_seq: seq(row.read_seq),
+            muted: row.muted,
+            mentions_through_mute: row.mentions_through_mute,
+            quiet: row.quiet,
+            blocked: row.blocked.into_iter().map(Into::into).collect(),
+            targets: targets.remove(&row.user_id).unwrap_or_default(),
+        };
+        Ok(rows.into_iter().map(recipient).collect())
+    }
+
+    /// Whether it has ever been decided about a message, as far as that is still known.
+    pub async fn push_began(&self) -> Result<bool> {
+        self.call(async |db| {
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM push_decisions)").fetch_one(db).await
+        })
+        .await
+    }
+
+    /// How far it has been decided about these messages; nothing of those about which it has not.
+    pub async fn push_progress(
+        &self,
+        messages: &[MessageId],
+    ) -> Result<HashMap<MessageId, PushProgress>> {
+        let ids: Vec<Uuid> = messages.iter().map(|message| message.0).collect();
+        let rows: Vec<(Uuid, Option<Uuid>)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT DISTINCT ON (message_id) message_id, upto_user FROM push_decisions
+                     WHERE message_id = ANY($1) ORDER BY message_id, after_user DESC",
+                )
+                .bind(ids)
+                .fetch_all(db)
+                .await
+            })
+            .await?;
+        let progress = |upto: Option<Uuid>| {
+            upto.map_or(PushProgress::Done, |user| PushProgress::UpTo(user.into()))
+        };
+        Ok(rows.into_iter().map(|(id, upto)| (id.into(), progress(upto))).collect())
+    }
+
+    /// Which of these places of a chat are messages, and whether they are still shown. One that is at none
+    /// of them may yet come at another: what a log that was made anew has salvaged of the one before.
+    pub async fn still_there(&self, chat: ChatId, places: &[Seq]) -> Result<HashMap<Seq, bool>> {
+        let places: Vec<i64> = places.iter().map(|place| sql_seq(*place)).collect();
+        let found: Vec<(i64, bool)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT m.seq, m.deleted_at IS NULL AND m.seq > c.expired_seq
+                     FROM messages m JOIN chats c ON c.id = m.chat_id
+                     WHERE m.chat_id = $1 AND m.seq = ANY($2) AND m.kind = 'message'",
+                )
+                .bind(chat.0)
+                .bind(places)
+                .fetch_all(db)
+                .await
+            })
+            .await?;
+        Ok(found.into_iter().map(|(place, shown)| (seq(place), shown)).collect())
+    }
+
+    /// Keeps what was decided about a page, of several messages perhaps. Which notifications are new,
+    /// as places in `decided` and in its pushes: what another worker has decided meanwhile stays.
+    pub async fn keep_decisions(&self, decided: &[Decided]) -> Result<Vec<(usize, usize)>> {
+        self.transaction(async |tx| {
+            let mut kept = Vec::new();
+            for (at, page) in decided.iter().enumerate() {
+                let users: Vec<Uuid> = page.skipped.iter().map(|(user, _)| user.0).collect();
+                let reasons: Vec<i8> =
+                    page.skipped.iter().map(|(_, reason)| letter(*reason)).collect();
+                let new = sqlx::query(
+                    r#"INSERT INTO push_decisions
+                           (message_id, after_user, upto_user, chat_id, seq, users, reasons, whole)
+                       VALUES ($1, $2, $3, $4, $5, $6, $7::"char"[], $8::"char")
+                       ON CONFLICT DO NOTHING"#,
+                )
+                .bind(page.message.0)
+                .bind(page.after.0)
+                .bind(page.upto.map(|user| user.0))
+                .bind(page.chat.0)
+                .bind(sql_seq(page.seq))
+                .bind(users)
+                .bind(reasons)
+                .bind(page.whole.map(letter))
+                .execute(&mut *tx)
+                .await?;
+                if new.rows_affected() > 0 && !page.pushes.is_empty() {
+                    let new = keep_pushes(tx, page).await?;
+                    let places = page.pushes.iter().enumerate();
+                    let places = places.filter(|(_, push)| new.contains(&push.target.device.0));
+                    kept.extend(places.map(|(place, _)| (at, place)));
+                }
+            }
+            Ok(kept)
+        })
+        .await
+    }
+
+    /// Notifications of a message that wait to be sent, behind a device.
+    pub async fn queued_pushes(
+        &self,
+        message: MessageId,
+        after: DeviceId,
+    ) -> Result<Vec<(DeviceId, Provider)>> {
+        let rows: Vec<(Uuid, String)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT device_id, provider FROM pushes
+                     WHERE message_id = $1 AND device_id > $2 AND state = 'queued'
+                     ORDER BY device_id LIMIT $3",
+                )
+                .bind(message.0)
+                .bind(after.0)
+                .bind(PUSH_PAGE as i64)
+                .fetch_all(db)
+                .await
+            })
+            .await?;
+        let known = |(device, word): (Uuid, String)| Some((device.into(), provider(&word)?));
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+}
+
+async fn targets(
+    db: &mut PgConnection,
+    users: &[Uuid],
+    providers: &[Provider],
+) -> sqlx::Result<HashMap<Uuid, Vec<RecipientTarget>>> {
+    let rows: Vec<(Uuid, Uuid, String, Uuid)> = sqlx::query_as(
+        "SELECT u.id, t.device_id, t.provider, t.id
+         FROM unnest($1::uuid[]) AS u (id)
+         CROSS JOIN LATERAL (
+             SELECT device_id, provider, id FROM push_targets
+             WHERE user_id = u.id AND target IS NOT NULL AND provider = ANY($2)
+               AND (expires_at IS NULL OR expires_at > now())
+             ORDER BY set_at DESC LIMIT $3
+         ) t",
+    )
+    .bind(users)
+    .bind(words(providers))
+    .bind(DEVICES)
+    .fetch_all(db)
+    .await?;
+    let mut found: HashMap<Uuid, Vec<RecipientTarget>> = HashMap::new();
+    for (user, device, word, id) in rows {
+        if let Some(provider) = provider(&word) {
+            let target = RecipientTarget { device: device.into(), provider, id };
+            found.entry(user).or_default().push(target);
+        }
+    }
+    Ok(found)
+}
+
+async fn keep_pushes(tx: &mut PgConnection, page: &Decided) -> Result<HashSet<Uuid>> {
+    let pushes = &page.pushes;
+    let users: Vec<Uuid> = pushes.iter().map(|push| push.user.0).collect();
+    let devices: Vec<Uuid> = pushes.iter().map(|push| push.target.device.0).collect();
+    let providers: Vec<&str> = pushes.iter().map(|push| push.target.provider.as_str()).collect();
+    let targets: Vec<Uuid> = pushes.iter().map(|push| push.target.id).collect();
+    let mentioned: Vec<bool> = pushes.iter().map(|push| push.mentioned).collect();
+    let kept: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO pushes
+             (message_id, chat_id, seq, device_id, user_id, provider, target_id, mentioned)
+         SELECT $1, $2, $3, n.*
+         FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::uuid[], $8::boolean[]) AS n
+         ON CONFLICT DO NOTHING RETURNING device_id",
+    )
+    .bind(page.message.0)
+    .bind(page.chat.0)
+    .bind(sql_seq(page.seq))
+    .bind(devices)
+    .bind(users)
+    .bind(providers)
+    .bind(targets)
+    .bind(mentioned)
+    .fetch_all(tx)
+    .await?;
+    Ok(kept.into_iter().collect())
+}
