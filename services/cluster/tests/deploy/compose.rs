@@ -151,6 +151,11 @@ fn compose_takes_the_override_for_servers_elsewhere() -> Result<()> {
     Ok(())
 }
 
+/// All services, of every profile.
+pub fn services() -> Result<Value> {
+    Ok(Folder::with_env()?.everything(ALONE)?["services"].take())
+}
+
 /// A service's own settings, those too that `.env` may give it.
 fn settings_of<'a>(all: &'a Value, service: &str) -> Vec<(&'a String, &'a Value)> {
     let environment = all["services"][service]["environment"].as_object();

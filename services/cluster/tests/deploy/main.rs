@@ -21,6 +21,7 @@ use serde_json::Value;
 mod compose;
 mod exported;
 mod image;
+mod observed;
 mod queries;
 
 /// The oldest Kubernetes that the manifests are for, and the newest that they were checked with.

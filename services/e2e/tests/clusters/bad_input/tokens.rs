@@ -154,7 +154,7 @@ async fn who_does_not_say_who_they_are_is_sent_away() -> Result<()> {
         let request = request(&url, Presenting::Nothing)?;
         match Socket::dial_from([127, 0, 0, 1].into(), address, request).await? {
             Dialled::Refused(refusal) => {
-                ensure!(refusal.status.is_client_error(), "refused with {refusal}")
+                ensure!(refusal.status.is_client_error(), "refused with {refusal}");
             }
             Dialled::Open(socket) => {
                 socket.send_text(r#"{"event":"typing_start","id":1,"data":{}}"#).await?;

@@ -162,7 +162,7 @@ pub async fn frame(wire: &mut Wire) -> Result<Frame> {
 pub async fn turned_away(engine: &Engine, query: &str) -> Result<()> {
     match engine.dial(query, Presenting::Nothing).await? {
         Dialled::Refused(refusal) => {
-            ensure!(refusal.status.is_client_error(), "{query:?}: {refusal}")
+            ensure!(refusal.status.is_client_error(), "{query:?}: {refusal}");
         }
         Dialled::Open(mut wire) => {
             wire.send("2probe").await;
