@@ -107,7 +107,7 @@ async fn send(time: Duration) -> Result<()> {
         most = most.max(rss()?);
     }
     let (count, took) = (sent.load(Ordering::Relaxed), began.elapsed());
-    let each = (busy()? - busy_before).as_micros() / u128::from(count.max(1));
+    let each = busy()?.saturating_sub(busy_before).as_micros() / u128::from(count.max(1));
     let rate = count as f64 / took.as_secs_f64();
     let halfway = halfway.await??;
     println!(
