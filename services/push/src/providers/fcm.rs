@@ -1,5 +1,8 @@
 //! Firebase Cloud Messaging, by its HTTP v1 API: the service account's assertion (RFC 7523) is exchanged
 //! for an access token, which goes with each message.
+//!
+//! For a device that is away it keeps the newest notice of four chats at most, whichever: an app that has
+//! been away asks for what is unread anyhow.
 
 use std::{sync::Arc, time::Duration};
 

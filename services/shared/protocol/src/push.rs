@@ -228,9 +228,9 @@ struct AllowedHost {
 pub struct HostsError(String);
 
 impl Hosts {
-    /// The push services of Chrome and its kin, Firefox, Safari and Edge.
-    pub const DEFAULT: &str =
-        "fcm.googleapis.com,push.services.mozilla.com,push.apple.com,notify.windows.com";
+    /// The push services of Chrome and its kin (the second is that of Chromium as Linux distributions
+    /// build it), Firefox, Safari and Edge.
+    pub const DEFAULT: &str = "fcm.googleapis.com,jmt17.google.com,push.services.mozilla.com,push.apple.com,notify.windows.com";
 
     /// Hosts with commas between them. A name stands for the hosts below it too. They are for `https`
     /// and its port; `http://host:port`, for tests, is for exactly that.
