@@ -19,7 +19,7 @@ export interface AddUsers {
 export interface AppleToken {
   /** It is one of Apple's sandbox, as apps under development get. */
   sandbox?: boolean;
-  /** Hexadecimal; at most [`APNS_TOKEN_BYTES`]. */
+  /** Hexadecimal; at most 400 bytes. */
   token: string;
 }
 
@@ -1071,7 +1071,7 @@ export interface Register {
 
 /** A token that a provider gave to an app, or that the operator's webhook knows a device by. */
 export interface Registration {
-  /** 1 to [`TOKEN_BYTES`] bytes of visible ASCII. */
+  /** 1 to 4,096 bytes of visible ASCII. */
   token: string;
 }
 
@@ -1259,7 +1259,7 @@ export interface SocketQuery {
 export interface Subscription {
   /**
    * An `https` URL at one of the push services that the deployment knows; at most
-   * [`ENDPOINT_BYTES`].
+   * 2,048 bytes.
    */
   endpoint: string;
   /** When the browser lets it expire, in milliseconds since 1970. */

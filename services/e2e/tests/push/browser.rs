@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use futures::{SinkExt, StreamExt};
 use natter_e2e::{Api, Person, soon};
-use natter_protocol::{ids::ChatId, push::Target};
+use natter_protocol::{ids::ChatId, push::Target, rest::DeviceList};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
@@ -164,6 +164,8 @@ fn spawn(name: &str, profile: &TempDir) -> std::io::Result<Child> {
     Command::new(name)
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         .args(["--no-first-run", "--remote-debugging-port=0", "--disable-background-networking"])
+        // A page that is left has ended.
+        .arg("--disable-features=BackForwardCache")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -233,6 +235,11 @@ async fn a_browser_is_asked_registers_and_shows_each_message_once() -> Result<()
     // He goes, and Ana writes. (What shows notifications stays: another page of the same origin.)
     browser.call("Page.navigate", json!({"url": format!("{origin}/style.css")})).await?;
     browser.until("location.pathname === '/style.css'").await?;
+    soon("he is offline", async || {
+        let devices: DeviceList = ben.api(0).get("/devices").await?.read(200)?;
+        Ok(devices.items.iter().all(|device| !device.online).then_some(()))
+    })
+    .await?;
     let first = arrived(&ana.api(0), chat, "Hello Ben", &target).await?;
     let deliver = |notice: &Value| json!({"origin": origin, "registrationId": registration, "data": notice.to_string()});
     browser.call("ServiceWorker.deliverPushMessage", deliver(&first)).await?;

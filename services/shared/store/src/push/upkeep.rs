@@ -28,7 +28,7 @@ pub struct OpenPush {
     pub shard: Shard,
 }
 
-/// What is too old.
+/// What is too old. Rows are named by where they are: a lock keeps them there.
 impl Store {
     /// Gives up notifications that no queue has any more: those that were queued between `from` and
     /// `until` and have not come to their end. How many there were.
@@ -38,12 +38,12 @@ impl Store {
                 sqlx::query(
                     "UPDATE pushes SET state = 'given_up', reason = 'too_old',
                          ended_at = date_trunc('milliseconds', now())
-                     WHERE (message_id, device_id) IN (
-                         SELECT message_id, device_id FROM pushes
+                     WHERE ctid = ANY (ARRAY(
+                         SELECT ctid FROM pushes
                          WHERE queued_at >= $1 AND queued_at < $2
                            AND state IN ('queued', 'sending', 'retrying') AND due_at < now()
                          ORDER BY queued_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
-                     )",
+                     ))",
                 )
                 .bind(from)
                 .bind(until)
@@ -60,22 +60,22 @@ impl Store {
         let before = kept.as_secs_f64();
         self.call(async |db| {
             let pushes = sqlx::query(
-                "DELETE FROM pushes WHERE (message_id, device_id) IN (
-                     SELECT message_id, device_id FROM pushes
+                "DELETE FROM pushes WHERE ctid = ANY (ARRAY(
+                     SELECT ctid FROM pushes
                      WHERE queued_at < now() - make_interval(secs => $1)
                      ORDER BY queued_at LIMIT $2 FOR UPDATE SKIP LOCKED
-                 )",
+                 ))",
             )
             .bind(before)
             .bind(ROWS)
             .execute(&mut *db)
             .await?;
             let decisions = sqlx::query(
-                "DELETE FROM push_decisions WHERE (message_id, after_user) IN (
-                     SELECT message_id, after_user FROM push_decisions
+                "DELETE FROM push_decisions WHERE ctid = ANY (ARRAY(
+                     SELECT ctid FROM push_decisions
                      WHERE decided_at < now() - make_interval(secs => $1)
                      ORDER BY decided_at LIMIT $2 FOR UPDATE SKIP LOCKED
-                 )",
+                 ))",
             )
             .bind(before)
             .bind(ROWS)
