@@ -12,7 +12,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::info_span;
 
 use crate::{
     config::PushConfig, keeping::Outcomes, measures, providers::Outcome, wording::notice,
@@ -223,13 +223,14 @@ impl Sender {
         let (parts, outcomes) = (self.parts.clone(), self.outcomes.clone());
         let (provider, max_age) = (self.provider, self.config.max_age);
         let sending = async move {
+            // Not within the span: a connection that is opened would keep it for as long as it lives.
             let outcome = parts.providers.send(&push.target, &notice(&push, max_age)).await;
-            tracing::Span::current().record("outcome", outcome.as_str());
-            drop(place);
+            span.record("outcome", outcome.as_str());
+            drop((span, place));
             // Ends after all who send.
             let _ = outcomes.send(Sent { push, provider, outcome, token }).await;
         };
-        self.under_way.spawn(sending.instrument(span));
+        self.under_way.spawn(sending);
     }
 }
 

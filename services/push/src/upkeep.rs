@@ -7,7 +7,7 @@ use natter_protocol::ids::{DeviceId, MessageId, Shard};
 use natter_runtime::causes;
 use natter_store::StoreError;
 use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -15,6 +15,8 @@ use crate::{config::PushConfig, measures, worker::Parts};
 
 /// Between two looks at the queues.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same while a queue cannot be made.
+const AGAIN: Duration = Duration::from_millis(200);
 /// So many looks are between two at what is too old.
 const OLD: u32 = 12;
 /// What is given up is looked for among what was queued in such a time before it was too old.
@@ -28,17 +30,14 @@ pub(crate) async fn keep_up(config: Arc<PushConfig>, parts: Parts, stop: Cancell
     let work = async {
         // At first each may be one that another worker has made, and died.
         let mut doubtful: HashSet<Shard> = (0..config.shards).collect();
-        let mut tick = interval(LOOK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
         loop {
-            tick.tick().await;
             for shard in 0..config.shards {
                 match make_queue(&config, &parts, shard, doubtful.contains(&shard)).await {
                     Ok(()) => drop(doubtful.remove(&shard)),
                     Err(error) => {
                         doubtful.insert(shard);
-                        tracing::warn!(shard, error = %causes(&*error), "the queue cannot be made");
+                        tracing::debug!(shard, error = %causes(&*error), "the queue cannot be made");
                     }
                 }
             }
@@ -51,6 +50,8 @@ pub(crate) async fn keep_up(config: Arc<PushConfig>, parts: Parts, stop: Cancell
                 tracing::warn!(error = %causes(&error), "what is too old cannot be removed");
             }
             looks += 1;
+            // Nothing can be queued where a queue is missing.
+            sleep(if doubtful.is_empty() { LOOK } else { AGAIN }).await;
         }
     };
     tokio::select! {

@@ -220,6 +220,7 @@ async fn a_message_that_crosses_two_nodes_is_one_trace() -> Result<()> {
         Ok(publishes.into_iter().find(|told| number(&told.span, "seq").ok() == Some(away.seq)))
     })
     .await?;
+    soon("it is sent", async || Ok((services.webhook.desk.taken() > 0).then_some(()))).await?;
     let push = soon("its push", async || {
         let pushes = collector.named("push").into_iter();
         Ok(pushes.into_iter().find(|told| told.span.trace_id == publish.span.trace_id))

@@ -179,7 +179,7 @@ fn provider(
 /// connection do not: exporting these would never end.
 fn with_spans(mut filter: EnvFilter, log: &str) -> Result<EnvFilter, ParseError> {
     const EXPORTER: [&str; 5] = ["h2", "hyper", "hyper_util", "tonic", "tower"];
-    const NATTER: [&str; 3] = ["natter_gateway", "natter_persistence", "natter_bus"];
+    const NATTER: [&str; 4] = ["natter_gateway", "natter_persistence", "natter_push", "natter_bus"];
     for target in EXPORTER {
         if !log.contains(target) {
             filter = filter.add_directive(format!("{target}=warn").parse()?);
