@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use std::{
 use natter_bus::{Bus, LogState};
 use natter_protocol::ids::{EPOCH_GAP, Shard};
 use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// How full a log may get by user sends, of 1.
 const FULL: f64 = 0.9;
@@ -27,22 +27,31 @@ const CONNECTING: Duration = Duration::from_millis(50);
 /// this: older ones are looked up in Postgres in any case.
 const FORGETFUL: Duration = Duration::from_mins(5);
 
+/// For so long a look counts. A log is made anew only after nothing could be published for longer
+/// (`ANEW` of the worker): so nobody takes the new one for the old one, and it is never this node's
+/// first news of it that somebody is told the same again.
+const COUNTS: Duration = Duration::from_millis(2_500);
+
 /// What the last looks found. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<[Log]>);
+pub struct Room {
+    logs: Arc<[Log]>,
+    /// What the looks' times count from.
+    start: Instant,
+}
 
 #[derive(Debug, Default)]
 struct Log {
     full: AtomicBool,
-    /// It may be a log without its memory.
-    forgetful: AtomicBool,
+    /// When the last look began that found a log with its memory, in ms; 0 when it found none.
+    remembered: AtomicU64,
 }
 
 impl Room {
     /// Room in each of so many logs.
     #[must_use]
     pub fn new(shards: Shard) -> Self {
-        Self((0..shards).map(|_| Log::default()).collect())
+        Self { logs: (0..shards).map(|_| Log::default()).collect(), start: Instant::now() }
     }
 
     /// Whether the log takes no more user sends.
@@ -52,17 +61,18 @@ impl Room {
     }
 
     /// Whether the log stores a message id once within its window: not while it cannot be looked
-    /// at, nor for a while after it was made anew, since then it may be another one.
+    /// at or takes nothing, nor for a while after it was made anew.
     #[must_use]
     pub fn remembers(&self, shard: Shard) -> bool {
-        self.log(shard).is_some_and(|log| !log.forgetful.load(Ordering::Relaxed))
+        let at = self.log(shard).map_or(0, |log| log.remembered.load(Ordering::Relaxed));
+        at != 0 && self.millis().saturating_sub(at) < COUNTS.as_millis() as u64
     }
 
     /// Whether any log takes no more: a new chat writes to the feeds of all its participants, which
     /// live anywhere, and far more than a message does.
     #[must_use]
     pub fn any_full(&self) -> bool {
-        self.0.iter().any(|log| log.full.load(Ordering::Relaxed))
+        self.logs.iter().any(|log| log.full.load(Ordering::Relaxed))
     }
 
     /// Looks about once a second, until dropped.
@@ -75,26 +85,32 @@ impl Room {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            for (shard, log) in (0..).zip(self.0.iter()) {
+            for (shard, log) in (0..).zip(self.logs.iter()) {
+                let began = self.millis();
                 let state = bus.log_state(shard).await.ok().flatten();
                 // A log that cannot be asked takes no sends either, and says so itself.
                 if let Some(state) = &state {
                     log.full.store(state.fullness() >= FULL, Ordering::Relaxed);
                 }
                 let remembers = state.is_some_and(|log| remembers(&log, OffsetDateTime::now_utc()));
-                log.forgetful.store(!remembers, Ordering::Relaxed);
+                log.remembered.store(if remembers { began } else { 0 }, Ordering::Relaxed);
             }
         }
     }
 
     fn log(&self, shard: Shard) -> Option<&Log> {
-        self.0.get(usize::from(shard))
+        self.logs.get(usize::from(shard))
+    }
+
+    /// Now; never 0.
+    fn millis(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
     }
 }
 
-/// The first log of a shard replaces nothing.
+/// The first log of a shard replaces nothing. One that is sealed is about to be replaced.
 fn remembers(log: &LogState, now: OffsetDateTime) -> bool {
-    log.last_seq < EPOCH_GAP || log.made_at + FORGETFUL < now
+    !log.sealed && (log.last_seq < EPOCH_GAP || log.made_at + FORGETFUL < now)
 }
 
 #[cfg(test)]
@@ -116,6 +132,16 @@ mod tests {
         assert!(remembers(&log(10, Duration::ZERO), now));
         assert!(!remembers(&log(EPOCH_GAP, Duration::from_secs(299)), now));
         assert!(remembers(&log(2 * EPOCH_GAP + 7, Duration::from_secs(301)), now));
-        assert!(Room::new(1).remembers(0) && !Room::new(1).remembers(1));
+        assert!(!remembers(&LogState { sealed: true, ..log(10, Duration::ZERO) }, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_counts_for_a_while() {
+        let room = Room::new(1);
+        assert!(!room.remembers(0), "nobody has looked");
+        room.logs[0].remembered.store(room.millis(), Ordering::Relaxed);
+        assert!(room.remembers(0) && !room.remembers(1));
+        tokio::time::advance(COUNTS).await;
+        assert!(!room.remembers(0));
     }
 }

@@ -143,11 +143,12 @@ impl Story {
         self.phone.hears(self.chat, "after").await?;
         self.bens.hears(self.chat, "after").await?;
         // What was said in another epoch is the same message still, and nobody hears it again.
+        let before = self.phone.times("before 0");
         let again = self.bens.socket()?.say_as(self.chat, "before 0", &self.first.0).await?;
         ensure!(again.duplicate && again.seq == self.first.1, "{again:?}, not {:?}", self.first);
         let said = self.bens.socket()?.say(self.chat, "and on").await?.seq;
         self.phone.hears(self.chat, "and on").await?;
-        ensure!(self.phone.times("before 0") == 1, "it was heard again");
+        ensure!(self.phone.times("before 0") == before, "it was heard again");
         self.is_written(said).await?;
         let page = self.ben.api(1).history(self.chat, &format!("after={last}")).await?;
         let told: Vec<&str> = page.messages.iter().map(|m| m.content.as_str()).collect();

@@ -325,10 +325,9 @@ fn program(binaries: &Binaries, which: Program, media: &Path) -> Command {
         Push => Command::new(&binaries.push),
     };
     match which {
-        Gateway => {}
+        Gateway | Push => {}
         Migrate => drop(command.arg("migrate")),
         Worker => drop(command.arg("run")),
-        Push => {}
     }
     command
         .env_clear()

@@ -64,12 +64,18 @@ pub struct Providers {
 
 /// Settings that cannot work.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting}: {reason}")]
+#[error("{setting}{}: {reason}", flag(setting))]
 pub struct ConfigError {
     /// The setting's variable.
     pub setting: &'static str,
     /// What is wrong with it, without its value.
     pub reason: String,
+}
+
+/// The same setting on the command line, in brackets.
+fn flag(setting: &str) -> String {
+    let name = setting.strip_prefix("NATTER_").map(|name| name.replace('_', "-").to_lowercase());
+    name.map(|name| format!(" (--{name})")).unwrap_or_default()
 }
 
 impl ConfigError {
