@@ -128,8 +128,8 @@ async fn make_anew(
     let kept = salvage::keep(bus, &row, &log).await?;
     tracing::warn!(shard, kept, "kept what the log holds and Postgres does not");
     let first_seq = first_of_next(&row, seen).max(log.last_seq + EPOCH_GAP);
-    let row = start(store, &row, first_seq).await?;
     sleep(ANEW).await;
+    let row = start(store, &row, first_seq).await?;
     bus.replace_log(shard, config, first_seq, log.made_at).await?;
     Ok(row)
 }

@@ -1,8 +1,13 @@
 //! A log that is full refuses what users send, keeps what it has, and leaves room for the rest.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use natter_e2e::{Person, Stage, soon};
+use natter_e2e::{Person, Stage, soon, soon::within};
 use serde_json::{Value, json};
+
+/// Two hundred messages one after the other take some seconds, and more beside other stories.
+const FILLED: Duration = Duration::from_mins(1);
 
 /// Room for about two hundred of the longest messages.
 static STAGE: Stage = Stage::with(|builder| builder.env("NATTER_LOG_MAX_BYTES", "3000000"));
@@ -20,7 +25,7 @@ async fn sends_are_refused_clearly_and_nothing_unwritten_is_dropped() -> Result<
     let path = format!("/chats/{chat}/messages");
     let mut acked = 0;
     // Gateways look once a second how full it is: stop between 90 % and the brim.
-    let refused: Value = soon("it is too full", async || {
+    let refused: Value = within(FILLED, "it is too full", async || {
         let body = json!({"content": format!("{acked} {filling}")});
         let answer = ana.api(0).post(&path, body).await?;
         if answer.status() != 201 {

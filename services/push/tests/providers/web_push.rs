@@ -99,7 +99,10 @@ fn the_key_for_browsers_is_that_of_either_form_of_file() -> Result<()> {
     assert_eq!(application_server_key(&sec1)?, public);
 
     let error = application_server_key("-----BEGIN nonsense").expect_err("is no key");
-    ensure!(error.to_string().starts_with("NATTER_PUSH_VAPID_KEY_FILE: is not"), "{error}");
+    ensure!(
+        error.to_string().starts_with("NATTER_PUSH_VAPID_KEY_FILE (--push-vapid-key-file): is not"),
+        "{error}"
+    );
     Ok(())
 }
 
