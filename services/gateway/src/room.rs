@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use std::{
 use natter_bus::{Bus, LogState};
 use natter_protocol::ids::{EPOCH_GAP, Shard};
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// How full a log may get by user sends, of 1.
 const FULL: f64 = 0.9;
@@ -27,31 +27,22 @@ const CONNECTING: Duration = Duration::from_millis(50);
 /// this: older ones are looked up in Postgres in any case.
 const FORGETFUL: Duration = Duration::from_mins(5);
 
-/// For so long a look counts. A log is made anew only after nothing could be published for longer
-/// (`ANEW` of the worker): so nobody takes the new one for the old one, and it is never this node's
-/// first news of it that somebody is told the same again.
-const COUNTS: Duration = Duration::from_millis(2_500);
-
 /// What the last looks found. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Room {
-    logs: Arc<[Log]>,
-    /// What the looks' times count from.
-    start: Instant,
-}
+pub struct Room(Arc<[Log]>);
 
 #[derive(Debug, Default)]
 struct Log {
     full: AtomicBool,
-    /// When the last look began that found a log with its memory, in ms; 0 when it found none.
-    remembered: AtomicU64,
+    /// It may be a log without its memory.
+    forgetful: AtomicBool,
 }
 
 impl Room {
     /// Room in each of so many logs.
     #[must_use]
     pub fn new(shards: Shard) -> Self {
-        Self { logs: (0..shards).map(|_| Log::default()).collect(), start: Instant::now() }
+        Self((0..shards).map(|_| Log::default()).collect())
     }
 
     /// Whether the log takes no more user sends.
@@ -61,18 +52,17 @@ impl Room {
     }
 
     /// Whether the log stores a message id once within its window: not while it cannot be looked
-    /// at or takes nothing, nor for a while after it was made anew.
+    /// at, nor for a while after it was made anew, since then it may be another one.
     #[must_use]
     pub fn remembers(&self, shard: Shard) -> bool {
-        let at = self.log(shard).map_or(0, |log| log.remembered.load(Ordering::Relaxed));
-        at != 0 && self.millis().saturating_sub(at) < COUNTS.as_millis() as u64
+        self.log(shard).is_some_and(|log| !log.forgetful.load(Ordering::Relaxed))
     }
 
     /// Whether any log takes no more: a new chat writes to the feeds of all its participants, which
     /// live anywhere, and far more than a message does.
     #[must_use]
     pub fn any_full(&self) -> bool {
-        self.logs.iter().any(|log| log.full.load(Ordering::Relaxed))
+        self.0.iter().any(|log| log.full.load(Ordering::Relaxed))
     }
 
     /// Looks about once a second, until dropped.
@@ -85,32 +75,26 @@ impl Room {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            for (shard, log) in (0..).zip(self.logs.iter()) {
-                let began = self.millis();
+            for (shard, log) in (0..).zip(self.0.iter()) {
                 let state = bus.log_state(shard).await.ok().flatten();
                 // A log that cannot be asked takes no sends either, and says so itself.
                 if let Some(state) = &state {
                     log.full.store(state.fullness() >= FULL, Ordering::Relaxed);
                 }
                 let remembers = state.is_some_and(|log| remembers(&log, OffsetDateTime::now_utc()));
-                log.remembered.store(if remembers { began } else { 0 }, Ordering::Relaxed);
+                log.forgetful.store(!remembers, Ordering::Relaxed);
             }
         }
     }
 
     fn log(&self, shard: Shard) -> Option<&Log> {
-        self.logs.get(usize::from(shard))
-    }
-
-    /// Now; never 0.
-    fn millis(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64 + 1
+        self.0.get(usize::from(shard))
     }
 }
 
-/// The first log of a shard replaces nothing. One that is sealed is about to be replaced.
+/// The first log of a shard replaces nothing.
 fn remembers(log: &LogState, now: OffsetDateTime) -> bool {
-    !log.sealed && (log.last_seq < EPOCH_GAP || log.made_at + FORGETFUL < now)
+    log.last_seq < EPOCH_GAP || log.made_at + FORGETFUL < now
 }
 
 #[cfg(test)]
@@ -132,16 +116,6 @@ mod tests {
         assert!(remembers(&log(10, Duration::ZERO), now));
         assert!(!remembers(&log(EPOCH_GAP, Duration::from_secs(299)), now));
         assert!(remembers(&log(2 * EPOCH_GAP + 7, Duration::from_secs(301)), now));
-        assert!(!remembers(&LogState { sealed: true, ..log(10, Duration::ZERO) }, now));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_seen_counts_for_a_while() {
-        let room = Room::new(1);
-        assert!(!room.remembers(0), "nobody has looked");
-        room.logs[0].remembered.store(room.millis(), Ordering::Relaxed);
-        assert!(room.remembers(0) && !room.remembers(1));
-        tokio::time::advance(COUNTS).await;
-        assert!(!room.remembers(0));
+        assert!(Room::new(1).remembers(0) && !Room::new(1).remembers(1));
     }
 }

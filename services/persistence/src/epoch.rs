@@ -22,14 +22,8 @@ use natter_bus::{Bus, BusError, LogConfig, LogState, PublishError};
 use natter_protocol::ids::{EPOCH_GAP, Seq};
 use natter_store::{ShardRow, Store, StoreError};
 use time::{Duration, OffsetDateTime};
-use tokio::time::sleep;
 
 use crate::{measures, salvage};
-
-/// For so long nothing can be published before a log is made anew. It has forgotten the ids of
-/// messages that are in Postgres, so gateways have to look there for them: by now each has looked at
-/// the log and found it sealed or missing, or takes its last look for too old (`room.rs`).
-const ANEW: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Of a time in Postgres.
 pub(crate) const PRECISION: Duration = Duration::milliseconds(1);
@@ -74,7 +68,6 @@ pub(crate) async fn open_log(
     let Some(log) = bus.update_log(shard, config).await? else {
         if row.epoch > 0 {
             tracing::error!(shard, epoch = row.epoch, "the shard's log is gone");
-            sleep(ANEW).await;
         }
         let first_seq = first_of_next(&row, seen);
         let row = start(store, &row, first_seq).await?;
@@ -128,7 +121,6 @@ async fn make_anew(
     let kept = salvage::keep(bus, &row, &log).await?;
     tracing::warn!(shard, kept, "kept what the log holds and Postgres does not");
     let first_seq = first_of_next(&row, seen).max(log.last_seq + EPOCH_GAP);
-    sleep(ANEW).await;
     let row = start(store, &row, first_seq).await?;
     bus.replace_log(shard, config, first_seq, log.made_at).await?;
     Ok(row)

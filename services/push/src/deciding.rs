@@ -154,14 +154,16 @@ impl Decider {
         }
         // What the server would still send to it goes to others.
         self.intake = None;
+        if let Some(intake) = self.intake.take() {
+            intake.end();
+        }
         for held in self.held.drain(..) {
             held.hand_back(Duration::ZERO);
         }
         while self.rounds.join_next().await.is_some() {}
     }
 
-    /// Takes what is there, and begins to decide about what is due. May be dropped: what was taken and
-    /// is not held yet is handed out again.
+    /// Takes what is there, and begins to decide about what is due. May be dropped.
     async fn step(&mut self) -> Result<(), BusError> {
         while let Some(ended) = self.rounds.try_join_next() {
             self.ended(ended.ok());

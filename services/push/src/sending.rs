@@ -100,7 +100,9 @@ impl Sender {
             }
         }
         // What the server would still send to it goes to others.
-        self.intake = None;
+        if let Some(intake) = self.intake.take() {
+            intake.end();
+        }
         while self.under_way.join_next().await.is_some() {}
     }
 

@@ -16,9 +16,12 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::{sync::watch, task::yield_now, time::sleep};
+use tokio::{sync::watch, time::sleep};
 
-use crate::soon::soon;
+use crate::soon::within;
+
+/// A round of decisions and its sends wait their turn, and each other test's too.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many pushes and violations are remembered, the oldest of all.
 const REMEMBERED: usize = 100_000;
@@ -172,7 +175,8 @@ impl Desk {
     /// # Errors
     /// When they do not come.
     pub async fn arrivals(&self, count: usize) -> Result<()> {
-        soon("requests arrive", async || Ok((self.arrived() >= count).then_some(()))).await
+        within(PATIENCE, "requests arrive", async || Ok((self.arrived() >= count).then_some(())))
+            .await
     }
 
     /// The most requests that were there at the same time.
@@ -204,7 +208,7 @@ impl Desk {
     /// # Errors
     /// When they do not come.
     pub async fn pushes(&self, count: usize) -> Result<Vec<Pushed>> {
-        soon("pushes", async || Ok((self.taken() >= count).then_some(()))).await?;
+        within(PATIENCE, "pushes", async || Ok((self.taken() >= count).then_some(()))).await?;
         Ok(self.pushed())
     }
 
@@ -344,8 +348,8 @@ async fn answer(step: Step) -> Option<Response> {
         Step::HangUp(status) => {
             let begins = stream::iter([Ok(Bytes::from_static(b"{\"reas"))]);
             let ends = stream::once(async {
-                // What waits is written first.
-                yield_now().await;
+                // What waits is written first, over HTTP/2 by another task.
+                sleep(Duration::from_millis(50)).await;
                 Err(io::Error::other("as told"))
             });
             respond(status, Body::from_stream(begins.chain(ends)))

@@ -179,7 +179,7 @@ impl World {
 }
 
 pub fn config(owner: &str) -> WorkerConfig {
-    WorkerConfig { lease: Duration::from_secs(5), ..WorkerConfig::new(owner, 1, log_config()) }
+    WorkerConfig { lease: Duration::from_secs(2), ..WorkerConfig::new(owner, 1, log_config()) }
 }
 
 pub fn log_config() -> LogConfig {

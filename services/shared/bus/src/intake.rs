@@ -14,7 +14,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -55,6 +55,9 @@ pub struct Intake {
     /// The connection's losses when it was made: one more, and answers may be missing.
     losses: u64,
     requests: u64,
+    /// Handed out and not returned yet: kept here so that a caller may stop waiting. What would be
+    /// dropped with it would be handed out again only after a long time.
+    taken: Vec<Handed>,
 }
 
 /// A message in hand.
@@ -124,7 +127,8 @@ impl Bus {
         let inbox = format!("{}.", self.inner.client.new_inbox());
         let messages = self.subscribe(format!("{inbox}*")).await?;
         let (stream, name) = (stream.clone(), name.clone());
-        Ok(Intake { bus: self.clone(), stream, name, inbox, messages, losses, requests: 0 })
+        let (bus, taken) = (self.clone(), Vec::new());
+        Ok(Intake { bus, stream, name, inbox, messages, losses, requests: 0, taken })
     }
 
     /// How much a durable consumer has before it; none when there is no such consumer.
@@ -181,7 +185,7 @@ fn wanted(config: &IntakeConfig) -> Config {
 
 impl Intake {
     /// Up to `most` messages: those that are there, or the next one when there is none, or nothing when
-    /// none comes within `wait`.
+    /// none comes within `wait`. May be dropped before it is done: nothing is lost.
     ///
     /// # Errors
     /// When the consumer cannot be asked just now, or is gone: begin anew with [`Bus::intake`].
@@ -206,6 +210,18 @@ impl Intake {
         self.ask(most.max(1), true, COLLECTED, Instant::now() + COLLECTED + GRACE).await
     }
 
+    /// Hands back at once what was handed out and not returned.
+    pub fn end(mut self) {
+        for handed in self.taken.drain(..) {
+            handed.token.again(Duration::ZERO);
+        }
+        while let Some(Some(message)) = self.messages.next().now_or_never() {
+            if let Ok(Answer::Handed(handed)) = self.on_message(message, "") {
+                handed.token.again(Duration::ZERO);
+            }
+        }
+    }
+
     async fn ask(
         &mut self,
         batch: usize,
@@ -214,6 +230,9 @@ impl Intake {
         until: Instant,
     ) -> Result<Vec<Handed>, BusError> {
         self.still_sound()?;
+        if !self.taken.is_empty() {
+            return Ok(std::mem::take(&mut self.taken));
+        }
         self.requests += 1;
         let reply = format!("{}{}", self.inbox, self.requests);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
@@ -221,21 +240,22 @@ impl Intake {
         let body = serde_json::to_vec(&Request { batch, no_wait, expires })?.into();
         let sending = self.bus.inner.client.publish_with_reply(subject, reply.clone(), body);
         sending.await.map_err(|_| BusError::Closed)?;
-        let mut taken = Vec::new();
-        while taken.len() < batch {
-            match timeout_at(until, self.messages.next()).await {
-                Ok(Some(message)) => match self.on_message(message, &reply)? {
-                    Answer::Handed(handed) => taken.push(*handed),
-                    Answer::Ended => break,
-                    Answer::Nothing => {}
-                },
-                Ok(None) => return Err(BusError::Closed),
+        while self.taken.len() < batch {
+            let answer = match timeout_at(until, self.messages.next()).await {
+                Ok(Some(message)) => self.on_message(message, &reply),
+                Ok(None) => Err(BusError::Closed),
+                Err(_) => Err(BusError::Timeout),
+            };
+            match answer {
+                Ok(Answer::Handed(handed)) => self.taken.push(*handed),
+                Ok(Answer::Ended) => break,
+                Ok(Answer::Nothing) => {}
                 // What is there is good; the error will show again if it lasts.
-                Err(_) if !taken.is_empty() => break,
-                Err(_) => return Err(BusError::Timeout),
+                Err(_) if !self.taken.is_empty() => break,
+                Err(error) => return Err(error),
             }
         }
-        Ok(taken)
+        Ok(std::mem::take(&mut self.taken))
     }
 
     fn still_sound(&self) -> Result<(), BusError> {
