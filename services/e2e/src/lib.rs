@@ -4,7 +4,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`stage`] | the cluster that the stories of a file share, each alone or among others |
+//! | [`stage`] | the clusters that stories share, each alone or among others |
 //! | [`person`] | somebody with an account, and their devices |
 //! | [`api`] | REST as one device uses it |
 //! | [`socket`] | one WebSocket connection: requests |

@@ -1,4 +1,4 @@
-//! The cluster that the stories of a file share.
+//! The clusters that stories share: started when one asks, ended when none has used them for a while.
 
 use std::{
     fs,

@@ -255,8 +255,8 @@ pub struct SocketArgs {
     #[arg(long, env = "NATTER_HANDSHAKE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub handshake_seconds: u64,
 
-    /// Frames that may wait for one connection, 8 to 65,536; a client that lets more pile up reads
-    /// too slowly and is closed with 4430. Frames are shared between connections.
+    /// Frames that may wait for one connection, 8 to 65,536, of 1 MiB together; a client that lets more
+    /// pile up reads too slowly and is closed with 4430. Frames are shared between connections.
     #[arg(long, env = "NATTER_QUEUE_FRAMES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub queue_frames: u32,
 
