@@ -2,7 +2,7 @@
 //!
 //! `MESSAGES` (5) messages, one after the other, to a group of `PEOPLE` (10,000), all of them offline, by one release worker
 //! and a webhook on this machine that verifies each and answers at once. Printed are notifications a second, from the moment that a message
-//! is sent until the last has arrived, the worker's CPU time for one, its memory before and at most, and what one takes in
+//! is sent until the last has arrived, the worker's memory then, its CPU time for one, and what one takes in
 //! Postgres. The webhook is of this process, and shares the machine with everything else.
 
 use std::{
@@ -39,22 +39,22 @@ async fn main() -> Result<()> {
     take_part(&cluster, &services, chat, people)?;
     services.webhook.desk.forget();
     let worker = cluster.pusher(0);
-    let (resident, cpu) = (usage::resident(worker)?, usage::cpu(worker)?);
-    let mut most = resident;
+    let cpu = usage::cpu(worker)?;
+    println!("the worker: {} KiB before", usage::resident(worker)?);
     for message in 1..=messages {
         let began = Instant::now();
         ana.api(0).say(chat, "to all of you").await?;
         within(PATIENCE, "all are notified", async || {
-            most = most.max(usage::resident(worker)?);
             Ok((services.webhook.desk.taken() >= message * people).then_some(()))
         })
         .await?;
         let took = began.elapsed().as_secs_f64();
-        println!("{people} notified in {took:.2} s: {:.0} a second", people as f64 / took);
+        let (rate, resident) = (people as f64 / took, usage::resident(worker)?);
+        println!("{people} notified in {took:.2} s: {rate:.0} a second; {resident} KiB");
     }
     let sent = (messages * people) as f64;
     let micros = (usage::cpu(worker)? - cpu) * 1_000_000.0 / sent;
-    println!("the worker: {micros:.0} µs of CPU each; {resident} KiB before, {most} KiB at most");
+    println!("the worker: {micros:.0} µs of CPU each");
     let bytes = cluster.sql("SELECT pg_total_relation_size('pushes')")?;
     let bytes: f64 = bytes.trim().parse().context("no size")?;
     println!("Postgres: {:.0} bytes each, with indexes", bytes / sent);

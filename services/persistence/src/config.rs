@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
-use natter_bus::{BusConfig, LogConfig, NatsArgs};
+use natter_bus::{BusConfig, CLOSED_FOR, LogConfig, NatsArgs};
 use natter_protocol::ids::Shard;
 use natter_runtime::{NodeArgs, TelemetryArgs};
 use natter_store::StoreConfig;
@@ -190,6 +190,8 @@ pub struct WorkerConfig {
     pub shards: Shard,
     /// How a shard's log is kept.
     pub log: LogConfig,
+    /// How long one that is made anew stays closed.
+    pub log_closed_for: Duration,
     /// Bytes of a log that stay after they are written.
     pub retain_bytes: u64,
     /// A shard whose owner does not renew its claim for so long is free.
@@ -202,7 +204,7 @@ impl WorkerConfig {
     pub fn new(owner: impl Into<String>, shards: Shard, log: LogConfig) -> Self {
         let retain_bytes = log.max_bytes / 2;
         let lease = Duration::from_secs(5);
-        Self { owner: owner.into(), shards, log, retain_bytes, lease }
+        Self { owner: owner.into(), shards, log, log_closed_for: CLOSED_FOR, retain_bytes, lease }
     }
 }
 

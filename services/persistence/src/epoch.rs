@@ -6,22 +6,28 @@
 //! | is missing, and was there | made anew, 1,000,000,000 above all that was given |
 //! | ends before what is written or was read, or was stored anew beyond it | has lost its end: made anew likewise |
 //! | is sealed | its owner died while it made it anew: made anew likewise |
+//! | is closed | its owner died before it opened it: carried over into, and opened |
 //! | starts after what is written | taken as it is, in a new epoch; what lies between is lost |
 //! | goes on where Postgres ends | read on |
 //!
 //! To make it anew: the log is sealed, so that nothing is acked that nobody looks at; what it holds
-//! and Postgres does not is kept elsewhere; the epoch is started; the log is deleted and made; what
-//! was kept is published again. Whoever dies in between leaves a log that is sealed, missing, or
-//! there with entries kept beside it, and the next owner goes on from that.
+//! and Postgres does not is kept elsewhere; the epoch is started; the log is deleted and made,
+//! closed; what was kept is published into it; it is opened. Whoever dies in between leaves a log
+//! that is sealed, missing or closed, and the next owner goes on from that.
+//!
+//! Closed, it takes only what is carried over, so that nothing said later comes before that. It
+//! remembers no message ids from before either: it stays closed for [`natter_bus::CLOSED_FOR`], until every
+//! gateway has seen that it is another one, and looks messages that come again up in Postgres.
 //!
 //! `start_epoch` comes before the stream is made, since it lets one worker through, and only while
 //! it owns the shard. One that stands still in between finds the log of whoever went on, and leaves
 //! it alone.
 
 use natter_bus::{Bus, BusError, LogConfig, LogState, PublishError};
-use natter_protocol::ids::{EPOCH_GAP, Seq};
+use natter_protocol::ids::{EPOCH_GAP, Seq, Shard};
 use natter_store::{ShardRow, Store, StoreError};
 use time::{Duration, OffsetDateTime};
+use tokio::time::sleep;
 
 use crate::{measures, salvage};
 
@@ -55,8 +61,27 @@ pub struct Seen {
 
 /// Makes sure that the log is there, goes on from what `row` says, and is kept as `config` says.
 /// Returns the row as it is then. `seen` is the last entry that was read of it, if any was: with
-/// Postgres behind, it tells more than the row of where the log must at least end.
+/// Postgres behind, it tells more than the row of where the log must at least end. One that replaces
+/// another stays closed for `closed_for`: [`natter_bus::CLOSED_FOR`] where gateways are.
 pub(crate) async fn open_log(
+    store: &Store,
+    bus: &Bus,
+    config: &LogConfig,
+    closed_for: std::time::Duration,
+    row: ShardRow,
+    seen: Option<Seen>,
+) -> Result<ShardRow, EpochError> {
+    let row = find_log(store, bus, config, row, seen).await?;
+    let shard = row.shard;
+    carry_over(bus, shard).await?;
+    if bus.log_state(shard).await?.is_some_and(|log| log.closed) {
+        sleep(closed_for).await;
+        bus.open_log(shard).await?;
+    }
+    Ok(row)
+}
+
+async fn find_log(
     store: &Store,
     bus: &Bus,
     config: &LogConfig,
@@ -66,13 +91,16 @@ pub(crate) async fn open_log(
     let shard = row.shard;
     let seen = seen.filter(|seen| seen.epoch == row.epoch);
     let Some(log) = bus.update_log(shard, config).await? else {
-        if row.epoch > 0 {
-            tracing::error!(shard, epoch = row.epoch, "the shard's log is gone");
-        }
         let first_seq = first_of_next(&row, seen);
+        if row.epoch == 0 {
+            let row = start(store, &row, first_seq).await?;
+            bus.ensure_log(shard, config, Some(first_seq)).await?;
+            return Ok(row);
+        }
+        tracing::error!(shard, epoch = row.epoch, "the shard's log is gone");
         let row = start(store, &row, first_seq).await?;
-        bus.ensure_log(shard, config, Some(first_seq)).await?;
-        return carry_over(bus, row).await;
+        bus.create_closed_log(shard, config, first_seq).await?;
+        return Ok(row);
     };
     if row.epoch == 0 {
         // The database is new and the log is not.
@@ -87,8 +115,7 @@ pub(crate) async fn open_log(
             sealed = log.sealed,
             "the log has lost its end"
         );
-        let row = make_anew(store, bus, config, row, seen, &log).await?;
-        return carry_over(bus, row).await;
+        return make_anew(store, bus, config, row, seen, &log).await;
     }
     if log.first_seq > row.persisted_seq + 1 {
         tracing::error!(
@@ -97,10 +124,9 @@ pub(crate) async fn open_log(
             first = log.first_seq,
             "the log starts after what is written"
         );
-        let row = start(store, &row, log.first_seq).await?;
-        return carry_over(bus, row).await;
+        return start(store, &row, log.first_seq).await;
     }
-    carry_over(bus, row).await
+    Ok(row)
 }
 
 async fn make_anew(
@@ -128,12 +154,12 @@ async fn make_anew(
 
 /// A log that is full must not keep its owner from writing what would make room: what is left is
 /// carried over while it works.
-async fn carry_over(bus: &Bus, row: ShardRow) -> Result<ShardRow, EpochError> {
-    match salvage::carry_over(bus, row.shard).await {
-        Ok(_) => Ok(row),
+async fn carry_over(bus: &Bus, shard: Shard) -> Result<(), EpochError> {
+    match salvage::carry_over(bus, shard).await {
+        Ok(_) => Ok(()),
         Err(EpochError::Publish(PublishError::Full)) => {
-            tracing::warn!(shard = row.shard, "no room yet for what the log before had taken");
-            Ok(row)
+            tracing::warn!(shard, "no room yet for what the log before had taken");
+            Ok(())
         }
         Err(error) => Err(error),
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natter_bus::{Bus, BusError, LiveWatch, LogConfig};
+use natter_bus::{Bus, BusError, CLOSED_FOR, LiveWatch, LogConfig};
 use natter_protocol::ids::Shard;
 use natter_runtime::causes;
 use natter_store::{Store, StoreError};
@@ -76,7 +76,7 @@ async fn attempt(
     for row in store.shards().await?.into_iter().filter(|row| row.shard < shards) {
         let shard = row.shard;
         if row.epoch == 0 {
-            epoch::open_log(store, bus, log, row, None).await?;
+            epoch::open_log(store, bus, log, CLOSED_FOR, row, None).await?;
         } else if bus.update_log(shard, log).await?.is_none() {
             // Only the shard's owner makes a log anew, so that no two do.
             tracing::warn!(shard, "the shard's log is missing; a worker will make it anew");

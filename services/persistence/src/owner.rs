@@ -133,7 +133,8 @@ impl Owner {
             return Ok(None);
         };
         bus.ensure_dead_letters(config.log.replicas).await.map_err(EpochError::from)?;
-        let row = epoch::open_log(store, bus, &config.log, row, horizon.seen()).await?;
+        let closed_for = config.log_closed_for;
+        let row = epoch::open_log(store, bus, &config.log, closed_for, row, horizon.seen()).await?;
         Ok(Some(Self::at(store, bus, config, &row, horizon)))
     }
 

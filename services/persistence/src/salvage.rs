@@ -29,18 +29,19 @@ pub(crate) async fn keep(bus: &Bus, row: &ShardRow, log: &LogState) -> Result<u6
     Ok(kept)
 }
 
-/// Publishes what is kept into the shard's log, under the same message ids, and forgets it.
-/// Returns how much it was.
+/// Publishes what is kept into the shard's log, under the same message ids, and forgets it; closed
+/// or open. Returns how much it was.
 ///
 /// # Errors
 /// When the log does not take it just now, or is full: what is left stays kept.
 pub async fn carry_over(bus: &Bus, shard: Shard) -> Result<u64, EpochError> {
     let Some(kept) = bus.kept(shard).await? else { return Ok(0) };
+    let closed = bus.log_state(shard).await?.is_some_and(|log| log.closed);
     let mut reader = bus.kept_reader(shard, kept.first);
     let mut next = kept.first;
     while next <= kept.last {
         let batch = reader.next_batch(BATCH, WAIT).await?;
-        settle(&batch, |raw| bus.publish_again(raw)).await?;
+        settle(&batch, |raw| if closed { bus.carry(raw) } else { bus.publish_again(raw) }).await?;
         // At once, so that one who comes after this has little to repeat: beyond the broker's
         // window a repetition would be another entry.
         let last = batch.last().map_or(next, |raw| raw.seq);

@@ -109,6 +109,7 @@ mod tests {
             bytes,
             max_bytes: 64_000,
             sealed: false,
+            closed: false,
         }
     }
 

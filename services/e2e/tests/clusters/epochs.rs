@@ -7,7 +7,7 @@ use natter_cluster::Cluster;
 use natter_e2e::{Device, Person, Socket, Stage, soon};
 use natter_protocol::{
     ids::{ChatId, Seq},
-    server::Ready,
+    server::{Ready, Sent},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -121,15 +121,14 @@ impl Story {
     }
 
     /// Says something, again and again while that is the advice; in the new epoch in the end.
-    async fn insist(&self, content: &str) -> Result<Seq> {
-        let id = Uuid::now_v7().to_string();
+    async fn insist(&self, content: &str, id: &str) -> Result<Sent> {
         let body = json!({"content": content, "clientMsgId": id});
         let path = format!("/chats/{}/messages", self.chat);
         soon("it is taken", async || {
             let answer = self.ben.api(1).post(&path, body.clone()).await?;
             match answer.status() {
                 503 => Ok(None),
-                status => Ok(answer.expect(status)?["seq"].as_u64()),
+                status => Ok(Some(answer.read::<Sent>(status)?)),
             }
         })
         .await
@@ -139,7 +138,7 @@ impl Story {
     /// lies beyond it, on both nodes; also what the log took when it had lost its end already.
     async fn goes_on(&mut self, carried: &[&str]) -> Result<()> {
         let last = self.last()?;
-        let seq = self.insist("after").await?;
+        let seq = self.insist("after", &young_id()).await?.seq;
         ensure!(seq >= last + GAP, "{seq} after {last}");
         self.phone.hears(self.chat, "after").await?;
         self.bens.hears(self.chat, "after").await?;
@@ -197,6 +196,11 @@ fn refusal(ready: &Ready) -> Result<String> {
     reason.context("refused without a reason")
 }
 
+/// So young that the broker is trusted to know whether it was sent before.
+fn young_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
 async fn bus(cluster: &Cluster) -> Result<Bus> {
     let bus = Bus::connect(&BusConfig::new(cluster.nats_url(), "operator")).await?;
     soon("the broker is reached", async || Ok(bus.ping().await.ok())).await?;
@@ -208,6 +212,7 @@ async fn lose_its_end(cluster: &Cluster) -> Result<()> {
     let bus = bus(cluster).await?;
     let log = bus.log_state(0).await?.context("there is no log")?;
     bus.replace_log(0, &LogConfig::default(), 1, log.made_at).await?;
+    bus.open_log(0).await?;
     Ok(())
 }
 
@@ -215,13 +220,23 @@ async fn lose_its_end(cluster: &Cluster) -> Result<()> {
 async fn the_log_loses_its_end_while_its_owner_is_there() -> Result<()> {
     let cluster = STAGE.alone().await?;
     let mut story = Story::begin(&cluster).await?;
+    let id = young_id();
+    let said = story.bens.socket()?.say_as(story.chat, "just now", &id).await?;
+    story.phone.hears(story.chat, "just now").await?;
+    story.rest.push(said.seq);
+    story.end = story.phone.socket()?.cursor()?;
+    story.is_written(said.seq).await?;
     lose_its_end(&cluster).await?;
     soon("a new epoch has begun", async || {
         let log = bus(&cluster).await?.log_state(0).await?;
         Ok(log.is_some_and(|log| log.first_seq >= GAP).then_some(()))
     })
     .await?;
+    // The log that is new does not know it, and no node takes it for one that does.
+    let again = story.insist("just now", &id).await?;
+    ensure!(again.duplicate && (again.id, again.seq) == (said.id, said.seq), "{again:?}");
     story.goes_on(&[]).await?;
+    ensure!(story.phone.times("just now") == 1, "it was heard again");
     story.phone.check()?;
     story.bens.check()
 }

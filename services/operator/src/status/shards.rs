@@ -154,6 +154,9 @@ impl ShardStatus {
         if state.sealed {
             findings.wrong(format!("shard {shard}'s log is sealed: it is about to be made anew"));
         }
+        if state.closed {
+            findings.wrong(format!("shard {shard}'s log was made anew, and is not open yet"));
+        }
         if state.fullness() >= FULL {
             let full = state.fullness() * 100.0;
             findings.wrong(format!("shard {shard}'s log is {full:.0} % full: sending is refused"));

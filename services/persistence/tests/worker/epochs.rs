@@ -57,6 +57,7 @@ async fn a_log_that_lost_its_end_gives_over_what_it_took_since() -> Result<()> {
         let old = world.bus.entry(0, 1).await?.context("stored")?;
         let made_at = world.bus.log_state(0).await?.context("a log")?.made_at;
         world.bus.replace_log(0, &log_config(), 1, made_at).await?;
+        world.bus.open_log(0).await?;
         world.publish_raw(old.subject, old.body).await?;
         for n in 0..grown {
             world.send(&format!("since {n}")).await?;
@@ -235,15 +236,16 @@ async fn who_dies_while_it_makes_a_log_anew_is_followed() -> Result<()> {
             world.delete_stream(&subjects::log_stream(0)).await?;
         }
         if came_to >= 4 {
-            world.bus.ensure_log(0, &log_config(), Some(a + GAP)).await?;
+            world.bus.create_closed_log(0, &log_config(), a + GAP).await?;
             // Published, and not yet forgotten.
             let kept = world.bus.kept(0).await?.context("kept")?;
             let raw = world.bus.kept_reader(0, kept.first).next_batch(10, PATIENCE).await?;
-            world.bus.publish_again(&raw[0])?.await?;
+            world.bus.carry(&raw[0])?.await?;
         }
         assert_eq!(written(&world).await?, ["a", "b", "c"], "died after {died_after}");
         assert!(world.row().await?.epoch >= 2);
         assert_eq!(world.bus.kept(0).await?, None);
+        world.send("and on").await?;
     }
     Ok(())
 }

@@ -179,7 +179,12 @@ impl World {
 }
 
 pub fn config(owner: &str) -> WorkerConfig {
-    WorkerConfig { lease: Duration::from_secs(2), ..WorkerConfig::new(owner, 1, log_config()) }
+    WorkerConfig {
+        lease: Duration::from_secs(2),
+        // No gateway is there that would have to look away from the one before.
+        log_closed_for: Duration::ZERO,
+        ..WorkerConfig::new(owner, 1, log_config())
+    }
 }
 
 pub fn log_config() -> LogConfig {

@@ -77,6 +77,14 @@ impl Bus {
         self.publish_raw(raw.subject.clone(), headers(raw), raw.body.clone())
     }
 
+    /// The same into a log that is closed: see [`Bus::create_closed_log`].
+    ///
+    /// # Errors
+    /// [`PublishError::NotSent`].
+    pub fn carry(&self, raw: &Raw) -> Result<Publishing, PublishError> {
+        self.publish_raw(subjects::carried(&raw.subject), headers(raw), raw.body.clone())
+    }
+
     /// Reads what is kept for a shard, from one place on.
     #[must_use]
     pub fn kept_reader(&self, shard: Shard, from: Seq) -> KeptReader {

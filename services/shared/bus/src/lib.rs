@@ -50,4 +50,4 @@ pub use log_reader::LogReader;
 pub use publish::{PublishError, Published, Publishing};
 pub use push::{QueueConfig, Queued};
 pub use stored::{Raw, Stored};
-pub use streams::{Live, LiveWatch, LogConfig, LogState};
+pub use streams::{CLOSED_FOR, LOOK_COUNTS, Live, LiveWatch, LogConfig, LogState};

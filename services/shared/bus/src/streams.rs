@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     ErrorCode,
     stream::{
         Config, DeleteStatus, DiscardPolicy, Info, PurgeResponse, Republish, Source, StorageType,
+        SubjectTransform,
     },
 };
 use natter_protocol::{
@@ -38,6 +39,12 @@ const LIVE_ANSWER: Duration = Duration::from_secs(1);
 /// A mirror for which nobody answers so many times, while the log's leader does, is on a server
 /// that is away.
 const SILENT_LOOKS: u32 = 2;
+
+/// For so long a node goes by what it saw of a log when it looked last.
+pub const LOOK_COUNTS: Duration = Duration::from_secs(2);
+/// A log that is made anew stays closed for so long: until no node goes by what it saw of the one
+/// before, and what was published by then has arrived.
+pub const CLOSED_FOR: Duration = Duration::from_secs(5);
 
 /// How a shard's log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +87,8 @@ pub struct LogState {
     pub made_at: OffsetDateTime,
     /// It takes nothing more, and is about to be made anew.
     pub sealed: bool,
+    /// It has just been made anew, and takes only what is carried over from the one before.
+    pub closed: bool,
 }
 
 impl LogState {
@@ -145,7 +154,8 @@ impl Bus {
         if let Some(log) = self.update_log(shard, config).await? {
             return Ok(log);
         }
-        self.create_log(shard, config, first_seq.unwrap_or(1)).await
+        let config = log_config(shard, config, first_seq.unwrap_or(1));
+        Ok(log_state(&self.create_stream(&config).await?))
     }
 
     /// The same, but one that does not exist is left so: `None`. A log that its owner is about to
@@ -198,8 +208,8 @@ impl Bus {
         if log.made_at == made_at { Ok(log) } else { Err(BusError::MadeAnew) }
     }
 
-    /// Throws a shard's log away and makes it anew from `first_seq` on; if it is still the one that
-    /// was made at `made_at`. (The server has no such condition: between the last look and the
+    /// Throws a shard's log away and makes it anew from `first_seq` on, closed; if it is still the
+    /// one that was made at `made_at`. (The server has no such condition: between the last look and the
     /// deletion another could come. It takes two owners, one of whom has stood still for just as
     /// long as its lease allows.)
     ///
@@ -220,17 +230,48 @@ impl Bus {
         }
         // Created, not ensured: should another log be there by now, this one is refused.
         self.delete_stream(&subjects::log_stream(shard)).await?;
-        self.create_log(shard, config, first_seq).await
+        self.create_closed_log(shard, config, first_seq).await
     }
 
-    async fn create_log(
+    /// Makes a shard's log that takes the place of another. Until [`Bus::open_log`] whoever
+    /// publishes is refused (`NotSent`); only [`Bus::carry`] reaches it.
+    ///
+    /// # Errors
+    /// When there is one, or the server does not answer or refuses.
+    pub async fn create_closed_log(
         &self,
         shard: Shard,
         config: &LogConfig,
         first_seq: Seq,
     ) -> Result<LogState, BusError> {
-        let info = self.create_stream(&log_config(shard, config, first_seq)).await?;
-        Ok(log_state(&info))
+        let closed = Config {
+            subjects: vec![subjects::carried_all(shard)],
+            subject_transform: Some(SubjectTransform {
+                source: subjects::carried_all(shard),
+                destination: subjects::stored_all(shard),
+            }),
+            ..log_config(shard, config, first_seq)
+        };
+        Ok(log_state(&self.create_stream(&closed).await?))
+    }
+
+    /// Lets everybody publish into a shard's log that is closed; does nothing to another.
+    ///
+    /// # Errors
+    /// [`BusError::NoStream`] when it is not there; when the server does not answer or refuses.
+    pub async fn open_log(&self, shard: Shard) -> Result<(), BusError> {
+        let name = subjects::log_stream(shard);
+        let info = self.stream_info(&name).await?.ok_or(BusError::NoStream)?;
+        if !is_closed(&info) {
+            return Ok(());
+        }
+        let wanted = Config {
+            subjects: vec![subjects::stored_all(shard)],
+            subject_transform: None,
+            ..info.config
+        };
+        let _: Info = self.api(format!("STREAM.UPDATE.{name}"), &wanted).await?;
+        Ok(())
     }
 
     /// Makes sure that a shard's live mirror follows its log. One that is missing (memory goes
@@ -428,7 +469,12 @@ pub(crate) fn log_state(info: &Info) -> LogState {
         max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
         made_at: info.created,
         sealed: info.config.sealed,
+        closed: is_closed(info),
     }
+}
+
+fn is_closed(log: &Info) -> bool {
+    log.config.subject_transform.is_some()
 }
 
 fn limit(bytes: u64) -> i64 {

@@ -9,6 +9,7 @@
 //! | `dead.<shard>` | dead letters, stored by `DEAD` |
 //! | `node.<id>`, `node.all` | what is asked of one node, and of every gateway |
 //! | `kept.<shard>.…` | entries between a log and the one that takes its place, in `KEPT_<shard>` |
+//! | `carried.<shard>.…` | the same on their way into that one while it is closed, which stores them as `in.<shard>.…` |
 //! | `push.<shard>.<provider>` | notifications that are to be sent, in `PUSH_<shard>` |
 
 use std::str::FromStr;
@@ -70,6 +71,18 @@ pub fn kept(subject: &str) -> String {
 #[must_use]
 pub fn unkept(subject: &str) -> String {
     format!("in{}", subject.strip_prefix("kept").unwrap_or(subject))
+}
+
+/// All that a shard's log takes while it is closed.
+#[must_use]
+pub fn carried_all(shard: Shard) -> String {
+    format!("carried.{shard}.>")
+}
+
+/// Where what is to be stored under `subject` is published to while the log is closed.
+#[must_use]
+pub fn carried(subject: &str) -> String {
+    format!("carried{}", subject.strip_prefix("in").unwrap_or(subject))
 }
 
 /// All that a shard's log stores.

@@ -156,6 +156,7 @@ async fn the_live_mirror_sends_on_with_the_logs_sequences_and_is_made_anew_when_
     assert!(matches!(stale, Err(BusError::MadeAnew)), "{stale:?}");
     let made_at = bus.log_state(3).await?.context("a log")?.made_at;
     bus.replace_log(3, &small(), 5, made_at).await?;
+    bus.open_log(3).await?;
     eventually(async || {
         let found = bus.ensure_live(3, &mut watch.clone()).await?;
         ensure!(matches!(found, Live::MadeAnew { after: 4 }), "{found:?}");
@@ -364,11 +365,25 @@ async fn what_a_sealed_log_holds_goes_over_into_the_next() -> Result<()> {
     let raw = bus.log_reader(0, 1).next_batch(10, PATIENCE).await?.remove(0);
     assert!(!bus.keep(&raw)?.await?.duplicate);
     assert!(bus.keep(&raw)?.await?.duplicate, "it is kept once");
-    bus.replace_log(0, &small(), 1_000, made_at).await?;
+    let closed = bus.replace_log(0, &small(), 1_000, made_at).await?;
+    assert_eq!((closed.closed, closed.sealed), (true, false));
+    let refused = bus.publish(chat, &other_id, &other)?.await;
+    assert!(matches!(refused, Err(PublishError::NotSent(_))), "{refused:?}");
+    let closed = bus.update_log(0, &wider).await?.context("a log")?;
+    assert!(closed.closed, "another limit opens nothing");
     let kept = bus.kept(0).await?.context("one is kept")?;
     let again = bus.kept_reader(0, kept.first).next_batch(10, PATIENCE).await?.remove(0);
     assert_eq!((&again.subject, again.feed, &again.body), (&raw.subject, raw.feed, &raw.body));
-    assert_eq!(bus.publish_again(&again)?.await?, Published { seq: 1_000, duplicate: false });
+    assert_eq!(bus.carry(&again)?.await?, Published { seq: 1_000, duplicate: false });
+    bus.open_log(0).await?;
+    bus.open_log(0).await?;
+    assert!(!bus.log_state(0).await?.context("a log")?.closed);
+    let carried = bus.log_reader(0, 1).next_batch(10, PATIENCE).await?.remove(0);
+    assert_eq!(
+        (&carried.subject, carried.feed, &carried.body),
+        (&raw.subject, raw.feed, &raw.body)
+    );
+    assert_eq!(bus.publish_again(&again)?.await?, Published { seq: 1_000, duplicate: true });
     assert_eq!(bus.publish(chat, &msg_id, &entry)?.await?.seq, 1_000, "the same message");
     bus.forget_kept(0, kept.last).await?;
     assert_eq!(bus.kept(0).await?, None);
