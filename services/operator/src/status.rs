@@ -1,6 +1,6 @@
 //! How everything stands. What could not be reached is said, and the rest is told all the same.
 //!
-//! - `nodes`: gateways and workers, by what each says of itself
+//! - `nodes`: gateways, workers and push workers, by what each says of itself
 //! - `shards`: each shard's owner, log, mirror, and how far it is written
 //! - `report`: what is printed
 

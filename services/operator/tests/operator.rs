@@ -109,7 +109,7 @@ async fn the_status_tells_what_is_wrong_and_what_nobody_can_tell() -> Result<()>
     assert_eq!(status.pointer("/shards/0/mirror"), Some(&Value::Bool(true)));
     let nodes = status["nodes"].as_array().context("nodes")?;
     let roles: Vec<&Value> = nodes.iter().map(|node| &node["role"]).collect();
-    assert_eq!(roles, ["gateway", "gateway", "worker"], "{status}");
+    assert_eq!(roles, ["gateway", "gateway", "worker", "push"], "{status}");
     for node in nodes {
         assert_eq!(node["version"], status["versions"]["natter"], "{node}");
         assert_eq!(node["schema"], status["versions"]["schemaKnown"], "{node}");

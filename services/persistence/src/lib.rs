@@ -13,7 +13,6 @@
 //! | [`media`] | files that are to be removed, thumbnails that are to be made |
 //! | [`retention`] | messages that have expired, and groups that were deleted |
 //! | [`search`] | what messages are found by, which follows what is written |
-//! | [`operator`] | what an operator asks of all nodes |
 //! | [`upkeep`] | the live mirror, and the log's tail |
 //! | [`batch`] | entries as rows; poison |
 //! | `digest` | tells gateways what the log touched |
@@ -31,7 +30,6 @@ pub mod erasures;
 mod measures;
 pub mod media;
 pub mod migrate;
-pub mod operator;
 pub mod outbox;
 pub mod owner;
 pub mod renew;
@@ -49,8 +47,9 @@ use config::{MigrateArgs, RunArgs, WorkerConfig};
 use media::SweepConfig;
 use natter_bus::Bus;
 use natter_media::Files;
-use natter_runtime::{Health, causes};
-use natter_store::Store;
+use natter_protocol::node::{NodeDescription, NodeRole};
+use natter_runtime::{Health, VERSION, causes};
+use natter_store::{Store, schema_known};
 use retention::RetentionConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -104,10 +103,15 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     let retention = RetentionConfig::from(args);
     let expiry =
         tokio::spawn(retention::look_after(store.clone(), bus.clone(), retention, stop.clone()));
-    let asked = tokio::spawn(operator::answer_all(bus.clone(), args.node.node_id.clone()));
+    let described = tokio::spawn(bus.clone().describe(NodeDescription {
+        node: args.node.node_id.clone(),
+        role: NodeRole::Worker,
+        version: VERSION.to_owned(),
+        schema: schema_known(),
+    }));
     worker::run(config, store.clone(), bus, health, stop).await;
     // What is under way is begun anew by another.
-    for beside in [files, erasing, expiry, asked] {
+    for beside in [files, erasing, expiry, described] {
         beside.abort();
     }
     store.close();

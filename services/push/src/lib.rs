@@ -66,9 +66,12 @@ use anyhow::{Context, Result};
 use config::{PushConfig, RunArgs};
 use natter_bus::Bus;
 use natter_presence::PresenceClient;
-use natter_protocol::notify::PushKey;
-use natter_runtime::Health;
-use natter_store::Store;
+use natter_protocol::{
+    node::{NodeDescription, NodeRole},
+    notify::PushKey,
+};
+use natter_runtime::{Health, VERSION};
+use natter_store::{Store, schema_known};
 use providers::{Providers, ProvidersConfig, web_push};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +95,15 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
     let store = Store::connect(&args.store()).context("NATTER_DATABASE_URL (--database-url)")?;
     let bus = Bus::connect(&args.nats.config(format!("push {}", args.node.node_id))).await?;
     let presence = PresenceClient::new(args.redis.config(&args.node.node_id))?;
+    let described = tokio::spawn(bus.clone().describe(NodeDescription {
+        node: args.node.node_id.clone(),
+        role: NodeRole::Push,
+        version: VERSION.to_owned(),
+        schema: schema_known(),
+    }));
     let parts = worker::Parts { store: store.clone(), bus, presence, providers: providers.into() };
     worker::run(config, parts, told, health, stop).await;
+    described.abort();
     store.close();
     Ok(())
 }

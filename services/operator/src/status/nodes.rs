@@ -1,4 +1,4 @@
-//! Gateways and workers: who runs, in which version, and which workers stand by.
+//! Gateways, workers and push workers: who runs, in which version, and which workers stand by.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -158,6 +158,7 @@ fn running(nodes: &[NodeStatus]) -> Table {
             match node.role {
                 NodeRole::Gateway => "gateway".to_owned(),
                 NodeRole::Worker => "worker".to_owned(),
+                NodeRole::Push => "push".to_owned(),
             },
             or_dash(node.version.as_deref()),
             or_dash(node.schema),

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, RequestErrorKind, Subscriber};
 use futures::StreamExt;
+use natter_protocol::node::{NodeDescription, NodeQuestion};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{client::Bus, error::BusError, subjects};
+
+/// How long to wait before the broker is listened to again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why another node did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +38,28 @@ impl Bus {
         Ok(Asked { questions, client })
     }
 
-    /// What is asked of every gateway from now on; as [`Bus::asked`].
+    /// Answers an operator who asks all nodes what they are. For nodes of which nothing else is
+    /// asked; runs until dropped.
+    pub async fn describe(self, node: NodeDescription) {
+        loop {
+            match self.asked_of_all().await {
+                Ok(mut asked) => {
+                    while let Some(question) = asked.next().await {
+                        // The rest is of gateways, or of a newer version.
+                        if let Ok(NodeQuestion::Describe) = question.read()
+                            && let Err(error) = question.answer(&node).await
+                        {
+                            tracing::warn!(%error, "an operator is not answered");
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what an operator asks is not heard"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// What is asked of every node from now on; as [`Bus::asked`].
     ///
     /// # Errors
     /// When the connection is closed for good.
@@ -44,7 +69,7 @@ impl Bus {
         Ok(Asked { questions, client })
     }
 
-    /// Asks every gateway, and returns the answers that come within `limit`, or the first `most`
+    /// Asks every node, and returns the answers that come within `limit`, or the first `most`
     /// of them. One that does not know the question does not answer.
     ///
     /// # Errors

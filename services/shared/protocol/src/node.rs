@@ -30,6 +30,8 @@ pub enum NodeRole {
     Gateway,
     /// Writes feeds to Postgres, or stands by for that.
     Worker,
+    /// Notifies whoever is offline.
+    Push,
 }
 
 /// What a node says of itself.

@@ -289,9 +289,9 @@ const CLAIM: &str = concat!(
                     -- A newer one of the chat waits for the same device, and will show more: of a
                     -- backlog only the last is sent.
                     WHEN EXISTS (
-                        SELECT FROM pushes o
+                        SELECT FROM pushes o JOIN messages n ON n.chat_id = o.chat_id AND n.seq = o.seq
                         WHERE o.device_id = l.device_id AND o.chat_id = l.chat_id AND o.seq > l.seq
-                          AND o.state IN ('queued', 'retrying')
+                          AND o.state IN ('queued', 'retrying') AND n.deleted_at IS NULL
                     ) THEN 'collapsed'
                 END AS reason,
                 (SELECT ",

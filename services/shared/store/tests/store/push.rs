@@ -169,18 +169,27 @@ async fn what_is_not_wanted_any_more_is_not_sent() -> Result<()> {
         matches!(&collapsed, Some(Claimed::Ended(ended)) if ended.reason == PushReason::Collapsed),
         "{collapsed:?}"
     );
+    pair.keep(newer, 1, PushState::Delivered).await?;
 
-    let key = pair.said(10_105).await?;
+    // One that was taken back shows nothing, and keeps nothing else from being shown.
+    let (older, newer) = (pair.said(10_105).await?, pair.said(10_106).await?);
+    pair.sql("UPDATE messages SET deleted_at = now() WHERE seq = 10106").await?;
+    let mut both = pair.store.claim_pushes(&[newer, older], LEASE, AGE).await?;
+    ensure!(matches!(both.remove(&older), Some(Claimed::Send(_))), "what is left is sent");
+    ensure!(matches!(both.remove(&newer), Some(Claimed::Ended(_))), "it was taken back");
+    pair.keep(older, 1, PushState::Delivered).await?;
+
+    let key = pair.said(10_107).await?;
     pair.sql("UPDATE chat_members SET muted_until = 'infinity'").await?;
     pair.ends(key, PushReason::Muted).await?;
     pair.sql("UPDATE chat_members SET muted_until = NULL").await?;
 
-    let key = pair.said(10_106).await?;
+    let key = pair.said(10_108).await?;
     pair.sql("UPDATE pushes SET queued_at = now() - interval '25 hours'").await?;
     pair.ends(key, PushReason::TooOld).await?;
     assert_eq!(pair.state(key).await?, PushState::GivenUp);
 
-    let key = pair.said(10_107).await?;
+    let key = pair.said(10_109).await?;
     pair.store.set_push_target(pair.ben, pair.phone, Some(pair.session), &token("b"), None).await?;
     pair.ends(key, PushReason::Unregistered).await
 }
