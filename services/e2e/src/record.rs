@@ -1,6 +1,10 @@
 //! Everything that one connection received.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use natter_protocol::{
@@ -175,15 +179,19 @@ impl Record {
     /// That every chat's feed came in order, without a hole, and nothing of it twice. The
     /// replies to what this connection sent stand in the feed like everything else. A client
     /// that comes back or moves by itself is then told by a server that need not know what was
-    /// before: there an entry may name none.
+    /// before: there an entry may name none, as may the first one live after what was missed.
     ///
     /// # Errors
     /// When not, saying where.
     pub fn check_feeds(&self, user: UserId) -> Result<()> {
         let mut chains: HashMap<ChatId, Seq> = HashMap::new();
         let mut roams = false;
+        let mut replayed: HashSet<ChatId> = HashSet::new();
         for Frame { after, content, .. } in &self.frames {
             roams |= content.event("connect").is_some();
+            if content.event("resume_done").is_some() {
+                replayed.extend(chains.keys());
+            }
             let (chat, seq, prev) = match step(content, user)? {
                 None => continue,
                 Some((chat, Step::Anew)) => {
@@ -195,8 +203,10 @@ impl Record {
             ensure!(prev < seq, "chat {chat}: {seq} names {prev} before it ({after:?})");
             if let Some(last) = chains.insert(chat, seq) {
                 ensure!(seq > last, "chat {chat}: {seq} after {last} ({after:?})");
-                let fits = prev == last || (roams && prev == 0);
+                let unknown = prev == 0 && (roams || replayed.contains(&chat));
+                let fits = prev == last || unknown;
                 ensure!(fits, "chat {chat}: {seq} names {prev}, not {last} ({after:?})");
+                replayed.remove(&chat);
             }
         }
         Ok(())
