@@ -10,6 +10,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(20);
+const AGAIN_AT_MOST: Duration = Duration::from_millis(250);
 
 /// Looks until `look` finds something, for at most [`SOON`].
 ///
@@ -25,14 +26,15 @@ pub async fn within<T>(
     what: &str,
     mut look: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let deadline = Instant::now() + limit;
+    let began = Instant::now();
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        if Instant::now() >= deadline {
+        if began.elapsed() >= limit {
             bail!("waited {limit:?} in vain: {what}");
         }
-        sleep(AGAIN).await;
+        // The longer it takes, the less is it worth to be early: looking costs what is waited for.
+        sleep((began.elapsed() / 10).clamp(AGAIN, AGAIN_AT_MOST)).await;
     }
 }
