@@ -9,13 +9,14 @@ use natter_store::Store;
 
 use crate::{
     admission::{Admissions, Keeping},
-    auth::{Auth, AuthConfigError, seals::Seals},
+    auth::{Auth, AuthConfigError, seals::Seals, service::Services},
     chats::Chats,
-    config::Config,
+    config::{Config, RestArgs},
     export::Exports,
     hub::Hub,
     measures::Measures,
     media::Library,
+    rate::Rate,
     reads::Reads,
     relay::Relay,
     replay::Replays,
@@ -62,6 +63,8 @@ pub struct App {
     pub seals: Seals,
     /// How often one user may call.
     pub calls: CallLimit,
+    /// Which servers are let in.
+    pub services: Services,
     /// What is counted and timed.
     pub measures: Arc<Measures>,
     /// The settings.
@@ -85,6 +88,9 @@ impl App {
         let relay = Relay::new(store.clone(), bus.clone());
         let room = Room::new(config.shards);
         let socket = &config.socket;
+        let calls = CallLimit::new(&config.rest);
+        let RestArgs { service_calls_per_second, service_calls_burst, .. } = config.rest;
+        let service_rate = Rate::per_second(service_calls_per_second, service_calls_burst);
         let (admissions, keeping) =
             Admissions::new(socket.admissions_at_once, socket.admission_kept());
         let app = Self {
@@ -100,7 +106,8 @@ impl App {
             ),
             exports: Exports::new(config.exports),
             seals: Seals::new(&config.auth),
-            calls: CallLimit::new(&config.rest),
+            services: Services::new(store.clone(), calls.clone(), service_rate),
+            calls,
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),
             room,
             admissions,

@@ -226,6 +226,15 @@ pub struct RestArgs {
     #[arg(long, env = "NATTER_CALLS_BURST", default_value_t = 100)]
     pub calls_burst: u32,
 
+    /// Calls of the server API per second that one service token may make for long, through this
+    /// gateway, unless it has a rate of its own; 0 for no limit.
+    #[arg(long, env = "NATTER_SERVICE_CALLS_PER_SECOND", default_value_t = 200)]
+    pub service_calls_per_second: u32,
+
+    /// Calls that one service token may make at once after a pause, likewise.
+    #[arg(long, env = "NATTER_SERVICE_CALLS_BURST", default_value_t = 1_000)]
+    pub service_calls_burst: u32,
+
     /// Whether users can be looked up by the start of their name.
     #[arg(long, env = "NATTER_SEARCH_BY_NAME", default_value_t = true, action = clap::ArgAction::Set)]
     pub search_by_name: bool,

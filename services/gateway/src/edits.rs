@@ -90,11 +90,30 @@ pub async fn delete(
             return Err(forbidden("only its sender and who manages the chat delete a message"));
         }
     }
+    take_back(app, feed, caller.user_id, &message).await
+}
+
+/// Takes anybody's message back, for the deployment itself.
+///
+/// # Errors
+/// `not_found`, `unavailable`.
+pub async fn moderate(app: &App, chat: ChatId, message: MessageId) -> Result<Changed, WireError> {
+    let feed = send::any_feed(app, chat).await?;
+    let (message, _) = find(app, feed, chat, message).await?.ok_or_else(unknown)?;
+    take_back(app, feed, UserId::SYSTEM, &message).await
+}
+
+async fn take_back(
+    app: &App,
+    feed: Feed,
+    actor_id: UserId,
+    message: &Message,
+) -> Result<Changed, WireError> {
     if message.deleted {
         return Ok(Changed { seq: message.seq });
     }
-    let target = target(&message);
-    let deleted = Deleted { target, actor_id: caller.user_id };
+    let target = target(message);
+    let deleted = Deleted { target, actor_id };
     // The same id for all who delete it at once.
     publish(app, feed, &format!("{}.deleted", target.message_id), Event::Deleted(deleted)).await
 }

@@ -127,6 +127,8 @@ pub fn refresh_replays() -> Counter {
 pub enum Limit {
     /// Calls of a user, attempts at an account or from an address.
     Calls,
+    /// Calls of a server, by its token.
+    ServiceCalls,
     /// Events over a socket.
     Events,
     /// Passwords that wait to be hashed.
@@ -141,12 +143,20 @@ pub enum Limit {
 
 impl Limit {
     /// Each of them.
-    pub const ALL: [Self; 6] =
-        [Self::Calls, Self::Events, Self::Logins, Self::Exports, Self::Uploads, Self::Downloads];
+    pub const ALL: [Self; 7] = [
+        Self::Calls,
+        Self::ServiceCalls,
+        Self::Events,
+        Self::Logins,
+        Self::Exports,
+        Self::Uploads,
+        Self::Downloads,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
+            Self::ServiceCalls => "service_calls",
             Self::Events => "events",
             Self::Logins => "logins",
             Self::Exports => "exports",

@@ -43,15 +43,15 @@ const RETRY_MS: u64 = 1_000;
 pub struct Sender {
     /// The user, with the name that the message carries.
     pub card: UserCard,
-    /// The device.
-    pub device: DeviceId,
+    /// The device; none when a server sends.
+    pub device: Option<DeviceId>,
 }
 
 impl From<&Caller> for Sender {
     fn from(caller: &Caller) -> Self {
         Self {
-            card: UserCard { id: caller.user_id, name: caller.name.clone() },
-            device: caller.device_id,
+            card: UserCard { id: caller.user_id, name: caller.name.clone(), bot: caller.bot },
+            device: Some(caller.device_id),
         }
     }
 }
@@ -105,7 +105,7 @@ pub async fn prepare(
 ) -> Result<Preparation, WireError> {
     let (client_msg_id, age) = check(&draft, OffsetDateTime::now_utc())?;
     edits::check_mentions(&draft.mentions)?;
-    let feed = writable_feed(app, sender.card.id, chat).await?;
+    let feed = feed_of(app, sender.card.id, chat).await?;
     let id = MessageId::derive(chat, sender.card.id, &client_msg_id);
     let unheard = match age {
         Age::New => true,
@@ -133,8 +133,9 @@ pub async fn prepare(
     let message = MessageSent {
         id,
         sender: sender.card,
-        device_id: Some(sender.device),
+        device_id: sender.device,
         content: draft.content,
+        replaced: false,
         media,
         client_msg_id,
         reply_to: draft.reply_to,
@@ -225,17 +226,30 @@ pub async fn send_from_rest(
     chat: ChatId,
     draft: Draft,
 ) -> Result<Sent, WireError> {
+    send_as(app, caller.into(), chat, draft).await
+}
+
+/// The same for whoever a server speaks for.
+///
+/// # Errors
+/// As there; `not_found` for a chat that there is not, when the deployment itself speaks.
+pub async fn send_as(
+    app: &App,
+    sender: Sender,
+    chat: ChatId,
+    draft: Draft,
+) -> Result<Sent, WireError> {
     let span = context::begin(|| info_span!("send_message", %chat));
-    send_now(app, caller, chat, draft).instrument(span).await
+    send_now(app, sender, chat, draft).instrument(span).await
 }
 
 async fn send_now(
     app: &App,
-    caller: &Caller,
+    sender: Sender,
     chat: ChatId,
     draft: Draft,
 ) -> Result<Sent, WireError> {
-    let prepared = match prepare(app, Sender::from(caller), chat, draft).await? {
+    let prepared = match prepare(app, sender, chat, draft).await? {
         Preparation::Duplicate(sent) => return Ok(sent),
         Preparation::New(prepared) => *prepared,
     };
@@ -325,6 +339,28 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError>
     Ok((id.clone(), if young { Age::Young } else { Age::Unknown }))
 }
 
+/// The feed of a chat that the sender may write to: the deployment itself to any.
+async fn feed_of(app: &App, sender: UserId, chat: ChatId) -> Result<Feed, WireError> {
+    if sender != UserId::SYSTEM {
+        return writable_feed(app, sender, chat).await;
+    }
+    any_feed(app, chat).await.map_err(|error| match error.code {
+        ErrorCode::Unavailable => error.outcome(Outcome::NotSent),
+        _ => error,
+    })
+}
+
+/// The feed of a chat, whoever asks.
+///
+/// # Errors
+/// `not_found`, `unavailable`.
+pub async fn any_feed(app: &App, chat: ChatId) -> Result<Feed, WireError> {
+    let shard = app.store.chat_shard(chat).await.map_err(fault::store)?;
+    let shard =
+        shard.ok_or_else(|| WireError::new(ErrorCode::NotFound, "there is no such chat"))?;
+    Ok(Feed::chat(shard, chat))
+}
+
 /// The feed of a chat that the user may write to.
 ///
 /// # Errors
@@ -370,6 +406,7 @@ async fn sent_before(
             created_at: found.created_at,
             client_msg_id: client_msg_id.to_owned(),
             duplicate: true,
+            content: None,
         }));
     }
     let recent = at > OffsetDateTime::now_utc() - WINDOW;
@@ -394,6 +431,7 @@ async fn sent(
         created_at: timestamp::truncate(OffsetDateTime::now_utc()),
         client_msg_id: client_msg_id.clone(),
         duplicate,
+        content: None,
     };
     if let Ok(Some(stored)) = app.bus.entry(prepared.feed.shard, seq).await {
         sent.created_at = timestamp::truncate(stored.at);
