@@ -107,10 +107,11 @@ fn add_errors(operation: &mut Operation, of_server: bool) {
     for (status, why) in ALL.into_iter().chain(body.iter().copied()) {
         described.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(why)));
     }
-    for (status, why) in token.iter().copied() {
-        let known = described.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem("")));
+    for (status, why) in token {
+        let known = described.entry((*status).to_owned()).or_insert_with(|| RefOr::T(problem("")));
         if let RefOr::T(known) = known {
-            known.description = format!("{} {why}", known.description).trim().to_owned();
+            let told = format!("{} {why}", known.description);
+            told.trim().clone_into(&mut known.description);
         }
     }
 }

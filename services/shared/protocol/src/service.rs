@@ -129,7 +129,6 @@ pub struct ChangeUser {
 ///
 /// # Errors
 /// When it is none.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
 pub fn named_outside(id: &str, _: &()) -> garde::Result {
     if (1..=limits::EXTERNAL_ID_BYTES).contains(&id.len()) && !id.chars().any(char::is_control) {
         Ok(())

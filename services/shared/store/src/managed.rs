@@ -47,7 +47,6 @@ pub struct NewManagedUser<'a> {
 
 /// What is to change about a user; what is `None` stays, `Some(None)` is taken away.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::option_option, reason = "missing, null and a value are three cases")]
 pub struct UserEdit<'a> {
     /// Shown to others.
     pub name: Option<&'a str>,

@@ -67,6 +67,14 @@ struct RecordRow {
     revoked_at: Option<OffsetDateTime>,
 }
 
+#[derive(sqlx::FromRow)]
+struct TokenRow {
+    hash: Vec<u8>,
+    scopes: Vec<String>,
+    calls_per_second: Option<i32>,
+    use_unnoted: bool,
+}
+
 /// Those that this version knows.
 fn scopes(words: &[String]) -> Vec<Scope> {
     words.iter().filter_map(|word| word.parse().ok()).collect()
@@ -142,11 +150,11 @@ impl Store {
 
     /// A token that is good; none when there is no such token, or not any more.
     pub async fn service_token(&self, token: ServiceTokenId) -> Result<Option<ServiceToken>> {
-        let row: Option<(Vec<u8>, Vec<String>, Option<i32>, bool)> = self
+        let row: Option<TokenRow> = self
             .call(async |db| {
                 sqlx::query_as(
                     "SELECT hash, scopes, calls_per_second,
-                            COALESCE(last_used_at < now() - interval '1 minute', true)
+                            COALESCE(last_used_at < now() - interval '1 minute', true) AS use_unnoted
                      FROM service_tokens WHERE id = $1 AND revoked_at IS NULL",
                 )
                 .bind(token.0)
@@ -154,11 +162,11 @@ impl Store {
                 .await
             })
             .await?;
-        Ok(row.map(|(hash, words, calls, use_unnoted)| ServiceToken {
-            hash,
-            scopes: scopes(&words),
-            calls_per_second: rate(calls),
-            use_unnoted,
+        Ok(row.map(|row| ServiceToken {
+            hash: row.hash,
+            scopes: scopes(&row.scopes),
+            calls_per_second: rate(row.calls_per_second),
+            use_unnoted: row.use_unnoted,
         }))
     }
 
