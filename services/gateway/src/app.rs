@@ -13,6 +13,7 @@ use crate::{
     chats::Chats,
     config::{Config, RestArgs},
     export::Exports,
+    hook::{Hook, HookConfigError},
     hub::Hub,
     measures::Measures,
     media::Library,
@@ -27,6 +28,17 @@ use crate::{
 
 /// How much longer than until the next ping a poll may wait.
 const POLL: Duration = Duration::from_secs(5);
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Of who is let in.
+    #[error(transparent)]
+    Auth(#[from] AuthConfigError),
+    /// Of the deployment's own check of messages.
+    #[error(transparent)]
+    Hook(#[from] HookConfigError),
+}
 
 /// All parts. Cloning shares them.
 #[derive(Clone, FromRef)]
@@ -61,6 +73,8 @@ pub struct App {
     pub exports: Exports,
     /// What makes cursors this deployment's own.
     pub seals: Seals,
+    /// The deployment's own check of messages, where there is one.
+    pub hook: Option<Hook>,
     /// How often one user may call.
     pub calls: CallLimit,
     /// Which servers are let in.
@@ -76,7 +90,7 @@ impl App {
     /// [`crate::admission::keep_all`].
     ///
     /// # Errors
-    /// [`AuthConfigError`] for secrets or keys that cannot be used.
+    /// [`SettingsError`] for secrets, keys or a URL that cannot be used.
     pub fn new(
         config: Arc<Config>,
         store: Store,
@@ -84,7 +98,7 @@ impl App {
         presence: PresenceClient,
         hub: Hub,
         library: Library,
-    ) -> Result<(Self, Keeping), AuthConfigError> {
+    ) -> Result<(Self, Keeping), SettingsError> {
         let relay = Relay::new(store.clone(), bus.clone());
         let room = Room::new(config.shards);
         let socket = &config.socket;
@@ -108,6 +122,7 @@ impl App {
             seals: Seals::new(&config.auth),
             services: Services::new(store.clone(), calls.clone(), service_rate),
             calls,
+            hook: Hook::from_config(&config.hook)?,
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),
             room,
             admissions,

@@ -27,6 +27,7 @@ use crate::{
     auth::Caller,
     chats::{self, not_member},
     edits, fault,
+    hook::{Kind, Question},
 };
 
 /// A client id made this recently cannot have been published before the log's window.
@@ -96,12 +97,12 @@ pub enum Settled {
 ///
 /// # Errors
 /// `bad_request`, `too_large`, `not_member`, `forbidden` for a one-to-one in which one has blocked the
-/// other, `unavailable` (`not_sent`).
+/// other, `refused` by the deployment's own check, `unavailable` (`not_sent`).
 pub async fn prepare(
     app: &App,
     sender: Sender,
     chat: ChatId,
-    draft: Draft,
+    mut draft: Draft,
 ) -> Result<Preparation, WireError> {
     let (client_msg_id, age) = check(&draft, OffsetDateTime::now_utc())?;
     edits::check_mentions(&draft.mentions)?;
@@ -120,6 +121,25 @@ pub async fn prepare(
     if app.room.full(feed.shard) {
         return Err(not_stored(PublishError::Full));
     }
+    let mut replaced = false;
+    if let Some(hook) = &app.hook
+        && sender.card.id != UserId::SYSTEM
+    {
+        match hook.check(Kind::Sending, &question(&sender, chat, id, &draft)).await {
+            Ok(None) => {}
+            Ok(Some(content)) => (draft.content, replaced) = (content, true),
+            // What was let through once stays said, whatever is thought of it now.
+            Err(error) => {
+                let sent = match age {
+                    Age::New => None,
+                    Age::Young | Age::Unknown => {
+                        stored(app, feed, (chat, id), &sender, &client_msg_id).await?
+                    }
+                };
+                return sent.map(Preparation::Duplicate).ok_or(error);
+            }
+        }
+    }
     let quote = match draft.reply_to {
         Some(answered) => edits::quote(app, feed, chat, answered).await?,
         None => None,
@@ -135,7 +155,7 @@ pub async fn prepare(
         sender: sender.card,
         device_id: sender.device,
         content: draft.content,
-        replaced: false,
+        replaced,
         media,
         client_msg_id,
         reply_to: draft.reply_to,
@@ -143,6 +163,20 @@ pub async fn prepare(
         mentions,
     };
     Ok(Preparation::New(Box::new(Prepared { feed, chat, message })))
+}
+
+/// What the deployment's own check is asked.
+fn question<'a>(sender: &'a Sender, chat: ChatId, id: MessageId, draft: &'a Draft) -> Question<'a> {
+    Question {
+        chat_id: chat,
+        message_id: id,
+        sender: &sender.card,
+        device_id: sender.device,
+        content: &draft.content,
+        media_id: draft.media_id,
+        reply_to: draft.reply_to,
+        mentions: &draft.mentions,
+    }
 }
 
 /// Hands the message to the broker, at once and in the order of the calls.
@@ -415,6 +449,31 @@ async fn sent_before(
     if complete { Ok(None) } else { Err(unsure(natter_store::StoreError::Fenced)) }
 }
 
+/// The message, when it is stored: in Postgres, or in the log beyond that.
+async fn stored(
+    app: &App,
+    feed: Feed,
+    (chat, id): (ChatId, MessageId),
+    sender: &Sender,
+    client_msg_id: &str,
+) -> Result<Option<Sent>, WireError> {
+    if let Some(sent) = sent_before(app, feed, chat, sender.card.id, client_msg_id).await? {
+        return Ok(Some(sent));
+    }
+    let found = edits::find(app, feed, chat, id).await;
+    let found = found.map_err(|error| error.outcome(Outcome::NotSent))?;
+    Ok(found.map(|(message, _)| Sent {
+        id,
+        chat_id: chat,
+        seq: message.seq,
+        prev_seq: message.prev_seq,
+        created_at: message.created_at,
+        client_msg_id: client_msg_id.to_owned(),
+        duplicate: true,
+        content: None,
+    }))
+}
+
 /// The reply that names the message's place, with the broker's time.
 async fn sent(
     app: &App,
@@ -422,7 +481,7 @@ async fn sent(
     seq: Seq,
     duplicate: bool,
 ) -> Result<Sent, WireError> {
-    let MessageSent { id, sender, client_msg_id, .. } = &prepared.message;
+    let MessageSent { id, sender, client_msg_id, replaced, content, .. } = &prepared.message;
     let mut sent = Sent {
         id: *id,
         chat_id: prepared.chat,
@@ -431,10 +490,18 @@ async fn sent(
         created_at: timestamp::truncate(OffsetDateTime::now_utc()),
         client_msg_id: client_msg_id.clone(),
         duplicate,
-        content: None,
+        content: (*replaced && !duplicate).then(|| content.clone()),
     };
     if let Ok(Some(stored)) = app.bus.entry(prepared.feed.shard, seq).await {
         sent.created_at = timestamp::truncate(stored.at);
+        // Of a retry: what stands there is what was let through then.
+        if duplicate
+            && let Ok(Entry { event: Event::Message(first), .. }) =
+                serde_json::from_slice(&stored.body)
+            && first.replaced
+        {
+            sent.content = Some(first.content);
+        }
         return Ok(sent);
     }
     // Purged since, so it is in Postgres; or out of reach, and the message is stored all the same:

@@ -2,10 +2,12 @@
 
 mod accounts;
 mod blocking;
+mod censor;
 mod chats;
 mod comebacks;
 mod described;
 mod history;
+mod hook;
 mod leaving;
 mod life_of_a_message;
 mod page;

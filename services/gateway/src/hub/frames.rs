@@ -153,7 +153,7 @@ impl Delivery {
             Event::Message(sent) => {
                 let message = message(chat, sent, arrival);
                 let origin = entry.origin.as_ref().map(|origin| {
-                    let data = frame(&reply(&message)).as_str().into();
+                    let data = frame(&reply(&message, sent.replaced)).as_str().into();
                     let feed::Origin { connection, request } = *origin;
                     Box::new(Origin { connection, request, data })
                 });
@@ -398,7 +398,7 @@ fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
     System::at(place, timestamp::truncate(arrival.at), event.msg.clone(), event.into())
 }
 
-fn reply(message: &Message) -> Sent {
+fn reply(message: &Message, replaced: bool) -> Sent {
     Sent {
         id: message.id,
         chat_id: message.chat_id,
@@ -407,7 +407,7 @@ fn reply(message: &Message) -> Sent {
         created_at: message.created_at,
         client_msg_id: message.client_msg_id.clone(),
         duplicate: false,
-        content: None,
+        content: replaced.then(|| message.content.clone()),
     }
 }
 
