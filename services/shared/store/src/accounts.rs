@@ -268,6 +268,7 @@ impl Store {
                     sqlx::query_as(
                         "SELECT id, name, bot FROM users
                      WHERE name_lower >= $1 AND name_lower < $1 || chr(1114111)
+                       AND deleted_at IS NULL
                      ORDER BY name_lower, id LIMIT $2",
                     )
                     .bind(fold(prefix))
