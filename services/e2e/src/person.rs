@@ -125,6 +125,15 @@ impl Person {
 }
 
 impl Device {
+    /// A device that somebody else has logged in.
+    ///
+    /// # Errors
+    /// When there is no HTTP client to be had.
+    pub fn given(cluster: &Cluster, session: Session, label: &str) -> Result<Self> {
+        let addresses = cluster.gateways().iter().map(natter_cluster::Node::address).collect();
+        Ok(Self::new(session, label.to_owned(), Gateways { client: client()?, addresses }))
+    }
+
     fn new(session: Session, label: String, gateways: Gateways) -> Self {
         let Session { user, device, access_token, refresh_token, .. } = session;
         Self { id: device.id, user: user.id, label, access_token, refresh_token, gateways }

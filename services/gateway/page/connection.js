@@ -13,11 +13,15 @@ const STABLE_MS = 10_000;
 /** What the user is told when this device may no longer connect. */
 export const REVOKED = 'This device was signed out.';
 
+/** The same when nobody may connect as this user. */
+export const DISABLED = 'This account is disabled.';
+
 /** Why a connection ended; the server's own codes start at 4400. */
 const CLOSED = {
   abnormally: 1006,
   unauthenticated: 4401,
   deviceRevoked: 4403,
+  accountDisabled: 4423,
   tooManyConnections: 4409,
   rateLimited: 4429,
 };
@@ -132,6 +136,7 @@ export class Connection {
       }
       if (signal.aborted) return;
       if (end.code === CLOSED.deviceRevoked) return this.session.close(REVOKED);
+      if (end.code === CLOSED.accountDisabled) return this.session.close(DISABLED);
       // Coming back by itself would push out another connection of this device, and so on.
       if (end.code === CLOSED.tooManyConnections) return this.#setState('displaced');
       failures = end.heldMs > STABLE_MS ? 0 : failures + 1;

@@ -125,6 +125,18 @@ export interface ChangeRole {
   transfer?: boolean;
 }
 
+/** `PATCH /v1/server/users/{id}`: what is missing stays; `null` takes phone, e-mail or external id away. */
+export interface ChangeUser {
+  /** An e-mail address. */
+  email?: string | null;
+  /** What the product calls the user: 1 to 255 bytes. */
+  externalId?: string | null;
+  /** Shown to others: 1 to 100 characters. */
+  name?: string | null;
+  /** E.164: `+` and 6 to 15 digits. */
+  phone?: string | null;
+}
+
 /** The answer to `edit_message`, `delete_message` and `react`. */
 export interface Changed {
   /** The entry of the chat's feed that made it so; where nothing had to change, the message's own. */
@@ -248,6 +260,37 @@ export interface CreateInvite {
   expiresIn?: number | null;
   /** How many people may come by it; any number by default. */
   maxUses?: number | null;
+}
+
+/** `POST /v1/server/chats`: a group with its owner, or the one-to-one of the two participants. */
+export interface CreateServerChat {
+  /** A group, or a one-to-one. */
+  isGroup: boolean;
+  /** Whether anybody may join; groups only. */
+  open?: boolean;
+  /** A group's owner, who needs not be named among the participants. */
+  ownerId?: UserId | null;
+  /** Who takes part; at most 1000; of a one-to-one exactly two. */
+  participantIds?: UserId[];
+  /** A group's title: 1 to 100 characters. */
+  title?: string | null;
+}
+
+/** `POST /v1/server/users`. */
+export interface CreateUser {
+  /** A program, and no person. */
+  bot?: boolean;
+  /** An e-mail address. */
+  email?: string | null;
+  /**
+   * What the product calls the user: 1 to 255 bytes, one user's only. Making the user again answers
+   * the one that is there, unchanged.
+   */
+  externalId?: string | null;
+  /** Shown to others: 1 to 100 characters. */
+  name: string;
+  /** E.164: `+` and 6 to 15 digits. */
+  phone?: string | null;
 }
 
 /** `DELETE /v1/users/me`. */
@@ -397,16 +440,18 @@ export type Empty = Record<string, never>;
  * - `bad_request`: The request does not have the documented form. HTTP 400.
  * - `unauthenticated`: No valid token, or its device is revoked. HTTP 401.
  * - `forbidden`: The caller may not do this. HTTP 403.
+ * - `account_disabled`: The account is disabled: no log-in helps until it is enabled again. HTTP 403.
  * - `not_member`: The caller is no participant of the chat (or the chat does not exist: the two look alike). HTTP 403.
  * - `not_found`: What was asked for does not exist, for this caller. HTTP 404.
  * - `conflict`: It clashes with what is there already. HTTP 409.
  * - `too_large`: Over a limit of size. HTTP 413.
  * - `unsupported_media`: The media type is not taken. HTTP 415.
+ * - `refused`: The deployment's own check does not let the message through: see `reason`, if it gives one. The same again is refused again. HTTP 422.
  * - `rate_limited`: Too many requests: see `retryAfterMs`. HTTP 429.
  * - `unavailable`: A dependency is down; retry with the same `clientMsgId`. See `outcome`. HTTP 503.
  * - `internal`: A fault of the server. HTTP 500.
  */
-export type ErrorCode = "bad_request" | "unauthenticated" | "forbidden" | "not_member" | "not_found" | "conflict" | "too_large" | "unsupported_media" | "rate_limited" | "unavailable" | "internal";
+export type ErrorCode = "bad_request" | "unauthenticated" | "forbidden" | "account_disabled" | "not_member" | "not_found" | "conflict" | "too_large" | "unsupported_media" | "refused" | "rate_limited" | "unavailable" | "internal";
 
 /** A request that asked for no ack has failed. */
 export type Exception = WireError & { status: string };
@@ -565,6 +610,15 @@ export interface Limits {
   frameBytes: number;
   /** Messages in a page of history. */
   page: number;
+}
+
+/** `POST /v1/server/users/{id}/devices`. */
+export interface LogDeviceIn {
+  /**
+   * The device. With the id of one that the user has, that is logged in anew, and its tokens from
+   * before are void.
+   */
+  device?: DeviceSpec | null;
 }
 
 /** `POST /v1/auth/login`, with `phone` or `email`. */
@@ -799,6 +853,8 @@ export type Outcome = "not_sent" | "unknown";
 
 /** A participant of a chat. */
 export interface Participant {
+  /** A program, and no person. */
+  bot?: boolean;
   /** The user. */
   id: UserId;
   /** The name shown. */
@@ -864,6 +920,8 @@ export interface Problem {
   detail: string;
   /** Whether a send that was refused may have happened. */
   outcome?: Outcome;
+  /** With `refused`: the deployment's own word for why. */
+  reason?: string;
   /** Milliseconds after which a retry makes sense; also in `Retry-After`, in whole seconds. */
   retryAfterMs?: number;
   /** The HTTP status. */
@@ -1179,6 +1237,8 @@ export interface Sent {
   chatId: ChatId;
   /** The sender's own id, or the one that the server made. */
   clientMsgId: string;
+  /** What the message says, where the deployment's own check has replaced what was sent. */
+  content?: string;
   /** When the broker stored it. */
   createdAt: string;
   /** The message was there already: this is a retry. */
@@ -1193,6 +1253,39 @@ export interface Sent {
 
 /** A place in a feed's order; it grows, not by one. Starts at 1. */
 export type Seq = number;
+
+/** `POST /v1/server/chats/{id}/messages`. */
+export type ServerDraft = Draft & { sendAs: string };
+
+/** `PATCH /v1/server/chats/{id}/participants/{userId}`. */
+export interface ServerRole {
+  /** From now on. */
+  role: Role;
+}
+
+/** A user, as the embedding product sees them. */
+export interface ServerUser {
+  /** A program, and no person. */
+  bot: boolean;
+  /** Nobody is let in as this user. */
+  disabled: boolean;
+  /** An e-mail address. */
+  email: string | null;
+  /** What the product calls the user. */
+  externalId: string | null;
+  /** The user. */
+  id: UserId;
+  /** Shown to others. */
+  name: string;
+  /** A phone number. */
+  phone: string | null;
+}
+
+/** The answer to `GET /v1/server/users`. */
+export interface ServerUserList {
+  /** The one that is called so, if there is one. */
+  items: ServerUser[];
+}
 
 /** The answer to register, login and refresh. */
 export interface Session {
@@ -1424,6 +1517,8 @@ export interface Uploaded {
 
 /** Oneself. */
 export interface User {
+  /** A program, and no person. */
+  bot?: boolean;
   /** Seen by oneself only. */
   email: string | null;
   /** The user. */
@@ -1436,6 +1531,8 @@ export interface User {
 
 /** What others see of a user. */
 export interface UserCard {
+  /** A program, and no person. */
+  bot?: boolean;
   /** The user. */
   id: UserId;
   /** The name shown. */
@@ -1469,6 +1566,8 @@ export interface WireError {
   message: string;
   /** For a send refused as `unavailable`. */
   outcome?: Outcome;
+  /** With `refused`: the deployment's own word for why. */
+  reason?: string;
   /** Milliseconds after which a retry makes sense. */
   retryAfterMs?: number;
 }
@@ -1970,6 +2069,110 @@ export interface RestCalls {
   "GET /v1/search/messages": {
     query?: { q?: string; chatId?: ChatId; senderId?: UserId; after?: string; before?: string; hasMedia?: boolean; mediaType?: MediaKind; mentionsMe?: boolean; fuzzy?: boolean; sort?: SearchSort; limit?: number; cursor?: string };
     answer: SearchPage;
+  };
+  /**
+   * Make a group with its owner, or open the one-to-one of two users: the same two always get the same
+   * chat. Scope `chats`.
+   */
+  "POST /v1/server/chats": {
+    body: CreateServerChat;
+    answer: Chat;
+  };
+  /** A chat, as nobody in particular sees it. Scope `chats`. */
+  "GET /v1/server/chats/{id}": {
+    path: { id: ChatId };
+    answer: Chat;
+  };
+  /** A page of any chat's messages, oldest first; without bounds the newest ones. Scope `history`. */
+  "GET /v1/server/chats/{id}/messages": {
+    path: { id: ChatId };
+    query?: { before?: Seq; after?: Seq; around?: Seq; limit?: number };
+    answer: HistoryPage;
+  };
+  /**
+   * Send a message as a bot or as `system` (scope `send`), or as anybody (scope `impersonate`), with the
+   * same order, delivery and `clientMsgId` as anybody's. Users send only where they take part.
+   */
+  "POST /v1/server/chats/{id}/messages": {
+    path: { id: ChatId };
+    body: ServerDraft;
+    answer: Sent;
+  };
+  /** Take anybody's message back. Scope `moderate`. */
+  "DELETE /v1/server/chats/{id}/messages/{messageId}": {
+    path: { id: ChatId; messageId: MessageId };
+    answer: Changed;
+  };
+  /** The participants of a chat, by the time they joined. Scope `chats`. */
+  "GET /v1/server/chats/{id}/participants": {
+    path: { id: ChatId };
+    query?: { cursor?: string; limit?: number };
+    answer: ParticipantPage;
+  };
+  /** Add users to a group, all or none. Scope `chats`. */
+  "POST /v1/server/chats/{id}/participants": {
+    path: { id: ChatId };
+    body: AddUsers;
+    answer: Chat;
+  };
+  /** Remove somebody from a group. When its last owner goes, somebody else becomes one. Scope `chats`. */
+  "DELETE /v1/server/chats/{id}/participants/{userId}": {
+    path: { id: ChatId; userId: UserId };
+    answer: undefined;
+  };
+  /** Give a participant of a group a role. Scope `chats`. */
+  "PATCH /v1/server/chats/{id}/participants/{userId}": {
+    path: { id: ChatId; userId: UserId };
+    body: ServerRole;
+    answer: Empty;
+  };
+  /** Look a user up by what the product calls them. Scope `users`. */
+  "GET /v1/server/users": {
+    query: { externalId: string };
+    answer: ServerUserList;
+  };
+  /**
+   * Make a user without a password, or find the one with this `externalId`, who stays as they are. Scope
+   * `users`.
+   */
+  "POST /v1/server/users": {
+    body: CreateUser;
+    answer: ServerUser;
+  };
+  /** A user. Scope `users`. */
+  "GET /v1/server/users/{id}": {
+    path: { id: UserId };
+    answer: ServerUser;
+  };
+  /** Change a user: what is missing stays, `null` takes away. Scope `users`. */
+  "PATCH /v1/server/users/{id}": {
+    path: { id: UserId };
+    body: ChangeUser;
+    answer: ServerUser;
+  };
+  /** Log a device of a user in, without a password: the answer is for that device. Scope `devices`. */
+  "POST /v1/server/users/{id}/devices": {
+    path: { id: UserId };
+    body?: LogDeviceIn | null;
+    answer: Session;
+  };
+  /** Revoke a device of a user: its tokens are void and its sockets close, on every node. Scope `devices`. */
+  "DELETE /v1/server/users/{id}/devices/{deviceId}": {
+    path: { id: UserId; deviceId: DeviceId };
+    answer: undefined;
+  };
+  /**
+   * Let nobody in as this user any more. Connections close on every node (4423); log-in, refresh and
+   * tokens are refused (403, `account_disabled`), an outside issuer's too. Scope `users`.
+   */
+  "POST /v1/server/users/{id}/disable": {
+    path: { id: UserId };
+    answer: ServerUser;
+  };
+  /** Let a disabled user in again: what their devices have is as good as before. Scope `users`. */
+  "POST /v1/server/users/{id}/enable": {
+    path: { id: UserId };
+    answer: ServerUser;
   };
   /** Look users up. A deployment may switch each of the three ways off. */
   "GET /v1/users": {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    auth::{Caller, Refusal, Verified, refused},
+    auth::{Caller, Refusal, Verified, disabled, refused},
     fault,
     hub::{Ask, Standing},
     measures,
@@ -68,6 +68,8 @@ struct Facts {
     user: UserId,
     device: DeviceId,
     name: String,
+    #[serde(default)]
+    bot: bool,
     shard: Shard,
     session: Option<Uuid>,
     /// True up to this place of the user's own feed.
@@ -149,7 +151,9 @@ impl Admissions {
         verified.may_be(user_id, device_id, session).then(|| {
             measures::admissions_kept().increment(1);
             let (name, expires_at) = (facts.name.clone(), verified.expires_at());
-            let caller = Caller { user_id, device_id, key, name, user_shard, session, expires_at };
+            let bot = facts.bot;
+            let caller =
+                Caller { user_id, device_id, key, name, bot, user_shard, session, expires_at };
             Admitted { caller, kept: Some(facts) }
         })
     }
@@ -214,7 +218,7 @@ impl Admissions {
     /// was not asked.
     ///
     /// # Errors
-    /// `unauthenticated` when it is not; `unavailable` when nobody can tell.
+    /// `unauthenticated` when it is not; `account_disabled`; `unavailable` when nobody can tell.
     pub async fn confirm(
         &self,
         app: &App,
@@ -230,6 +234,9 @@ impl Admissions {
         } else {
             let state = app.store.device_state(user_id, device_id);
             let state = within(async { state.await.map_err(fault::store) }).await?;
+            if state.as_ref().is_some_and(|state| state.disabled) {
+                return Err(disabled());
+            }
             state.is_some_and(|state| {
                 !state.revoked && (session.is_none() || session == state.session)
             })
@@ -278,6 +285,7 @@ async fn keep(app: &App, viewer: Viewer) {
             user: viewer.user,
             device: viewer.device,
             name: user.name.to_string(),
+            bot: viewer.bot,
             shard: viewer.feed.shard,
             session: viewer.session,
             own: standing.at.position(viewer.feed),
@@ -301,7 +309,8 @@ async fn within<T>(asking: impl Future<Output = Result<T, WireError>>) -> Result
     timeout(POSTGRES, asking).await.unwrap_or_else(|_| Err(fault::unavailable("the database")))
 }
 
-/// Whether the user's feed tells, beyond what was kept, that the device was revoked. A node that
+/// Whether the user's feed tells, beyond what was kept, that the device was revoked or the account
+/// disabled (and maybe enabled since, which only Postgres knows). A node that
 /// follows the feed for another device has passed that by.
 async fn revoked_since(app: &App, caller: &Caller, kept: &Facts) -> Result<bool, WireError> {
     let feed = Feed::user(kept.shard, caller.user_id);
@@ -309,6 +318,7 @@ async fn revoked_since(app: &App, caller: &Caller, kept: &Facts) -> Result<bool,
         Event::DeviceRevoked(revoked) => {
             (revoked.device_id, revoked.session) == (caller.device_id, caller.session)
         }
+        Event::Disabled => true,
         _ => false,
     })
     .await

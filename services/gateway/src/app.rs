@@ -9,13 +9,15 @@ use natter_store::Store;
 
 use crate::{
     admission::{Admissions, Keeping},
-    auth::{Auth, AuthConfigError, seals::Seals},
+    auth::{Auth, AuthConfigError, seals::Seals, service::Services},
     chats::Chats,
-    config::Config,
+    config::{Config, RestArgs},
     export::Exports,
+    hook::{Hook, HookConfigError},
     hub::Hub,
     measures::Measures,
     media::Library,
+    rate::Rate,
     reads::Reads,
     relay::Relay,
     replay::Replays,
@@ -26,6 +28,17 @@ use crate::{
 
 /// How much longer than until the next ping a poll may wait.
 const POLL: Duration = Duration::from_secs(5);
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Of who is let in.
+    #[error(transparent)]
+    Auth(#[from] AuthConfigError),
+    /// Of the deployment's own check of messages.
+    #[error(transparent)]
+    Hook(#[from] HookConfigError),
+}
 
 /// All parts. Cloning shares them.
 #[derive(Clone, FromRef)]
@@ -60,8 +73,12 @@ pub struct App {
     pub exports: Exports,
     /// What makes cursors this deployment's own.
     pub seals: Seals,
+    /// The deployment's own check of messages, where there is one.
+    pub hook: Option<Hook>,
     /// How often one user may call.
     pub calls: CallLimit,
+    /// Which servers are let in.
+    pub services: Services,
     /// What is counted and timed.
     pub measures: Arc<Measures>,
     /// The settings.
@@ -73,7 +90,7 @@ impl App {
     /// [`crate::admission::keep_all`].
     ///
     /// # Errors
-    /// [`AuthConfigError`] for secrets or keys that cannot be used.
+    /// [`SettingsError`] for secrets, keys or a URL that cannot be used.
     pub fn new(
         config: Arc<Config>,
         store: Store,
@@ -81,10 +98,13 @@ impl App {
         presence: PresenceClient,
         hub: Hub,
         library: Library,
-    ) -> Result<(Self, Keeping), AuthConfigError> {
+    ) -> Result<(Self, Keeping), SettingsError> {
         let relay = Relay::new(store.clone(), bus.clone());
         let room = Room::new(config.shards);
         let socket = &config.socket;
+        let calls = CallLimit::new(&config.rest);
+        let RestArgs { service_calls_per_second, service_calls_burst, .. } = config.rest;
+        let service_rate = Rate::per_second(service_calls_per_second, service_calls_burst);
         let (admissions, keeping) =
             Admissions::new(socket.admissions_at_once, socket.admission_kept());
         let app = Self {
@@ -100,7 +120,9 @@ impl App {
             ),
             exports: Exports::new(config.exports),
             seals: Seals::new(&config.auth),
-            calls: CallLimit::new(&config.rest),
+            services: Services::new(store.clone(), calls.clone(), service_rate),
+            calls,
+            hook: Hook::from_config(&config.hook)?,
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),
             room,
             admissions,

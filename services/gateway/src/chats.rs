@@ -6,6 +6,7 @@ use natter_protocol::{
     ids::{ChatId, Shard, UserId},
     rest::CreateChat,
     server::Chat,
+    service::CreateServerChat,
 };
 use natter_store::{ChatCursor, Conflict, Store, StoreError};
 use uuid::Uuid;
@@ -43,15 +44,34 @@ impl Chats {
         request: CreateChat,
     ) -> Result<(Chat, bool), WireError> {
         let plan = Plan::of(request, caller.user_id)?;
+        let (chat, made) = self.make(caller.user_id, plan).await?;
+        Ok((self.get(caller, chat).await?, made))
+    }
+
+    /// The same between others.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_between(
+        &self,
+        request: CreateServerChat,
+    ) -> Result<(Chat, bool), WireError> {
+        let (actor, plan) = Plan::between(request)?;
+        let (chat, made) = self.make(actor, plan).await?;
+        Ok((self.for_all(chat).await?, made))
+    }
+
+    /// Makes a chat of the actor's, unless it is there.
+    async fn make(&self, actor: UserId, plan: Plan) -> Result<(ChatId, bool), WireError> {
         if self.room.any_full() {
-            return Ok((self.there(caller, &plan).await?.ok_or_else(no_room)?, false));
+            return Ok((self.there(actor, &plan).await?.ok_or_else(no_room)?, false));
         }
         let shard = shard_of(Uuid::now_v7(), self.shards);
         let created = match plan {
-            Plan::Direct(other) => self.store.open_direct(caller.user_id, other, shard).await,
+            Plan::Direct(other) => self.store.open_direct(actor, other, shard).await,
             Plan::Group { title, open, others } => {
                 let title = Some(title.as_str());
-                self.store.create_group(caller.user_id, title, open, &others, shard).await
+                self.store.create_group(actor, title, open, &others, shard).await
             }
         };
         let created = created.map_err(|error| match error {
@@ -66,15 +86,23 @@ impl Chats {
             other => fault::store(other),
         })?;
         self.relay.lane_if_any(created.lane).await;
-        Ok((self.get(caller, created.chat).await?, !created.existed))
+        Ok((created.chat, !created.existed))
     }
 
     /// The one-to-one that the plan asks for, if there is one.
-    async fn there(&self, caller: &Caller, plan: &Plan) -> Result<Option<Chat>, WireError> {
+    async fn there(&self, actor: UserId, plan: &Plan) -> Result<Option<ChatId>, WireError> {
         let Plan::Direct(other) = plan else { return Ok(None) };
-        let there = self.store.direct(caller.user_id, *other).await.map_err(fault::store)?;
-        let Some(there) = there else { return Ok(None) };
-        self.get(caller, there.chat).await.map(Some)
+        let there = self.store.direct(actor, *other).await.map_err(fault::store)?;
+        Ok(there.map(|there| there.chat))
+    }
+
+    /// One chat, as nobody in particular sees it.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn for_all(&self, chat: ChatId) -> Result<Chat, WireError> {
+        let found = self.store.chat_for_all(chat).await.map_err(fault::store)?;
+        found.ok_or_else(|| WireError::new(ErrorCode::NotFound, "there is no such chat"))
     }
 
     /// Makes the caller a participant of an open chat; one who is already stays so.
@@ -169,6 +197,29 @@ enum Plan {
 }
 
 impl Plan {
+    /// Between others than who asks: also whose chat it is.
+    fn between(request: CreateServerChat) -> Result<(UserId, Self), WireError> {
+        text::valid(&request)?;
+        let bad = |why: &str| WireError::new(ErrorCode::BadRequest, why);
+        let CreateServerChat { is_group, title, owner_id, mut participant_ids, open } = request;
+        let actor = if is_group {
+            owner_id.ok_or_else(|| bad("ownerId: a group needs one"))?
+        } else {
+            participant_ids.sort_unstable();
+            participant_ids.dedup();
+            let [first, _] = participant_ids[..] else {
+                return Err(bad("participantIds: a one-to-one is of exactly two users"));
+            };
+            if owner_id.is_some() {
+                return Err(bad("ownerId: for groups only"));
+            }
+            participant_ids.remove(0);
+            first
+        };
+        let request = CreateChat { is_group, title, participant_ids, open };
+        Ok((actor, Self::of(request, actor)?))
+    }
+
     fn of(request: CreateChat, caller: UserId) -> Result<Self, WireError> {
         text::valid(&request)?;
         let bad = |why: &str| Err(WireError::new(ErrorCode::BadRequest, why));
@@ -223,6 +274,35 @@ mod tests {
         }
         refusal(request(false, Some("Title"), &[other]), me);
         refusal(CreateChat { open: true, ..request(false, None, &[other]) }, me);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_made_between_others_is_a_chat_of_theirs() -> anyhow::Result<()> {
+        let (one, two) = (UserId::generate(), UserId::generate());
+        let between = |is_group, owner_id, participants: &[UserId]| {
+            Plan::between(CreateServerChat {
+                is_group,
+                title: is_group.then(|| "Team".to_owned()),
+                owner_id,
+                participant_ids: participants.to_vec(),
+                open: false,
+            })
+        };
+        let direct = between(false, None, &[two, one, two])?;
+        assert_eq!(direct, (one.min(two), Plan::Direct(one.max(two))));
+        let group = Plan::Group { title: "Team".to_owned(), open: false, others: vec![two] };
+        assert_eq!(between(true, Some(one), &[two, one])?, (one, group));
+        for (is_group, owner, participants) in [
+            (false, None, &[one][..]),
+            (false, None, &[one, one]),
+            (false, None, &[one, two, UserId::generate()]),
+            (false, Some(one), &[one, two]),
+            (true, None, &[one, two]),
+        ] {
+            let refused = between(is_group, owner, participants);
+            assert_eq!(refused.map_err(|error| error.code), Err(ErrorCode::BadRequest));
+        }
         Ok(())
     }
 

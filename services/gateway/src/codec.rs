@@ -135,7 +135,10 @@ impl Codec {
             return Vec::new();
         }
         let mut said = vec![packet("closing", &Closing { code, reason: reason(code) })];
-        if matches!(code, close::DEVICE_REVOKED | close::TOO_MANY_CONNECTIONS) {
+        if matches!(
+            code,
+            close::DEVICE_REVOKED | close::ACCOUNT_DISABLED | close::TOO_MANY_CONNECTIONS
+        ) {
             // Coming back by itself would be of no use, or drive another connection out.
             said.push(Utf8Bytes::from_static(socketio::DISCONNECT));
         }

@@ -11,6 +11,7 @@ use natter_presence::RedisArgs;
 use natter_protocol::{ids::Shard, push::Hosts};
 use natter_runtime::{NodeArgs, TelemetryArgs};
 use secrecy::SecretString;
+use url::Url;
 
 /// Natter's gateway: sockets, REST and the page.
 #[derive(Debug, Parser)]
@@ -87,6 +88,45 @@ pub struct Config {
     /// Messages.
     #[command(flatten)]
     pub messages: MessageArgs,
+
+    /// The deployment's own check of messages.
+    #[command(flatten)]
+    pub hook: HookArgs,
+}
+
+/// The deployment's own check of messages, before they are published.
+#[derive(Args, Clone, Debug)]
+pub struct HookArgs {
+    /// URL that is asked whether a message may be published, or its text changed; without it nothing
+    /// is.
+    #[arg(long, env = "NATTER_HOOK_URL", hide_env_values = true)]
+    pub hook_url: Option<Url>,
+
+    /// What questions are signed with, `whsec_` and 24 to 64 bytes in base64.
+    #[arg(long, env = "NATTER_HOOK_SECRET", hide_env_values = true)]
+    pub hook_secret: Option<SecretString>,
+
+    /// Milliseconds that it may take to answer, the wait for its turn included: 10 to 5,000.
+    #[arg(long, env = "NATTER_HOOK_MILLISECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=5_000))]
+    pub hook_milliseconds: u64,
+
+    /// What becomes of a message when it fails: it is refused (`unavailable`, to be retried), or let
+    /// through.
+    #[arg(long, env = "NATTER_HOOK_FAILURE", value_enum, default_value_t = OnFailure::Refuse)]
+    pub hook_failure: OnFailure,
+
+    /// Questions that this gateway asks at once: 1 to 10,000.
+    #[arg(long, env = "NATTER_HOOK_CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub hook_concurrency: u32,
+}
+
+/// What becomes of a message that could not be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// It is let through.
+    Allow,
+    /// It is refused.
+    Refuse,
 }
 
 /// What becomes of what somebody has said who deletes their account.
@@ -225,6 +265,15 @@ pub struct RestArgs {
     /// REST calls that one user may make at once after a pause.
     #[arg(long, env = "NATTER_CALLS_BURST", default_value_t = 100)]
     pub calls_burst: u32,
+
+    /// Calls of the server API per second that one service token may make for long, through this
+    /// gateway, unless it has a rate of its own; 0 for no limit.
+    #[arg(long, env = "NATTER_SERVICE_CALLS_PER_SECOND", default_value_t = 200)]
+    pub service_calls_per_second: u32,
+
+    /// Calls that one service token may make at once after a pause, likewise.
+    #[arg(long, env = "NATTER_SERVICE_CALLS_BURST", default_value_t = 1_000)]
+    pub service_calls_burst: u32,
 
     /// Whether users can be looked up by the start of their name.
     #[arg(long, env = "NATTER_SEARCH_BY_NAME", default_value_t = true, action = clap::ArgAction::Set)]

@@ -27,8 +27,9 @@ use crate::{
     chats::not_member,
     fault,
     history::read_tail,
+    hook::{Kind, Question},
     hub::{Command, frames},
-    send,
+    send::{self, Sender},
 };
 
 /// How long a reply waits for what it quotes. Sending must go on when Postgres hangs.
@@ -40,7 +41,7 @@ const UUID_CHARS: usize = 36;
 ///
 /// # Errors
 /// `forbidden` for somebody else's or one that was sent too long ago; `conflict` for a deleted one;
-/// `not_found`, `not_member`, `bad_request`, `too_large`, `unavailable`.
+/// `refused` by the deployment's own check; `not_found`, `not_member`, `bad_request`, `too_large`, `unavailable`.
 pub async fn edit(
     app: &App,
     caller: &Caller,
@@ -63,12 +64,38 @@ pub async fn edit(
         return Err(forbidden("the time in which the message may be edited is over"));
     }
     send::check_content(&content, message.media.is_some())?;
+    let content = checked(app, caller, &message, content, &mentions).await?;
     let mentions = mentioned(app, chat, &content, mentions).await;
     if (&content, &mentions) == (&message.content, &message.mentions) {
         return Ok(Changed { seq: message.seq });
     }
     let edited = Edited { target: target(&message), actor_id: caller.user_id, content, mentions };
     publish(app, feed, &Uuid::now_v7().to_string(), Event::Edited(edited)).await
+}
+
+/// The text that the message is given, once the deployment's own check has seen it.
+async fn checked(
+    app: &App,
+    caller: &Caller,
+    message: &Message,
+    content: String,
+    mentions: &[UserId],
+) -> Result<String, WireError> {
+    // What it says already has been let through.
+    let Some(hook) = app.hook.as_ref().filter(|_| content != message.content) else {
+        return Ok(content);
+    };
+    let question = Question {
+        chat_id: message.chat_id,
+        message_id: message.id,
+        sender: &Sender::from(caller).card,
+        device_id: Some(caller.device_id),
+        content: &content,
+        media_id: message.media.as_ref().map(|media| media.id),
+        reply_to: message.reply_to,
+        mentions,
+    };
+    Ok(hook.check(Kind::Editing, &question).await?.unwrap_or(content))
 }
 
 /// Takes a message back: one of the caller's own, or anybody's where the caller manages the chat.
@@ -90,11 +117,30 @@ pub async fn delete(
             return Err(forbidden("only its sender and who manages the chat delete a message"));
         }
     }
+    take_back(app, feed, caller.user_id, &message).await
+}
+
+/// Takes anybody's message back, for the deployment itself.
+///
+/// # Errors
+/// `not_found`, `unavailable`.
+pub async fn moderate(app: &App, chat: ChatId, message: MessageId) -> Result<Changed, WireError> {
+    let feed = send::any_feed(app, chat).await?;
+    let (message, _) = find(app, feed, chat, message).await?.ok_or_else(unknown)?;
+    take_back(app, feed, UserId::SYSTEM, &message).await
+}
+
+async fn take_back(
+    app: &App,
+    feed: Feed,
+    actor_id: UserId,
+    message: &Message,
+) -> Result<Changed, WireError> {
     if message.deleted {
         return Ok(Changed { seq: message.seq });
     }
-    let target = target(&message);
-    let deleted = Deleted { target, actor_id: caller.user_id };
+    let target = target(message);
+    let deleted = Deleted { target, actor_id };
     // The same id for all who delete it at once.
     publish(app, feed, &format!("{}.deleted", target.message_id), Event::Deleted(deleted)).await
 }
@@ -212,7 +258,7 @@ fn emoji_of(text: &str) -> Result<&'static str, WireError> {
 }
 
 /// The message as it is at this moment, and what the log's tail holds that changes messages.
-async fn find(
+pub(crate) async fn find(
     app: &App,
     feed: Feed,
     chat: ChatId,

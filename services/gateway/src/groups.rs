@@ -12,7 +12,7 @@ use natter_protocol::{
     rest::{BanPage, ChangeChat, CreateInvite, Invitation, InviteList, MadeInvite},
     server::{Chat, Role},
 };
-use natter_store::{BanCursor, ChatEdit, Conflict, NewInvite, Store, StoreError};
+use natter_store::{Actor, BanCursor, ChatEdit, Conflict, NewInvite, Store, StoreError};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -71,16 +71,30 @@ impl Groups {
         chat: ChatId,
         users: &[UserId],
     ) -> Result<Chat, WireError> {
+        self.put_in(caller.user_id.into(), chat, users).await?;
+        self.chats.get(caller, chat).await
+    }
+
+    /// The same, whoever does it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn put_in(
+        &self,
+        actor: Actor,
+        chat: ChatId,
+        users: &[UserId],
+    ) -> Result<(), WireError> {
         if users.is_empty() || users.len() > limits::ADDED {
             return Err(bad_request(format!("userIds: not 1 to {}", limits::ADDED)));
         }
-        let added = self.store.add_participants(caller.user_id, chat, users).await;
+        let added = self.store.add_participants(actor, chat, users).await;
         let lane = added.map_err(|error| match error {
             StoreError::NotFound => WireError::new(ErrorCode::NotFound, "a user does not exist"),
             other => refusal(other, MANAGERS),
         })?;
         self.relay.lane_if_any(lane).await;
-        self.chats.get(caller, chat).await
+        Ok(())
     }
 
     /// Ends somebody's participation; with `ban`, they may not come back.
@@ -90,12 +104,12 @@ impl Groups {
     /// `unavailable`.
     pub async fn remove(
         &self,
-        caller: &Caller,
+        actor: impl Into<Actor>,
         chat: ChatId,
         user: UserId,
         ban: bool,
     ) -> Result<(), WireError> {
-        let removed = self.store.remove_participant(caller.user_id, chat, user, ban).await;
+        let removed = self.store.remove_participant(actor, chat, user, ban).await;
         let lane = removed.map_err(|error| match error {
             StoreError::NotFound => no_participant(),
             other => refusal(other, "members are removed by owners and admins, others by owners"),
@@ -112,16 +126,17 @@ impl Groups {
     /// `unavailable`.
     pub async fn set_role(
         &self,
-        caller: &Caller,
+        actor: impl Into<Actor>,
         chat: ChatId,
         user: UserId,
         role: Role,
         transfer: bool,
     ) -> Result<(), WireError> {
-        if transfer && (role != Role::Owner || user == caller.user_id) {
+        let actor = actor.into();
+        if transfer && (role != Role::Owner || actor == user.into()) {
             return Err(bad_request("transfer: goes with the role `owner`, to somebody else"));
         }
-        let set = self.store.set_role(caller.user_id, chat, user, role, transfer).await;
+        let set = self.store.set_role(actor, chat, user, role, transfer).await;
         let lane = set.map_err(|error| match error {
             StoreError::NotFound => no_participant(),
             other => refusal(other, OWNERS),

@@ -20,6 +20,7 @@ use crate::{
     chats::not_member,
     fault,
     hub::{Command, frames},
+    send::any_feed,
     text::bad_request,
 };
 
@@ -54,6 +55,21 @@ pub async fn page(
     read(app, caller.user_id, chat, known, Page { before, after, limit }, PAGE_BYTES).await
 }
 
+/// The same for whoever may read any chat.
+///
+/// # Errors
+/// `bad_request`, `not_found`, `unavailable`.
+pub async fn any_page(
+    app: &App,
+    chat: ChatId,
+    before: Option<Seq>,
+    after: Option<Seq>,
+    limit: u32,
+) -> Result<HistoryPage, WireError> {
+    let known = Known::Follows(any_feed(app, chat).await?);
+    read(app, UserId::SYSTEM, chat, known, Page { before, after, limit }, PAGE_BYTES).await
+}
+
 /// The message at a place, or the last one before it, and as many before it as after, with whether
 /// there are more on either side.
 ///
@@ -67,16 +83,40 @@ pub async fn around(
     limit: u32,
 ) -> Result<HistoryPage, WireError> {
     let known = admitted(app, caller, chat, limit)?;
+    read_around(app, caller.user_id, chat, known, (seq, limit)).await
+}
+
+/// The same for whoever may read any chat.
+///
+/// # Errors
+/// `bad_request`, `not_found`, `unavailable`.
+pub async fn any_around(
+    app: &App,
+    chat: ChatId,
+    seq: Seq,
+    limit: u32,
+) -> Result<HistoryPage, WireError> {
+    let known = Known::Follows(any_feed(app, chat).await?);
+    read_around(app, UserId::SYSTEM, chat, known, (seq, limit)).await
+}
+
+async fn read_around(
+    app: &App,
+    viewer: UserId,
+    chat: ChatId,
+    known: Known,
+    (seq, limit): (Seq, u32),
+) -> Result<HistoryPage, WireError> {
     let newer = limit / 2;
     // Both halves end where nothing is inserted any more: beyond, an entry only comes at the end.
     let before = Page { before: Some(seq.saturating_add(1)), after: None, limit: limit - newer };
     let after = Page { before: None, after: Some(seq), limit: newer.max(1) };
-    let before = read(app, caller.user_id, chat, known, before, PAGE_BYTES / 2).await?;
+    let before = read(app, viewer, chat, known, before, PAGE_BYTES / 2).await?;
     // A page before a place only begins there, or after it, where the feed begins behind it.
     if !before.partial && before.from_seq >= seq.max(1) {
         return Err(WireError::new(ErrorCode::NotFound, "what was there has expired"));
     }
-    let mut after = read(app, caller.user_id, chat, known, after, PAGE_BYTES / 2).await?;
+    let mut after = read(app, viewer, chat, known, after, PAGE_BYTES / 2).await?;
     if newer == 0 && !after.messages.is_empty() {
         after.messages.clear();
         (after.has_more, after.to_seq) = (true, after.from_seq);
@@ -104,7 +144,7 @@ fn joined_at(before: HistoryPage, after: HistoryPage) -> HistoryPage {
 /// How far this node knows the caller to be a participant.
 #[derive(Clone, Copy)]
 enum Known {
-    /// It follows the chat for the caller, and hears of removals.
+    /// It follows the chat for the caller, and hears of removals; or the caller may read any chat.
     Follows(Feed),
     /// Postgres has to tell: it does not, or is out of touch and may not have heard of one.
     No,
@@ -490,7 +530,7 @@ mod tests {
             seq,
             prev_seq: prev,
             sender_id: user,
-            sender: UserCard { id: user, name: String::new() },
+            sender: UserCard { id: user, name: String::new(), bot: false },
             device_id: None,
             content_type: ContentType::Text,
             content: String::new(),

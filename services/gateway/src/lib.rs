@@ -17,6 +17,7 @@
 //! | [`search`] | messages found by their words, senders, files and mentions |
 //! | [`export`] | data handed out whole |
 //! | [`media`] | files on their way into the store and out of it |
+//! | [`hook`] | the deployment's own check of messages |
 //! | [`hub`] | feeds, fanned out to this node's connections |
 //! | [`registry`] | who is connected here, and takes part in what |
 //! | [`outlet`] | what waits to be written to a connection, and how it is told to end |
@@ -50,6 +51,7 @@ pub mod export;
 pub mod fault;
 pub mod groups;
 pub mod history;
+pub mod hook;
 pub mod hub;
 pub mod measures;
 pub mod media;

@@ -75,6 +75,8 @@ fn register() {
         downloaded_bytes(),
         downloads_unrecorded(),
     ]);
+    drop(Checked::ALL.map(hook));
+    drop(hook_open());
     drop(Limit::ALL.map(rate_limited));
     drop(RESUMES.map(resumes));
     drop(BEGINNINGS.map(handshakes));
@@ -127,6 +129,8 @@ pub fn refresh_replays() -> Counter {
 pub enum Limit {
     /// Calls of a user, attempts at an account or from an address.
     Calls,
+    /// Calls of a server, by its token.
+    ServiceCalls,
     /// Events over a socket.
     Events,
     /// Passwords that wait to be hashed.
@@ -141,12 +145,20 @@ pub enum Limit {
 
 impl Limit {
     /// Each of them.
-    pub const ALL: [Self; 6] =
-        [Self::Calls, Self::Events, Self::Logins, Self::Exports, Self::Uploads, Self::Downloads];
+    pub const ALL: [Self; 7] = [
+        Self::Calls,
+        Self::ServiceCalls,
+        Self::Events,
+        Self::Logins,
+        Self::Exports,
+        Self::Uploads,
+        Self::Downloads,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
+            Self::ServiceCalls => "service_calls",
             Self::Events => "events",
             Self::Logins => "logins",
             Self::Exports => "exports",
@@ -154,6 +166,48 @@ impl Limit {
             Self::Downloads => "downloads",
         }
     }
+}
+
+/// What came of a question whether a message may be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// It may.
+    Allowed,
+    /// With another text.
+    Replaced,
+    /// It may not.
+    Refused,
+    /// There was no answer, or none that is one.
+    Failed,
+}
+
+impl Checked {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::Replaced, Self::Refused, Self::Failed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Replaced => "replaced",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Messages that the deployment's own check was asked about.
+pub fn hook(checked: Checked) -> Counter {
+    metrics::counter!("natter_hook_checks_total", "verdict" => checked.name())
+}
+
+/// How long it took to tell.
+pub fn hook_seconds() -> Histogram {
+    metrics::histogram!("natter_hook_seconds")
+}
+
+/// Whether the check is left alone, since it has failed.
+pub fn hook_open() -> Gauge {
+    metrics::gauge!("natter_hook_open")
 }
 
 /// Who was refused since they asked for too much of it.

@@ -78,6 +78,8 @@ pub struct Viewer {
     pub key: Uuid,
     /// Its login.
     pub session: Option<Uuid>,
+    /// The user is a program.
+    pub bot: bool,
     /// The connection.
     pub connection: ConnectionId,
     /// It wants its own messages as events too.

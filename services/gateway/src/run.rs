@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{self, Keeping},
-    app::App,
-    auth::AuthConfigError,
+    app::{App, SettingsError},
     config::{Config, MessageArgs},
     hub::{Command, Hub, HubSettings},
     media::{Library, Records, write_all},
@@ -63,9 +62,9 @@ pub enum RunError {
         /// … and may be at most.
         most: u32,
     },
-    /// Secrets and keys.
+    /// Secrets, keys, and the check of messages.
     #[error(transparent)]
-    Auth(#[from] AuthConfigError),
+    Settings(#[from] SettingsError),
     /// The public port.
     #[error("the public port")]
     Listener(#[from] std::io::Error),

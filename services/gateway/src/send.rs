@@ -27,6 +27,7 @@ use crate::{
     auth::Caller,
     chats::{self, not_member},
     edits, fault,
+    hook::{Kind, Question},
 };
 
 /// A client id made this recently cannot have been published before the log's window.
@@ -43,15 +44,15 @@ const RETRY_MS: u64 = 1_000;
 pub struct Sender {
     /// The user, with the name that the message carries.
     pub card: UserCard,
-    /// The device.
-    pub device: DeviceId,
+    /// The device; none when a server sends.
+    pub device: Option<DeviceId>,
 }
 
 impl From<&Caller> for Sender {
     fn from(caller: &Caller) -> Self {
         Self {
-            card: UserCard { id: caller.user_id, name: caller.name.clone() },
-            device: caller.device_id,
+            card: UserCard { id: caller.user_id, name: caller.name.clone(), bot: caller.bot },
+            device: Some(caller.device_id),
         }
     }
 }
@@ -96,16 +97,16 @@ pub enum Settled {
 ///
 /// # Errors
 /// `bad_request`, `too_large`, `not_member`, `forbidden` for a one-to-one in which one has blocked the
-/// other, `unavailable` (`not_sent`).
+/// other, `refused` by the deployment's own check, `unavailable` (`not_sent`).
 pub async fn prepare(
     app: &App,
     sender: Sender,
     chat: ChatId,
-    draft: Draft,
+    mut draft: Draft,
 ) -> Result<Preparation, WireError> {
     let (client_msg_id, age) = check(&draft, OffsetDateTime::now_utc())?;
     edits::check_mentions(&draft.mentions)?;
-    let feed = writable_feed(app, sender.card.id, chat).await?;
+    let feed = feed_of(app, sender.card.id, chat).await?;
     let id = MessageId::derive(chat, sender.card.id, &client_msg_id);
     let unheard = match age {
         Age::New => true,
@@ -120,6 +121,25 @@ pub async fn prepare(
     if app.room.full(feed.shard) {
         return Err(not_stored(PublishError::Full));
     }
+    let mut replaced = false;
+    if let Some(hook) = &app.hook
+        && sender.card.id != UserId::SYSTEM
+    {
+        match hook.check(Kind::Sending, &question(&sender, chat, id, &draft)).await {
+            Ok(None) => {}
+            Ok(Some(content)) => (draft.content, replaced) = (content, true),
+            // What was let through once stays said, whatever is thought of it now.
+            Err(error) => {
+                let sent = match age {
+                    Age::New => None,
+                    Age::Young | Age::Unknown => {
+                        stored(app, feed, (chat, id), &sender, &client_msg_id).await?
+                    }
+                };
+                return sent.map(Preparation::Duplicate).ok_or(error);
+            }
+        }
+    }
     let quote = match draft.reply_to {
         Some(answered) => edits::quote(app, feed, chat, answered).await?,
         None => None,
@@ -133,8 +153,9 @@ pub async fn prepare(
     let message = MessageSent {
         id,
         sender: sender.card,
-        device_id: Some(sender.device),
+        device_id: sender.device,
         content: draft.content,
+        replaced,
         media,
         client_msg_id,
         reply_to: draft.reply_to,
@@ -142,6 +163,20 @@ pub async fn prepare(
         mentions,
     };
     Ok(Preparation::New(Box::new(Prepared { feed, chat, message })))
+}
+
+/// What the deployment's own check is asked.
+fn question<'a>(sender: &'a Sender, chat: ChatId, id: MessageId, draft: &'a Draft) -> Question<'a> {
+    Question {
+        chat_id: chat,
+        message_id: id,
+        sender: &sender.card,
+        device_id: sender.device,
+        content: &draft.content,
+        media_id: draft.media_id,
+        reply_to: draft.reply_to,
+        mentions: &draft.mentions,
+    }
 }
 
 /// Hands the message to the broker, at once and in the order of the calls.
@@ -225,17 +260,30 @@ pub async fn send_from_rest(
     chat: ChatId,
     draft: Draft,
 ) -> Result<Sent, WireError> {
+    send_as(app, caller.into(), chat, draft).await
+}
+
+/// The same for whoever a server speaks for.
+///
+/// # Errors
+/// As there; `not_found` for a chat that there is not, when the deployment itself speaks.
+pub async fn send_as(
+    app: &App,
+    sender: Sender,
+    chat: ChatId,
+    draft: Draft,
+) -> Result<Sent, WireError> {
     let span = context::begin(|| info_span!("send_message", %chat));
-    send_now(app, caller, chat, draft).instrument(span).await
+    send_now(app, sender, chat, draft).instrument(span).await
 }
 
 async fn send_now(
     app: &App,
-    caller: &Caller,
+    sender: Sender,
     chat: ChatId,
     draft: Draft,
 ) -> Result<Sent, WireError> {
-    let prepared = match prepare(app, Sender::from(caller), chat, draft).await? {
+    let prepared = match prepare(app, sender, chat, draft).await? {
         Preparation::Duplicate(sent) => return Ok(sent),
         Preparation::New(prepared) => *prepared,
     };
@@ -325,6 +373,28 @@ fn check(draft: &Draft, now: OffsetDateTime) -> Result<(String, Age), WireError>
     Ok((id.clone(), if young { Age::Young } else { Age::Unknown }))
 }
 
+/// The feed of a chat that the sender may write to: the deployment itself to any.
+async fn feed_of(app: &App, sender: UserId, chat: ChatId) -> Result<Feed, WireError> {
+    if sender != UserId::SYSTEM {
+        return writable_feed(app, sender, chat).await;
+    }
+    any_feed(app, chat).await.map_err(|error| match error.code {
+        ErrorCode::Unavailable => error.outcome(Outcome::NotSent),
+        _ => error,
+    })
+}
+
+/// The feed of a chat, whoever asks.
+///
+/// # Errors
+/// `not_found`, `unavailable`.
+pub async fn any_feed(app: &App, chat: ChatId) -> Result<Feed, WireError> {
+    let shard = app.store.chat_shard(chat).await.map_err(fault::store)?;
+    let shard =
+        shard.ok_or_else(|| WireError::new(ErrorCode::NotFound, "there is no such chat"))?;
+    Ok(Feed::chat(shard, chat))
+}
+
 /// The feed of a chat that the user may write to.
 ///
 /// # Errors
@@ -370,12 +440,38 @@ async fn sent_before(
             created_at: found.created_at,
             client_msg_id: client_msg_id.to_owned(),
             duplicate: true,
+            content: None,
         }));
     }
     let recent = at > OffsetDateTime::now_utc() - WINDOW;
     // Either nothing older than the window is unwritten, or nothing at all is.
     let complete = recent || matches!(log, Ok(Some(log)) if persisted >= log.last_seq);
     if complete { Ok(None) } else { Err(unsure(natter_store::StoreError::Fenced)) }
+}
+
+/// The message, when it is stored: in Postgres, or in the log beyond that.
+async fn stored(
+    app: &App,
+    feed: Feed,
+    (chat, id): (ChatId, MessageId),
+    sender: &Sender,
+    client_msg_id: &str,
+) -> Result<Option<Sent>, WireError> {
+    if let Some(sent) = sent_before(app, feed, chat, sender.card.id, client_msg_id).await? {
+        return Ok(Some(sent));
+    }
+    let found = edits::find(app, feed, chat, id).await;
+    let found = found.map_err(|error| error.outcome(Outcome::NotSent))?;
+    Ok(found.map(|(message, _)| Sent {
+        id,
+        chat_id: chat,
+        seq: message.seq,
+        prev_seq: message.prev_seq,
+        created_at: message.created_at,
+        client_msg_id: client_msg_id.to_owned(),
+        duplicate: true,
+        content: None,
+    }))
 }
 
 /// The reply that names the message's place, with the broker's time.
@@ -385,7 +481,7 @@ async fn sent(
     seq: Seq,
     duplicate: bool,
 ) -> Result<Sent, WireError> {
-    let MessageSent { id, sender, client_msg_id, .. } = &prepared.message;
+    let MessageSent { id, sender, client_msg_id, replaced, content, .. } = &prepared.message;
     let mut sent = Sent {
         id: *id,
         chat_id: prepared.chat,
@@ -394,9 +490,18 @@ async fn sent(
         created_at: timestamp::truncate(OffsetDateTime::now_utc()),
         client_msg_id: client_msg_id.clone(),
         duplicate,
+        content: (*replaced && !duplicate).then(|| content.clone()),
     };
     if let Ok(Some(stored)) = app.bus.entry(prepared.feed.shard, seq).await {
         sent.created_at = timestamp::truncate(stored.at);
+        // Of a retry: what stands there is what was let through then.
+        if duplicate
+            && let Ok(Entry { event: Event::Message(first), .. }) =
+                serde_json::from_slice(&stored.body)
+            && first.replaced
+        {
+            sent.content = Some(first.content);
+        }
         return Ok(sent);
     }
     // Purged since, so it is in Postgres; or out of reach, and the message is stored all the same:

@@ -2,7 +2,11 @@
 
 use clap::{Args, Parser, Subcommand};
 use natter_persistence::config::MigrateArgs;
-use natter_protocol::ids::{ChatId, DeviceId, MessageId, UserId};
+use natter_protocol::{
+    ids::{ChatId, DeviceId, MessageId, ServiceTokenId, UserId},
+    limits,
+    service::{self, Scope},
+};
 use secrecy::SecretString;
 
 pub use crate::servers::Servers;
@@ -37,6 +41,12 @@ pub enum Command {
     /// Make tokens, for tests of a deployment.
     #[command(subcommand)]
     Token(Token),
+    /// Make, list and revoke the tokens of the server API.
+    #[command(subcommand)]
+    ServiceToken(ServiceToken),
+    /// Make bots.
+    #[command(subcommand)]
+    Bot(Bot),
 }
 
 impl std::fmt::Debug for Command {
@@ -251,6 +261,111 @@ pub struct MintArgs {
     pub servers: Servers,
 }
 
+/// What can be done with service tokens.
+#[derive(Debug, Subcommand)]
+pub enum ServiceToken {
+    /// Make one, and print it: nobody can see it again.
+    Create(CreateServiceTokenArgs),
+    /// List them, without the tokens themselves.
+    List(ListServiceTokensArgs),
+    /// End one, on every gateway within a second.
+    Revoke(RevokeServiceTokenArgs),
+}
+
+/// Of `service-token create`.
+#[derive(Args, Debug)]
+pub struct CreateServiceTokenArgs {
+    /// What it is for: 1 to 100 characters.
+    #[arg(long, value_parser = label)]
+    pub name: String,
+
+    /// What it may do, with commas between: users, devices, chats, send, impersonate, history, moderate.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub scopes: Vec<Scope>,
+
+    /// Calls a second that it may make through one gateway, for long: 1 to 1,000,000. Without, what the
+    /// gateways' settings say.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the servers are; Postgres is asked.
+    #[command(flatten)]
+    pub servers: Servers,
+}
+
+/// Of `service-token list`.
+#[derive(Args, Debug)]
+pub struct ListServiceTokensArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the servers are; Postgres is asked.
+    #[command(flatten)]
+    pub servers: Servers,
+}
+
+/// Of `service-token revoke`.
+#[derive(Args, Debug)]
+pub struct RevokeServiceTokenArgs {
+    /// The token, as `list` calls it.
+    pub id: ServiceTokenId,
+
+    /// Where the servers are; Postgres is asked.
+    #[command(flatten)]
+    pub servers: Servers,
+}
+
+/// What can be done with bots.
+#[derive(Debug, Subcommand)]
+pub enum Bot {
+    /// Make a bot with a device that is logged in, and print the device's refresh token, which nobody
+    /// can see again: `/v1/auth/refresh` gives access tokens for it.
+    Create(CreateBotArgs),
+}
+
+/// Of `bot create`.
+#[derive(Args, Debug)]
+pub struct CreateBotArgs {
+    /// Shown to others: 1 to 100 characters.
+    #[arg(long, value_parser = label)]
+    pub name: String,
+
+    /// What the embedding product calls it.
+    #[arg(long, value_name = "ID", value_parser = external_id)]
+    pub external_id: Option<String>,
+
+    /// Days that the refresh token is good for: 1 to 365.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub days: u16,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the servers are; Postgres is asked.
+    #[command(flatten)]
+    pub servers: Servers,
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let fits = (1..=limits::NAME_CHARS).contains(&text.chars().count());
+    if fits && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("not 1 to {} characters that can be seen", limits::NAME_CHARS))
+}
+
+fn external_id(text: &str) -> Result<String, String> {
+    service::named_outside(text, &()).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -272,6 +387,14 @@ mod tests {
             &["message", "--seconds=0", "019368a0-0000-7000-8000-000000000000"],
             &["token", "mint", "--user=me", "--device=mine"],
             &["devices", "list"],
+            &["service-token", "create", "--name=Shop"],
+            &["service-token", "create", "--name=Shop", "--scopes="],
+            &["service-token", "create", "--name=Shop", "--scopes=users,all"],
+            &["service-token", "create", "--name= ", "--scopes=users"],
+            &["service-token", "create", "--name=Shop", "--scopes=users", "--rate=0"],
+            &["service-token", "revoke", "Shop"],
+            &["bot", "create", "--name="],
+            &["bot", "create", "--name=Bot", "--external-id="],
         ] {
             let all = ["natter"].iter().chain(bad);
             assert!(Cli::try_parse_from(all).is_err(), "{bad:?}");

@@ -10,6 +10,8 @@
 //! | `pushes` | what became of its notifications |
 //! | [`devices`] | a user's devices: listed, closed, revoked |
 //! | [`token`] | tokens for tests of a deployment |
+//! | [`service_tokens`] | tokens of the server API: made, listed, revoked |
+//! | [`bots`] | bots made |
 //! | `servers` | the way to Postgres, NATS and Redis, by the services' own settings |
 //! | `people` | whom an id, a phone number or an e-mail address names |
 //! | `text` | tables, ages, sizes, and strangers' words made harmless |
@@ -17,6 +19,7 @@
 //! It stands on the services' own code: `migrate` is the worker's, a dead letter is read as the
 //! worker reads the log, a token is signed as a gateway signs it.
 
+pub mod bots;
 pub mod config;
 pub mod dead_letters;
 pub mod devices;
@@ -25,11 +28,12 @@ pub mod outcome;
 mod people;
 mod pushes;
 mod servers;
+pub mod service_tokens;
 pub mod status;
 mod text;
 pub mod token;
 
-use config::{Cli, Command, DeadLetters, Devices, Token};
+use config::{Bot, Cli, Command, DeadLetters, Devices, ServiceToken, Token};
 use natter_persistence::config::MigrateArgs;
 use natter_runtime::{strangers, telemetry};
 use outcome::{Failure, Outcome};
@@ -49,6 +53,10 @@ pub async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Devices(Devices::List(args)) => devices::list(&args).await,
         Command::Devices(Devices::Close(args)) => devices::close(&args).await,
         Command::Token(Token::Mint(args)) => token::mint(&args).await,
+        Command::ServiceToken(ServiceToken::Create(args)) => service_tokens::create(&args).await,
+        Command::ServiceToken(ServiceToken::List(args)) => service_tokens::list(&args).await,
+        Command::ServiceToken(ServiceToken::Revoke(args)) => service_tokens::revoke(&args).await,
+        Command::Bot(Bot::Create(args)) => bots::create(&args).await,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::outcome::Failure;
 /// The user of this id, this whole phone number or this whole e-mail address.
 pub(crate) async fn named(store: &Store, text: &str) -> Result<UserCard, Failure> {
     let found = if let Ok(id) = text.parse::<UserId>() {
-        store.user(id).await?.map(|user| UserCard { id: user.id, name: user.name })
+        store.user(id).await?.map(|user| UserCard { id: user.id, name: user.name, bot: user.bot })
     } else {
         let search =
             if text.contains('@') { UserSearch::Email(text) } else { UserSearch::Phone(text) };

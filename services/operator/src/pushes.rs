@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn each_recipient_has_a_line_that_says_why() {
-        let user = UserCard { id: UserId::generate(), name: "Ben\u{1b}[2J".to_owned() };
+        let user = UserCard { id: UserId::generate(), name: "Ben\u{1b}[2J".to_owned(), bot: false };
         let skipped = Delivery {
             user,
             device_id: None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natter_gateway::{auth::token::Signer, chats::shard_of};
-use natter_protocol::ids::Shard;
+use natter_protocol::ids::{Shard, UserId};
 use natter_store::{Conflict, DeviceState, Store, StoreError};
 use uuid::Uuid;
 
@@ -54,13 +54,21 @@ fn revoked() -> Failure {
     Failure::refused("the device is revoked, or an outside issuer's")
 }
 
-async fn create(store: &Store, args: &MintArgs) -> Result<Uuid, Failure> {
+/// Where the feed of a new user is to live.
+///
+/// # Errors
+/// When there is no shard yet.
+pub(crate) async fn shard_for(store: &Store, user: UserId) -> Result<Shard, Failure> {
     let shards = store.shards().await?.into_iter().filter(|row| row.epoch > 0);
     let shards: Vec<Shard> = shards.map(|row| row.shard).collect();
     if shards.is_empty() {
         return Err(Failure::refused("there is no shard yet: run `natter migrate`"));
     }
-    let shard = shards[usize::from(shard_of(args.user.0, shards.len() as Shard))];
+    Ok(shards[usize::from(shard_of(user.0, shards.len() as Shard))])
+}
+
+async fn create(store: &Store, args: &MintArgs) -> Result<Uuid, Failure> {
+    let shard = shard_for(store, args.user).await?;
     let login = store.ensure_login(args.user, args.device, &args.name, shard).await;
     login.map_err(|error| match error {
         StoreError::Conflict(Conflict::Device) => {

@@ -4,10 +4,10 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;
-use natter_e2e::{Person, Socket, Stage, soon};
+use natter_e2e::{Person, Socket, Stage, person::anonymous, soon};
 use natter_protocol::{
     error::close,
-    ids::{ChatId, DeviceId, UserId},
+    ids::{ChatId, DeviceId, ServiceTokenId, UserId},
     server::Message,
 };
 use serde_json::{Value, json};
@@ -475,5 +475,67 @@ async fn what_is_missing_or_makes_no_sense_is_named() -> Result<()> {
     ensure!(!said.err.contains("hunter2"), "{said:?}");
     let said = natter(&cluster, &["devices", "list", "--user", "+1 nobody"]).await?.expect(1)?;
     said.has("+1 nobody")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn service_tokens_are_made_listed_and_revoked() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let create = ["service-token", "create", "--name=shop \u{1f6d2}", "--scopes=users,send,users"];
+    let made = natter(&cluster, &[&create[..], &["--rate=50", "--json"]].concat()).await?;
+    let made = made.expect(0)?.json()?;
+    let (id, token) = (text(&made, "/id")?, text(&made, "/token")?);
+    let shop = anonymous(&cluster, 1)?.with_token(&token);
+    shop.get("/server/users?externalId=7").await?.expect(200)?;
+    shop.post("/server/chats", json!({})).await?.refused(403, "forbidden")?;
+
+    let plain = natter(&cluster, &create).await?.expect(0)?;
+    ensure!(plain.out.starts_with("nst_") && plain.out.lines().count() == 1, "{plain:?}");
+    let listed = natter(&cluster, &["service-token", "list", "--json"]).await?.expect(0)?;
+    for shown in [&token, plain.out.trim()] {
+        let secret = shown.rsplit('_').next().unwrap_or_default();
+        ensure!(!listed.out.contains(secret), "a token is shown again");
+    }
+    let listed = listed.json()?;
+    let of_shop = listed.as_array().into_iter().flatten().find(|it| it["id"] == *id);
+    let of_shop = of_shop.context("it is not listed")?;
+    assert_eq!(of_shop["scopes"], json!(["users", "send"]));
+    assert_eq!(of_shop["callsPerSecond"], 50);
+    ensure!(of_shop["lastUsedAt"].is_string() && of_shop["revokedAt"].is_null(), "{of_shop}");
+
+    natter(&cluster, &["service-token", "revoke", &id]).await?.expect(0)?;
+    soon("it is refused", async || {
+        let answer = shop.get("/server/users?externalId=7").await?;
+        Ok((answer.status() == 401).then_some(()))
+    })
+    .await?;
+    natter(&cluster, &["service-token", "list"]).await?.expect(0)?.has("revoked")?;
+    let nobody = ServiceTokenId::generate().to_string();
+    natter(&cluster, &["service-token", "revoke", &nobody])
+        .await?
+        .expect(1)?
+        .has("no service token")
+}
+
+#[tokio::test]
+async fn a_bot_is_made_with_what_it_logs_in_by() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let external = format!("--external-id=bot-{}", UserId::generate());
+    let create = ["bot", "create", "--name=Helper", &external];
+    let made = natter(&cluster, &[&create[..], &["--json"]].concat()).await?.expect(0)?.json()?;
+    let body = json!({"refreshToken": text(&made, "/refreshToken")?});
+    let session = anonymous(&cluster, 0)?.post("/auth/refresh", body).await?.expect(200)?;
+    assert_eq!(session["user"]["bot"], true);
+    assert_eq!(
+        (&session["user"]["id"], &session["device"]["id"]),
+        (&made["userId"], &made["deviceId"])
+    );
+    let socket =
+        Socket::connect(cluster.gateway(1).address(), &text(&session, "/accessToken")?).await?;
+    assert_eq!(json!(socket.ready()?.user_id), made["userId"]);
+    // Made again it is the same bot, on another device.
+    let again = natter(&cluster, &[&create[..], &["--json"]].concat()).await?.expect(0)?.json()?;
+    assert_eq!(again["userId"], made["userId"]);
+    ensure!(again["deviceId"] != made["deviceId"], "{again}");
     Ok(())
 }

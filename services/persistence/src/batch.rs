@@ -86,7 +86,8 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
             | Event::DeviceRevoked(_)
             | Event::ProfileChanged(_)
             | Event::ChatUpdated(_)
-            | Event::Blocking(_),
+            | Event::Blocking(_)
+            | Event::Disabled,
         ) => Ok(RowKind::UserEvent),
         (FeedKind::Chat, _) => Err("an event of users on a chat's feed".to_owned()),
         (FeedKind::User, _) => Err("an event of chats on a user's feed".to_owned()),

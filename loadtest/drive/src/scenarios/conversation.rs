@@ -76,9 +76,10 @@ fn said(sender: UserId, content: String) -> Entry {
         origin: None,
         event: Event::Message(MessageSent {
             id: MessageId(Uuid::new_v4()),
-            sender: UserCard { id: sender, name: "Somebody".to_owned() },
+            sender: UserCard { id: sender, name: "Somebody".to_owned(), bot: false },
             device_id: None,
             content,
+            replaced: false,
             media: None,
             client_msg_id: Uuid::now_v7().to_string(),
             reply_to: None,

@@ -33,9 +33,10 @@ const IN_FLIGHT: usize = 1_024;
 fn message(sender: UserId) -> Entry {
     let sent = MessageSent {
         id: MessageId(Uuid::new_v4()),
-        sender: UserCard { id: sender, name: "Somebody".to_owned() },
+        sender: UserCard { id: sender, name: "Somebody".to_owned(), bot: false },
         device_id: None,
         content: "x".repeat(CONTENT),
+        replaced: false,
         media: None,
         client_msg_id: Uuid::now_v7().to_string(),
         reply_to: None,

@@ -32,6 +32,7 @@ use Program::{Gateway, Migrate, Push, Worker};
 type Case = (Program, &'static [(&'static str, &'static str)], &'static str);
 
 const SUBJECT: (&str, &str) = ("NATTER_PUSH_VAPID_SUBJECT", "mailto:ops@example.org");
+const HOOK_SECRET: (&str, &str) = ("NATTER_HOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
 const APNS_KEY: (&str, &str) = ("NATTER_PUSH_APNS_KEY_FILE", "/etc/passwd");
 
 const CASES: &[Case] = &[
@@ -111,6 +112,23 @@ const CASES: &[Case] = &[
         Gateway,
         &[("NATTER_RETENTION_LEAST_SECONDS", "3601"), ("NATTER_RETENTION_MOST_SECONDS", "3600")],
         "more than NATTER_RETENTION_MOST_SECONDS",
+    ),
+    (Gateway, &[("NATTER_SERVICE_CALLS_PER_SECOND", "x")], "invalid digit"),
+    (Gateway, &[("NATTER_SERVICE_CALLS_BURST", "-1")], "0..="),
+    (Gateway, &[("NATTER_HOOK_MILLISECONDS", "9")], "10..=5000"),
+    (Gateway, &[("NATTER_HOOK_FAILURE", "perhaps")], "allow, refuse"),
+    (Gateway, &[("NATTER_HOOK_CONCURRENCY", "0")], "1..=10000"),
+    (Gateway, &[("NATTER_HOOK_URL", "somewhere")], "URL"),
+    (Gateway, &[("NATTER_HOOK_URL", "ftp://hunter2@hook.example"), HOOK_SECRET], "https"),
+    (
+        Gateway,
+        &[("NATTER_HOOK_SECRET", "-"), ("NATTER_HOOK_URL", "https://hook.example")],
+        "missing",
+    ),
+    (
+        Gateway,
+        &[("NATTER_HOOK_SECRET", "hunter2"), ("NATTER_HOOK_URL", "https://hook.example")],
+        "base64",
     ),
     (Migrate, &[("NATTER_UNSAFE_DUPLICATE_WINDOW", "short")], "invalid digit"),
     (Push, &[("NATTER_PUSH_WAIT", "301")], "0..=300"),

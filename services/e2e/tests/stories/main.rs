@@ -2,19 +2,23 @@
 
 mod accounts;
 mod blocking;
+mod censor;
 mod chats;
 mod comebacks;
 mod described;
 mod history;
+mod hook;
 mod leaving;
 mod life_of_a_message;
 mod page;
 mod presence;
+mod product;
 mod reads;
 mod resume;
 mod rights;
 mod roles;
 mod search;
+mod server;
 mod typing;
 
 use natter_e2e::{Stage, Stages, tokens};

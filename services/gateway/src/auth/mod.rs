@@ -7,6 +7,7 @@
 //! | [`jwks`] | an outside issuer's published keys, cached |
 //! | [`refresh`] | refresh tokens: random, stored hashed |
 //! | [`password`] | argon2, bounded in work |
+//! | [`service`] | tokens of the server API |
 //! | [`seals`] | what makes cursors this deployment's own |
 //! | [`attempts`] | how often one may try a password |
 //!
@@ -19,6 +20,7 @@ pub mod outside;
 pub mod password;
 pub mod refresh;
 pub mod seals;
+pub mod service;
 pub mod token;
 
 #[cfg(test)]
@@ -34,7 +36,7 @@ use natter_protocol::{
     error::{ErrorCode, WireError},
     ids::{DeviceId, Shard, UserId},
 };
-use natter_store::{Store, StoreError};
+use natter_store::{DeviceState, Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -66,6 +68,8 @@ pub struct Caller {
     pub key: Uuid,
     /// The user's name.
     pub name: String,
+    /// The user is a program.
+    pub bot: bool,
     /// The shard of the user's feed.
     pub user_shard: Shard,
     /// The login that the token belongs to; none for an outside issuer's.
@@ -240,8 +244,12 @@ impl Auth {
         if session.is_some() && session != state.session {
             return Err(refused(Refusal::Device, "the device is signed out"));
         }
-        let (name, user_shard) = (state.user_name, state.user_shard);
-        Ok(Caller { user_id, device_id, key, name, user_shard, session, expires_at })
+        if state.disabled {
+            measures::auth_failures(Refusal::Disabled).increment(1);
+            return Err(disabled());
+        }
+        let DeviceState { user_name: name, bot, user_shard, .. } = state;
+        Ok(Caller { user_id, device_id, key, name, bot, user_shard, session, expires_at })
     }
 
     /// The user and device of an outside identity, made on first sight.
@@ -331,11 +339,15 @@ pub enum Refusal {
     Password,
     /// A refresh token is not known, over, or was used before.
     RefreshToken,
+    /// The account is disabled.
+    Disabled,
+    /// A token of the server API is not known, or was revoked.
+    ServiceToken,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Missing,
         Self::Malformed,
         Self::Issuer,
@@ -345,6 +357,8 @@ impl Refusal {
         Self::Device,
         Self::Password,
         Self::RefreshToken,
+        Self::Disabled,
+        Self::ServiceToken,
     ];
 
     /// As metrics call it.
@@ -360,6 +374,8 @@ impl Refusal {
             Self::Device => "device",
             Self::Password => "password",
             Self::RefreshToken => "refresh_token",
+            Self::Disabled => "disabled",
+            Self::ServiceToken => "service_token",
         }
     }
 }
@@ -368,6 +384,11 @@ impl Refusal {
 pub(crate) fn refused(refusal: Refusal, reason: &str) -> WireError {
     measures::auth_failures(refusal).increment(1);
     WireError::new(ErrorCode::Unauthenticated, reason)
+}
+
+/// The answer to whoever is disabled, whatever they show.
+pub(crate) fn disabled() -> WireError {
+    WireError::new(ErrorCode::AccountDisabled, "the account is disabled")
 }
 
 /// What the token says of its issuer, unverified.

@@ -147,9 +147,10 @@ impl World {
                     let id = MessageId::derive(ChatId(feed.id), sender, &client);
                     let sent = MessageSent {
                         id,
-                        sender: UserCard { id: sender, name: format!("Person {by}") },
+                        sender: UserCard { id: sender, name: format!("Person {by}"), bot: false },
                         device_id: None,
                         content: content.clone(),
+                        replaced: false,
                         media: None,
                         client_msg_id: client,
                         reply_to: answers.map(|answers| model[answers].id),

@@ -153,7 +153,7 @@ impl Delivery {
             Event::Message(sent) => {
                 let message = message(chat, sent, arrival);
                 let origin = entry.origin.as_ref().map(|origin| {
-                    let data = frame(&reply(&message)).as_str().into();
+                    let data = frame(&reply(&message, sent.replaced)).as_str().into();
                     let feed::Origin { connection, request } = *origin;
                     Box::new(Origin { connection, request, data })
                 });
@@ -187,7 +187,8 @@ impl Delivery {
             | Event::Read(_)
             | Event::Delivered(_)
             | Event::ChatUpdated(_)
-            | Event::Blocking(_) => return None,
+            | Event::Blocking(_)
+            | Event::Disabled => return None,
         };
         let at = Some(arrival.at);
         Some(Self { feed, seq, bases, part: Part::None, at, event, sender, origin })
@@ -397,7 +398,7 @@ fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
     System::at(place, timestamp::truncate(arrival.at), event.msg.clone(), event.into())
 }
 
-fn reply(message: &Message) -> Sent {
+fn reply(message: &Message, replaced: bool) -> Sent {
     Sent {
         id: message.id,
         chat_id: message.chat_id,
@@ -406,6 +407,7 @@ fn reply(message: &Message) -> Sent {
         created_at: message.created_at,
         client_msg_id: message.client_msg_id.clone(),
         duplicate: false,
+        content: replaced.then(|| message.content.clone()),
     }
 }
 
@@ -420,7 +422,7 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
             seq: arrival.seq,
             prev_seq: arrival.prev,
             sender_id: event.actor_id,
-            sender: UserCard { id: event.actor_id, name: String::new() },
+            sender: UserCard { id: event.actor_id, name: String::new(), bot: false },
             device_id: None,
             content_type: ContentType::System,
             content: event.msg.clone(),
@@ -448,7 +450,8 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
         | Event::Read(_)
         | Event::Delivered(_)
         | Event::ChatUpdated(_)
-        | Event::Blocking(_) => None,
+        | Event::Blocking(_)
+        | Event::Disabled => None,
     }
 }
 

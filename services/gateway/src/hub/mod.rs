@@ -53,6 +53,7 @@ use self::{
     watchers::Watchers,
 };
 use crate::{
+    auth::disabled,
     online::Online,
     outlet::Outlet,
     registry::{Connection, Orphans, Registry},
@@ -487,6 +488,16 @@ impl FanOut {
                         connection.outlet.send(frame.clone());
                         connection.outlet.close(close::DEVICE_REVOKED);
                     }
+                }
+            }
+            // Whoever arrives at this moment is asked about once they are here.
+            Event::Disabled => {
+                let frame = Shared::new(&ServerEvent::Exception(&disabled()));
+                let registry = self.read();
+                let connections = registry.user(user).map(|u| &u.connections[..]);
+                for connection in connections.unwrap_or_default() {
+                    connection.outlet.send(frame.clone());
+                    connection.outlet.close(close::ACCOUNT_DISABLED);
                 }
             }
             Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),

@@ -16,6 +16,9 @@ use natter_protocol::{
         ParticipantReceipt, ReceiptList, Session, UnreadTotal, UpTo, User, UserList,
     },
     server::{Chat, Empty, Me, Role, Sent, UserCard},
+    service::{
+        CreateServerChat, CreateUser, SendAs, ServerDraft, ServerRole, ServerUser, ServerUserList,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -67,6 +70,7 @@ fn examples() -> BTreeMap<String, Value> {
     let samples = Samples::new();
     let (ada, ben) = (card("Ada", ADA), card("Ben", BEN));
     let direct = direct(&samples.chat, &ben);
+    let for_all = |chat: &Chat| Chat { me: None, ..chat.clone() };
     let again = Sent { duplicate: true, ..samples.sent.clone() };
     let mut known = BTreeMap::from(
         [
@@ -98,6 +102,16 @@ fn examples() -> BTreeMap<String, Value> {
             ("ChangeChat", json!({"title": "Sailing club", "description": null})),
             ("create_chat 200", json!(direct)),
             ("send_message 200", json!(again)),
+            (
+                "ChangeUser",
+                json!({"name": "Ada Lovelace", "email": "ada@example.org", "phone": null}),
+            ),
+            ("LogDeviceIn", json!({"device": {"name": "Ada's phone", "platform": "ios"}})),
+            ("server_create_chat 201", json!(for_all(&samples.chat))),
+            ("server_create_chat 200", json!(for_all(&direct))),
+            ("server_get_chat 200", json!(for_all(&samples.chat))),
+            ("server_add_participants 200", json!(for_all(&samples.chat))),
+            ("server_send_message 200", json!(again)),
             ("mute_chat 200", json!(samples.muted)),
             ("hide_chat 200", json!(samples.hidden)),
         ]
@@ -116,6 +130,31 @@ fn examples() -> BTreeMap<String, Value> {
             reply_to: None,
             client_msg_id: Some(CLIENT_MSG_ID.to_owned()),
             mentions: Vec::new(),
+        }),
+        example(&CreateUser {
+            name: "Ada".to_owned(),
+            external_id: Some("customer-7".to_owned()),
+            ..CreateUser::default()
+        }),
+        example(&ServerUserList { items: vec![managed()] }),
+        example(&managed()),
+        example(&CreateServerChat {
+            is_group: true,
+            title: Some("Order 1138".to_owned()),
+            owner_id: Some(ADA),
+            participant_ids: vec![BEN],
+            open: false,
+        }),
+        example(&ServerRole { role: Role::Admin }),
+        example(&ServerDraft {
+            send_as: SendAs::System,
+            draft: Draft {
+                content: "The order has left our harbour.".to_owned(),
+                media_id: None,
+                reply_to: None,
+                client_msg_id: Some(CLIENT_MSG_ID.to_owned()),
+                mentions: Vec::new(),
+            },
         }),
         example(&Edit { content: "Hello, Ben".to_owned(), mentions: Vec::new() }),
         example(&samples.changed),
@@ -256,7 +295,7 @@ fn receipt(user_id: UserId, read_seq: Seq, delivered_seq: Seq) -> ParticipantRec
 }
 
 fn card(name: &str, id: UserId) -> UserCard {
-    UserCard { id, name: name.to_owned() }
+    UserCard { id, name: name.to_owned(), bot: false }
 }
 
 /// The same two, with nobody who owns it.
@@ -277,7 +316,25 @@ fn direct(group: &Chat, other: &UserCard) -> Chat {
 }
 
 fn user(card: &UserCard) -> User {
-    User { id: card.id, name: card.name.clone(), phone: Some(PHONE.to_owned()), email: None }
+    User {
+        id: card.id,
+        name: card.name.clone(),
+        phone: Some(PHONE.to_owned()),
+        email: None,
+        bot: false,
+    }
+}
+
+fn managed() -> ServerUser {
+    ServerUser {
+        id: ADA,
+        external_id: Some("customer-7".to_owned()),
+        name: "Ada".to_owned(),
+        phone: None,
+        email: None,
+        bot: false,
+        disabled: false,
+    }
 }
 
 fn device() -> Device {
@@ -298,6 +355,7 @@ mod tests {
     use natter_protocol::{
         notify::ChangeNotifications,
         rest::{ChangeChat, ChangePassword, DeleteAccount, Login, Refresh, Register, UpdateUser},
+        service::{ChangeUser, LogDeviceIn},
     };
     use serde::de::DeserializeOwned;
 
@@ -348,6 +406,11 @@ mod tests {
         take::<AddUsers>()?;
         take::<ChangeRole>()?;
         take::<CreateInvite>()?;
+        take::<CreateUser>()?;
+        take::<ChangeUser>()?;
+        take::<LogDeviceIn>()?;
+        take::<CreateServerChat>()?;
+        take::<ServerRole>()?;
         take::<CreateChat>()
     }
 }

@@ -88,6 +88,7 @@ impl Samples {
                 created_at: AT,
                 client_msg_id: CLIENT_MSG_ID.to_owned(),
                 duplicate: false,
+                content: None,
             },
             found: SearchPage {
                 items: vec![FoundMessage {
@@ -169,7 +170,7 @@ fn message() -> Message {
         seq: 4_021,
         prev_seq: 4_007,
         sender_id: ADA,
-        sender: UserCard { id: ADA, name: "Ada".to_owned() },
+        sender: UserCard { id: ADA, name: "Ada".to_owned(), bot: false },
         device_id: Some(DEVICE),
         content_type: ContentType::Text,
         content: "Hello Ben".to_owned(),
@@ -262,7 +263,8 @@ fn joined() -> System {
 }
 
 fn chat(newest: &Message) -> Chat {
-    let participant = |id, name: &str, role| Participant { id, name: name.to_owned(), role };
+    let participant =
+        |id, name: &str, role| Participant { id, name: name.to_owned(), role, bot: false };
     Chat {
         id: CHAT,
         is_group: true,

@@ -186,6 +186,8 @@ impl Plan<'_> {
                 | Event::ProfileChanged(_)
                 | Event::Delivered(_)
                 | Event::Blocking(_)
+                // Postgres has been asked about it.
+                | Event::Disabled
                 | Event::Message(_)
                 | Event::System(_)
                 | Event::Edited(_)

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{Auth, Caller, Refusal, refresh, refused},
+    auth::{self, Auth, Caller, Refusal, refresh, refused},
     chats::shard_of,
     config::Config,
     measures,
@@ -86,6 +86,8 @@ async fn register(
         (status = 200, description = "Logged in.", body = Session),
         (status = 401, description = "Phone, e-mail or password is wrong (`unauthenticated`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 403, description = "The account is disabled (`account_disabled`).",
+            body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 409, description = "The device is somebody else's (`conflict`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
@@ -110,7 +112,12 @@ async fn log_in(
     let wrong = || refused(Refusal::Password, "phone, e-mail or password is wrong");
     let hash = credentials.as_ref().map(|found| found.password_hash.clone());
     let right = auth.passwords().verify(request.password, hash).await?;
-    let Credentials { user, password_hash } = credentials.filter(|_| right).ok_or_else(wrong)?;
+    let found = credentials.filter(|_| right).ok_or_else(wrong)?;
+    let Credentials { user, password_hash, disabled } = found;
+    // Only now: whoever does not know the password is not told either.
+    if disabled {
+        return Err(auth::disabled().into());
+    }
     let refresh = auth.new_refresh();
     // None: the password was changed while this one was checked.
     let logged_in = store.log_in(user.id, &password_hash, &device, &refresh.stored).await?;
@@ -132,6 +139,8 @@ async fn log_in(
     responses(
         (status = 200, description = "New tokens.", body = Session),
         (status = 401, description = "The token is unknown, expired or was used before (`unauthenticated`).",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 403, description = "The account is disabled (`account_disabled`): the token stays good.",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
@@ -156,6 +165,7 @@ async fn refresh_session(
             let used = "the refresh token was used before; log in again";
             Err(refused(Refusal::RefreshToken, used).into())
         }
+        Rotation::Disabled => Err(auth::disabled().into()),
         Rotation::Unknown => {
             let unknown = "the refresh token is unknown or has expired";
             Err(refused(Refusal::RefreshToken, unknown).into())
@@ -214,7 +224,7 @@ async fn change_password(
 }
 
 /// The device that logs in, with a new login.
-fn device(spec: Option<DeviceSpec>) -> Result<NewDevice, WireError> {
+pub(super) fn device(spec: Option<DeviceSpec>) -> Result<NewDevice, WireError> {
     let spec = spec.unwrap_or_default();
     Ok(NewDevice {
         id: spec.id.unwrap_or_else(DeviceId::generate),
@@ -224,7 +234,7 @@ fn device(spec: Option<DeviceSpec>) -> Result<NewDevice, WireError> {
     })
 }
 
-fn session_of(
+pub(super) fn session_of(
     auth: &Auth,
     user: User,
     device: Device,

@@ -28,8 +28,8 @@ use crate::{
 
 const CHATS_DEFAULT: u32 = 50;
 const CHATS_MOST: u32 = 200;
-const PARTICIPANTS_DEFAULT: u32 = 100;
-const PARTICIPANTS_MOST: u32 = 1_000;
+pub(super) const PARTICIPANTS_DEFAULT: u32 = 100;
+pub(super) const PARTICIPANTS_MOST: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -181,12 +181,12 @@ async fn leave(
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct ParticipantsQuery {
+pub(super) struct ParticipantsQuery {
     /// `nextCursor` of the page before.
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
     /// 1 to 1,000; 100 by default.
     #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
 }
 
 /// The participants of a chat, by the time they joined.

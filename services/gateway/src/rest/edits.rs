@@ -36,6 +36,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 413, description = "`content`, or the body, is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 422, description = "The deployment's own check does not let it through (`refused`): see `reason`.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
 async fn edit(

@@ -128,7 +128,7 @@ async fn remove(
     PathIds(chat, user): PathIds<ChatId, UserId>,
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode, Problem> {
-    groups.remove(&caller, chat, user, query.ban).await?;
+    groups.remove(caller.user_id, chat, user, query.ban).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -156,7 +156,7 @@ async fn set_role(
     PathIds(chat, user): PathIds<ChatId, UserId>,
     Body(request): Body<ChangeRole>,
 ) -> Result<Json<Empty>, Problem> {
-    groups.set_role(&caller, chat, user, request.role, request.transfer).await?;
+    groups.set_role(caller.user_id, chat, user, request.role, request.transfer).await?;
     Ok(Json(Empty {}))
 }
 

@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use natter_protocol::{
     client::Draft,
+    error::WireError,
     ids::{ChatId, Seq},
     limits,
     server::{HistoryPage, Sent},
@@ -21,18 +22,31 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(page, send))
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Clone, Copy, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PageQuery {
+pub(super) struct PageQuery {
     /// The newest messages before this `seq`.
-    before: Option<Seq>,
+    pub(super) before: Option<Seq>,
     /// The oldest messages after this `seq`; not together with `before`.
-    after: Option<Seq>,
+    pub(super) after: Option<Seq>,
     /// The message with this `seq`, and as many before it as after; alone.
-    around: Option<Seq>,
+    pub(super) around: Option<Seq>,
     /// 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
+}
+
+impl PageQuery {
+    /// The same, if no bound excludes another.
+    pub(super) fn checked(&self) -> Result<Self, WireError> {
+        if self.before.is_some() && self.after.is_some() {
+            return Err(bad_request("before, after: not both"));
+        }
+        if self.around.is_some() && (self.before.is_some() || self.after.is_some()) {
+            return Err(bad_request("around: not with before or after"));
+        }
+        Ok(*self)
+    }
 }
 
 /// A page of a chat's messages, oldest first; without bounds the newest ones.
@@ -51,17 +65,12 @@ async fn page(
     PathId(chat): PathId<ChatId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<HistoryPage>, Problem> {
-    if query.before.is_some() && query.after.is_some() {
-        return Err(bad_request("before, after: not both").into());
-    }
+    let PageQuery { before, after, around, .. } = query.checked()?;
     let limit = limit(query.limit, limits::PAGE_DEFAULT, limits::PAGE)?;
-    if let Some(around) = query.around {
-        if query.before.is_some() || query.after.is_some() {
-            return Err(bad_request("around: not with before or after").into());
-        }
-        return Ok(Json(history::around(&app, &caller, chat, around, limit).await?));
-    }
-    Ok(Json(history::page(&app, &caller, chat, query.before, query.after, limit).await?))
+    Ok(Json(match around {
+        Some(around) => history::around(&app, &caller, chat, around, limit).await?,
+        None => history::page(&app, &caller, chat, before, after, limit).await?,
+    }))
 }
 
 /// Send a message. A repeated `clientMsgId` is the same message, told as a duplicate.
@@ -79,6 +88,8 @@ async fn page(
         (status = 403, description = "Not a participant, or no such chat (`not_member`); a one-to-one in which messages cannot be sent (`forbidden`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 413, description = "`content`, or the body, is larger than may be (`too_large`).",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 422, description = "The deployment's own check does not let it through (`refused`): see `reason`.",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]

@@ -10,6 +10,7 @@
 //! | `exports` | data handed out whole, accounts that end |
 //! | `chats`, `groups`, `invites`, `reads` | the calls about chats |
 //! | `messages`, `edits`, `media`, `search` | the calls about messages |
+//! | `server` | what the servers of an embedding product can do |
 //! | [`openapi`] | the document |
 //! | `ranges` | the part of a file that is asked for |
 //! | `layers` | time, panics, headers, metrics, around every call |
@@ -35,6 +36,7 @@ mod push;
 mod ranges;
 mod reads;
 mod search;
+mod server;
 mod users;
 
 use axum::Router;
@@ -75,6 +77,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(search::routes())
         .merge(push::routes())
         .merge(notifications::routes())
-        .merge(exports::routes());
+        .merge(exports::routes())
+        .merge(server::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

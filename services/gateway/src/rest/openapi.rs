@@ -24,15 +24,23 @@ const WITH_BODY: [(&str, &str); 2] = [
     ("413", "The body is larger than 64 KiB (`too_large`)."),
     ("415", "The body is not `application/json` (`unsupported_media`)."),
 ];
-/// With any call that needs a token.
-const WITH_TOKEN: (&str, &str) =
-    ("401", "No valid token, or its device is revoked (`unauthenticated`).");
+/// With any call that needs a token of a user's.
+const WITH_TOKEN: [(&str, &str); 2] = [
+    ("401", "No valid token, or its device is revoked (`unauthenticated`)."),
+    ("403", "The account is disabled (`account_disabled`)."),
+];
+/// With any call of a server.
+const WITH_SERVICE_TOKEN: [(&str, &str); 2] = [
+    ("401", "No service token, or one that is unknown or revoked (`unauthenticated`)."),
+    ("403", "The token lacks the scope (`forbidden`)."),
+];
+const SERVER: &str = "/v1/server/";
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Natter",
-        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`. The token says who calls: a body that names somebody else in `user`, `userId` or `senderId` is refused (403, `forbidden`).",
+        description = "Accounts, devices, chats and messages. What happens meanwhile comes over the socket: `/v1/asyncapi.json`. The token says who calls: a body that names somebody else in `user`, `userId` or `senderId` is refused (403, `forbidden`). What is under `/v1/server` is for the servers of the product that this is embedded in, by service tokens (`natter service-token create`), each with its scopes.",
     ),
     components(schemas(ProblemBody, SearchSort)),
     security(("bearer" = [])),
@@ -48,6 +56,8 @@ impl Modify for Bearer {
         scheme.bearer_format = Some("JWT".to_owned());
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+        let scheme = Http::new(HttpAuthScheme::Bearer);
+        components.add_security_scheme("service", SecurityScheme::Http(scheme));
     }
 }
 
@@ -65,7 +75,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// Adds what is true of all calls.
 fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [
             &mut item.get,
             &mut item.head,
@@ -75,7 +85,7 @@ fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
             &mut item.put,
         ];
         for operation in operations.into_iter().flatten() {
-            add_errors(operation);
+            add_errors(operation, path.starts_with(SERVER));
         }
         // Both methods of one handler have its name, and a document has a name once.
         if let Some(head) = &mut item.head {
@@ -85,14 +95,24 @@ fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
     document
 }
 
-fn add_errors(operation: &mut Operation) {
+fn add_errors(operation: &mut Operation, of_server: bool) {
     // A call without a requirement of its own has the document's: a token.
-    let public = operation.security.is_some();
-    let token = (!public).then_some(WITH_TOKEN);
+    let token = match (of_server, operation.security.is_some()) {
+        (true, _) => &WITH_SERVICE_TOKEN[..],
+        (false, false) => &WITH_TOKEN,
+        (false, true) => &[],
+    };
     let body = if operation.request_body.is_some() { &WITH_BODY[..] } else { &[] };
-    for (status, why) in ALL.into_iter().chain(body.iter().copied()).chain(token) {
-        let described = &mut operation.responses.responses;
+    let described = &mut operation.responses.responses;
+    for (status, why) in ALL.into_iter().chain(body.iter().copied()) {
         described.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(why)));
+    }
+    for (status, why) in token {
+        let known = described.entry((*status).to_owned()).or_insert_with(|| RefOr::T(problem("")));
+        if let RefOr::T(known) = known {
+            let told = format!("{} {why}", known.description);
+            told.trim().clone_into(&mut known.description);
+        }
     }
 }
 
@@ -130,8 +150,10 @@ mod tests {
             for (method, operation) in item.as_object().into_iter().flatten() {
                 calls.insert(format!("{method} {path}"));
                 let responses = &operation["responses"];
-                let public = operation.get("security").is_some();
+                let of_server = path.starts_with(SERVER);
+                let public = operation.get("security").is_some() && !of_server;
                 assert_eq!(public, path.starts_with("/v1/auth/") && responses.get("204").is_none());
+                assert_eq!(of_server, operation["security"][0]["service"].is_array());
                 assert!(public || responses["401"].is_object(), "{method} {path}");
                 let silent = [
                     "/v1/auth/logout",
@@ -139,6 +161,8 @@ mod tests {
                     "/v1/chats/{id}/hide",
                     "/v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
                     "/v1/users/{id}/block",
+                    "/v1/server/users/{id}/disable",
+                    "/v1/server/users/{id}/enable",
                 ];
                 let silent = silent.contains(&path.as_str());
                 let told = operation["requestBody"].is_object();
@@ -165,6 +189,9 @@ mod tests {
             "delete /v1/chats/{id}/participants/{userId}",
             "delete /v1/devices/{id}",
             "delete /v1/devices/{id}/push",
+            "delete /v1/server/chats/{id}/messages/{messageId}",
+            "delete /v1/server/chats/{id}/participants/{userId}",
+            "delete /v1/server/users/{id}/devices/{deviceId}",
             "delete /v1/users/me",
             "delete /v1/users/{id}/block",
             "get /v1/blocks",
@@ -186,6 +213,11 @@ mod tests {
             "get /v1/messages/{id}/delivery",
             "get /v1/push/key",
             "get /v1/search/messages",
+            "get /v1/server/chats/{id}",
+            "get /v1/server/chats/{id}/messages",
+            "get /v1/server/chats/{id}/participants",
+            "get /v1/server/users",
+            "get /v1/server/users/{id}",
             "get /v1/users",
             "get /v1/users/me",
             "get /v1/users/me/export",
@@ -194,6 +226,8 @@ mod tests {
             "patch /v1/chats/{id}",
             "patch /v1/chats/{id}/messages/{messageId}",
             "patch /v1/chats/{id}/participants/{userId}",
+            "patch /v1/server/chats/{id}/participants/{userId}",
+            "patch /v1/server/users/{id}",
             "patch /v1/users/me",
             "patch /v1/users/me/notifications",
             "post /v1/auth/login",
@@ -215,6 +249,13 @@ mod tests {
             "post /v1/chats/{id}/read",
             "post /v1/devices/{id}/push/test",
             "post /v1/invites/{code}/join",
+            "post /v1/server/chats",
+            "post /v1/server/chats/{id}/messages",
+            "post /v1/server/chats/{id}/participants",
+            "post /v1/server/users",
+            "post /v1/server/users/{id}/devices",
+            "post /v1/server/users/{id}/disable",
+            "post /v1/server/users/{id}/enable",
             "put /v1/chats/{id}/messages/{messageId}/reactions/{emoji}",
             "put /v1/chats/{id}/mute",
             "put /v1/devices/{id}/push",

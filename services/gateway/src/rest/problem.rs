@@ -51,6 +51,10 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     outcome: Option<Outcome>,
+    /// With `refused`: the deployment's own word for why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<String>,
 }
 
 /// An error on its way to a REST client.
@@ -91,6 +95,7 @@ impl IntoResponse for Problem {
             code: error.code,
             retry_after_ms: error.retry_after_ms,
             outcome: error.outcome,
+            reason: error.reason,
         };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], json).into_response();
@@ -144,6 +149,8 @@ mod tests {
             (Code::BadRequest, 400),
             (Code::Unauthenticated, 401),
             (Code::Forbidden, 403),
+            (Code::AccountDisabled, 403),
+            (Code::Refused, 422),
             (Code::NotMember, 403),
             (Code::NotFound, 404),
             (Code::Conflict, 409),

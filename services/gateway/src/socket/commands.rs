@@ -178,8 +178,12 @@ async fn send_message(
     let user = who.caller.user_id;
     let name = app.hub.registry().user(user).map(|user| user.name.to_string());
     let sender = Sender {
-        card: UserCard { id: user, name: name.unwrap_or_else(|| who.caller.name.clone()) },
-        device: who.caller.device_id,
+        card: UserCard {
+            id: user,
+            name: name.unwrap_or_else(|| who.caller.name.clone()),
+            bot: who.caller.bot,
+        },
+        device: Some(who.caller.device_id),
     };
     match send::prepare(app, sender, message.chat_id, message.draft).await? {
         Preparation::Duplicate(sent) => Ok(Outcome::Sent(sent)),

@@ -83,6 +83,7 @@ pub async fn admit(app: App, mut wire: Wire, mut client: Client) -> Option<Box<S
         Ok(Err(error)) => {
             let code = match error.code {
                 ErrorCode::Unauthenticated => close::DEVICE_REVOKED,
+                ErrorCode::AccountDisabled => close::ACCOUNT_DISABLED,
                 _ => close::TRY_AGAIN,
             };
             let told = wire.send(wire.codec().event(&ServerEvent::Exception(&error)));
@@ -245,6 +246,7 @@ async fn authenticate(app: &App, wire: &mut Wire, client: &mut Client) -> Result
         Err(error) => {
             let code = match error.code {
                 ErrorCode::Unauthenticated => close::UNAUTHENTICATED,
+                ErrorCode::AccountDisabled => close::ACCOUNT_DISABLED,
                 _ => close::TRY_AGAIN,
             };
             let _ = wire.send(wire.codec().refusal(request, &error)).await;
@@ -305,6 +307,7 @@ impl Place {
             device: caller.device_id,
             key: caller.key,
             session: caller.session,
+            bot: caller.bot,
             connection: self.connection,
             echo,
         }

@@ -28,7 +28,7 @@ pub(super) async fn remove(
     remove: RemoveParticipant,
 ) -> Result<Outcome, WireError> {
     let RemoveParticipant { chat_id, participant_id, ban } = remove;
-    Groups::from_ref(app).remove(&who.caller, chat_id, participant_id, ban).await?;
+    Groups::from_ref(app).remove(who.caller.user_id, chat_id, participant_id, ban).await?;
     Ok(answer(who, request, &Empty {}))
 }
 
@@ -39,7 +39,9 @@ pub(super) async fn set_role(
     set: SetRole,
 ) -> Result<Outcome, WireError> {
     let SetRole { chat_id, participant_id, role, transfer } = set;
-    Groups::from_ref(app).set_role(&who.caller, chat_id, participant_id, role, transfer).await?;
+    Groups::from_ref(app)
+        .set_role(who.caller.user_id, chat_id, participant_id, role, transfer)
+        .await?;
     Ok(answer(who, request, &Empty {}))
 }
 

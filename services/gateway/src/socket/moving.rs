@@ -167,5 +167,9 @@ async fn unpack(app: &App, wire: &mut Wire, who: &Who, moving: &Moving) -> Resul
 
 /// What a connection that cannot go on is closed with.
 fn code_of(error: &WireError, refused: u16) -> u16 {
-    if error.code == ErrorCode::Unauthenticated { refused } else { close::TRY_AGAIN }
+    match error.code {
+        ErrorCode::Unauthenticated => refused,
+        ErrorCode::AccountDisabled => close::ACCOUNT_DISABLED,
+        _ => close::TRY_AGAIN,
+    }
 }

@@ -37,7 +37,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 impl Session {
     /// What is queued and still matters when the hub closes the connection.
     pub(super) async fn last_words(&mut self, code: u16) -> End {
-        if code == close::DEVICE_REVOKED {
+        if matches!(code, close::DEVICE_REVOKED | close::ACCOUNT_DISABLED) {
             while let Some(outgoing) = self.place.outlet.take() {
                 let (owner, codec) = (self.owner(), self.wire.codec());
                 let Rendered::Frames(frames, ..) = render(&mut self.cursor, owner, codec, outgoing)

@@ -7,4 +7,5 @@ mod documents;
 mod limits;
 mod messages;
 mod outside;
+mod server;
 mod support;

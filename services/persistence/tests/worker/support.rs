@@ -100,6 +100,7 @@ impl World {
             sender,
             device_id: None,
             content: text.to_owned(),
+            replaced: false,
             media: None,
             client_msg_id,
             reply_to: None,
@@ -258,5 +259,5 @@ async fn register(store: &Store, name: &str) -> Result<UserCard> {
         refresh: NewRefresh { hash, expires_at },
     };
     store.create_user(&new).await?;
-    Ok(UserCard { id, name: name.to_owned() })
+    Ok(UserCard { id, name: name.to_owned(), bot: false })
 }

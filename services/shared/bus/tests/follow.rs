@@ -99,13 +99,14 @@ impl World {
     }
 
     async fn publish_text(&self, feed: Feed, content: &str) -> Result<Seq> {
-        let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned() };
+        let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned(), bot: false };
         let id = MessageId::generate();
         let event = Event::Message(MessageSent {
             id,
             sender,
             device_id: Some(DeviceId::generate()),
             content: content.to_owned(),
+            replaced: false,
             media: None,
             client_msg_id: id.to_string(),
             reply_to: None,

@@ -22,7 +22,7 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn message(chat: Feed, text: &str) -> (String, Entry) {
-    let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned() };
+    let sender = UserCard { id: UserId::generate(), name: "Ada".to_owned(), bot: false };
     let client_msg_id = MessageId::generate().to_string();
     let msg_id = format!("{}.{}.{client_msg_id}", chat.id, sender.id);
     let id = MessageId::derive(ChatId(chat.id), sender.id, &client_msg_id);
@@ -32,6 +32,7 @@ fn message(chat: Feed, text: &str) -> (String, Entry) {
         sender,
         device_id: Some(DeviceId::generate()),
         content,
+        replaced: false,
         media: None,
         client_msg_id,
         reply_to: None,

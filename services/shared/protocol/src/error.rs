@@ -16,6 +16,8 @@ words! {
         Unauthenticated,
         /// The caller may not do this.
         Forbidden,
+        /// The account is disabled: no log-in helps until it is enabled again.
+        AccountDisabled,
         /// The caller is no participant of the chat (or the chat does not exist: the two look alike).
         NotMember,
         /// What was asked for does not exist, for this caller.
@@ -26,6 +28,9 @@ words! {
         TooLarge,
         /// The media type is not taken.
         UnsupportedMedia,
+        /// The deployment's own check does not let the message through: see `reason`, if it gives one.
+        /// The same again is refused again.
+        Refused,
         /// Too many requests: see `retryAfterMs`.
         RateLimited,
         /// A dependency is down; retry with the same `clientMsgId`. See `outcome`.
@@ -43,11 +48,13 @@ impl ErrorCode {
             Self::BadRequest => "bad_request",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::AccountDisabled => "account_disabled",
             Self::NotMember => "not_member",
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia => "unsupported_media",
+            Self::Refused => "refused",
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -60,11 +67,12 @@ impl ErrorCode {
         match self {
             Self::BadRequest => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden | Self::NotMember => 403,
+            Self::Forbidden | Self::AccountDisabled | Self::NotMember => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMedia => 415,
+            Self::Refused => 422,
             Self::RateLimited => 429,
             Self::Unavailable => 503,
             Self::Internal => 500,
@@ -101,13 +109,17 @@ pub struct WireError {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub outcome: Option<Outcome>,
+    /// With `refused`: the deployment's own word for why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
 }
 
 impl WireError {
     /// An error with a message for the developer.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, outcome: None }
+        Self { code, message: message.into(), retry_after_ms: None, outcome: None, reason: None }
     }
 
     /// The same, retried no earlier than after `ms` milliseconds.
@@ -168,6 +180,8 @@ pub mod close {
         TOO_MANY_CONNECTIONS = 4409, "too many connections of this device";
         /// A frame over `limits.frameBytes` of `ready`: come back, and do not send it again.
         FRAME_TOO_LARGE = 4413, "frame too large";
+        /// The account is disabled: stay away until it is enabled again.
+        ACCOUNT_DISABLED = 4423, "account disabled";
         /// Far beyond the rate limit: come back later, and send less.
         RATE_LIMITED = 4429, "rate limited";
         /// The client reads too slowly, or its node has fallen behind: come back with the cursor.

@@ -117,6 +117,8 @@ pub enum Event {
     Blocking(Blocking),
     /// On a chat's feed: what lies at or below a place is not there any more.
     Expired(Expired),
+    /// On a user's feed: the account is disabled; all its connections close.
+    Disabled,
 }
 
 impl Event {
@@ -141,6 +143,9 @@ pub struct MessageSent {
     pub device_id: Option<DeviceId>,
     /// The text.
     pub content: String,
+    /// The text is not what the sender wrote: the deployment's own check has replaced it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
     /// The file that comes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Box<Media>>,
@@ -475,6 +480,8 @@ pub enum UserChange {
     ChatUpdated(Box<Chat>),
     /// One has blocked the other.
     Blocking(Blocking),
+    /// The account is disabled.
+    Disabled,
 }
 
 /// What may be lost: published on `sig.…`, never stored.

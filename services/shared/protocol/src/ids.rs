@@ -85,6 +85,17 @@ id!(
     InviteId
 );
 
+id!(
+    /// One token of the server API; not the token itself, which names it.
+    ServiceTokenId
+);
+
+impl UserId {
+    /// Whoever speaks for the deployment itself: sends as `system`, and changes chats through the server
+    /// API. Nobody logs in as it, and it takes part in no chat.
+    pub const SYSTEM: Self = Self(Uuid::nil());
+}
+
 /// The position of an event in its shard's log; it totally orders a feed. Starts at 1.
 pub type Seq = u64;
 

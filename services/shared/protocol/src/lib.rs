@@ -12,6 +12,7 @@
 //! - [`node`]: what an operator asks of every gateway
 //! - [`notify`]: what users want to be notified of, and what became of that
 //! - [`push`]: where a device is notified while it is not connected
+//! - [`service`]: what other servers ask for (`/v1/server`)
 //! - [`socketio`]: the packets of Engine.IO and Socket.IO
 //! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
 
@@ -27,6 +28,7 @@ pub mod notify;
 pub mod push;
 pub mod rest;
 pub mod server;
+pub mod service;
 pub mod socketio;
 pub mod timestamp;
 mod words;

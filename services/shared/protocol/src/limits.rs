@@ -19,6 +19,8 @@ pub const PARTICIPANTS_SHOWN: i64 = 50;
 pub const PRESENCE_USERS: usize = 500;
 /// Characters of a name or title.
 pub const NAME_CHARS: usize = 100;
+/// Bytes of what an embedding product calls a user.
+pub const EXTERNAL_ID_BYTES: usize = 255;
 /// Users that one message mentions.
 pub const MENTIONS: usize = 50;
 /// Characters that a quote shows of the message that is answered.

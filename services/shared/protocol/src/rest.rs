@@ -145,14 +145,14 @@ pub struct UpdateUser {
 
 /// Tells a field that is `null` from one that is missing.
 #[expect(clippy::option_option, reason = "missing, null and a value are three cases")]
-fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+pub(crate) fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
-fn phone_number(number: &str, _: &()) -> garde::Result {
+pub(crate) fn phone_number(number: &str, _: &()) -> garde::Result {
     let digits = number.strip_prefix('+').unwrap_or_default();
     if (6..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(())
@@ -163,7 +163,7 @@ fn phone_number(number: &str, _: &()) -> garde::Result {
 
 /// Whether mail can reach it only mail can tell; this keeps out what is plainly something else.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
-fn email_address(address: &str, _: &()) -> garde::Result {
+pub(crate) fn email_address(address: &str, _: &()) -> garde::Result {
     let plain = address.chars().all(|c| !c.is_whitespace() && !c.is_control());
     let parts = address.split_once('@');
     if plain
@@ -191,6 +191,9 @@ pub struct User {
     /// Seen by oneself only.
     #[schema(required = true)]
     pub email: Option<String>,
+    /// A program, and no person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bot: bool,
 }
 
 /// One of the caller's devices.

@@ -164,7 +164,21 @@ pub struct UserCard {
     pub id: UserId,
     /// The name shown.
     pub name: String,
+    /// A program, and no person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bot: bool,
 }
+
+impl UserCard {
+    /// Whom messages are of that the deployment itself sends.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { id: UserId::SYSTEM, name: SYSTEM_NAME.to_owned(), bot: true }
+    }
+}
+
+/// What [`UserId::SYSTEM`] is called.
+pub const SYSTEM_NAME: &str = "System";
 
 words! {
     /// What a message carries.
@@ -678,6 +692,9 @@ pub struct Participant {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// A program, and no person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bot: bool,
 }
 
 /// What of a chat depends on the viewer.
@@ -827,6 +844,10 @@ pub struct Sent {
     pub client_msg_id: String,
     /// The message was there already: this is a retry.
     pub duplicate: bool,
+    /// What the message says, where the deployment's own check has replaced what was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub content: Option<String>,
 }
 
 /// An answer with nothing to say: `{}`.

@@ -26,11 +26,13 @@ struct CredentialsRow {
     #[sqlx(flatten)]
     user: UserRow,
     password_hash: String,
+    disabled: bool,
 }
 
 impl From<CredentialsRow> for Credentials {
     fn from(row: CredentialsRow) -> Self {
-        Self { user: row.user.into(), password_hash: row.password_hash }
+        let CredentialsRow { user, password_hash, disabled } = row;
+        Self { user: user.into(), password_hash, disabled }
     }
 }
 
@@ -69,6 +71,8 @@ pub struct Credentials {
     pub user: User,
     /// A PHC string.
     pub password_hash: String,
+    /// Nobody is let in as the user, whatever the password.
+    pub disabled: bool,
 }
 
 /// Without the hash.
@@ -99,7 +103,7 @@ impl Store {
         let user: UserRow = sqlx::query_as(
             "INSERT INTO users (id, name, name_lower, phone, email, email_lower, password_hash, shard)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             RETURNING id, name, phone, email",
+             RETURNING id, name, phone, email, bot",
         )
         .bind(new.id.0)
         .bind(&new.name)
@@ -128,7 +132,8 @@ impl Store {
         let row: Option<CredentialsRow> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT id, name, phone, email, password_hash FROM users
+                    "SELECT id, name, phone, email, bot, password_hash,
+                            disabled_at IS NOT NULL AS disabled FROM users
              WHERE (phone = $1 OR email_lower = $2) AND password_hash IS NOT NULL",
                 )
                 .bind(phone)
@@ -145,7 +150,8 @@ impl Store {
         let row: Option<CredentialsRow> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT id, name, phone, email, password_hash FROM users
+                    "SELECT id, name, phone, email, bot, password_hash,
+                            disabled_at IS NOT NULL AS disabled FROM users
              WHERE id = $1 AND password_hash IS NOT NULL",
                 )
                 .bind(user.0)
@@ -160,7 +166,7 @@ impl Store {
     pub async fn user(&self, user: UserId) -> Result<Option<User>> {
         let row: Option<UserRow> = self
             .call(async |db| {
-                sqlx::query_as("SELECT id, name, phone, email FROM users WHERE id = $1")
+                sqlx::query_as("SELECT id, name, phone, email, bot FROM users WHERE id = $1")
                     .bind(user.0)
                     .fetch_optional(db)
                     .await
@@ -198,7 +204,7 @@ impl Store {
                  email = CASE WHEN $6 THEN $7 ELSE email END,
                  email_lower = CASE WHEN $6 THEN $8 ELSE email_lower END
              WHERE id = $1
-             RETURNING id, name, phone, email",
+             RETURNING id, name, phone, email, bot",
             )
             .bind(user.0)
             .bind(name)
@@ -254,14 +260,15 @@ impl Store {
     /// At most `limit` users (100 at most), by name.
     pub async fn search_users(&self, search: UserSearch<'_>, limit: u32) -> Result<Vec<UserCard>> {
         let limit = i64::from(limit.min(100));
-        let rows: Vec<(Uuid, String)> = match search {
+        let rows: Vec<(Uuid, String, bool)> = match search {
             // Everything that starts with the prefix lies between it and itself followed by the
             // greatest character: a range of the index, whatever the prefix holds.
             UserSearch::NamePrefix(prefix) => {
                 self.call(async |db| {
                     sqlx::query_as(
-                        "SELECT id, name FROM users
+                        "SELECT id, name, bot FROM users
                      WHERE name_lower >= $1 AND name_lower < $1 || chr(1114111)
+                       AND deleted_at IS NULL
                      ORDER BY name_lower, id LIMIT $2",
                     )
                     .bind(fold(prefix))
@@ -273,7 +280,7 @@ impl Store {
             }
             UserSearch::Phone(phone) => {
                 self.call(async |db| {
-                    sqlx::query_as("SELECT id, name FROM users WHERE phone = $1 LIMIT $2")
+                    sqlx::query_as("SELECT id, name, bot FROM users WHERE phone = $1 LIMIT $2")
                         .bind(phone)
                         .bind(limit)
                         .fetch_all(db)
@@ -283,16 +290,19 @@ impl Store {
             }
             UserSearch::Email(email) => {
                 self.call(async |db| {
-                    sqlx::query_as("SELECT id, name FROM users WHERE email_lower = $1 LIMIT $2")
-                        .bind(fold(email))
-                        .bind(limit)
-                        .fetch_all(db)
-                        .await
+                    sqlx::query_as(
+                        "SELECT id, name, bot FROM users WHERE email_lower = $1 LIMIT $2",
+                    )
+                    .bind(fold(email))
+                    .bind(limit)
+                    .fetch_all(db)
+                    .await
                 })
                 .await?
             }
         };
-        Ok(rows.into_iter().map(|(id, name)| UserCard { id: id.into(), name }).collect())
+        let card = |(id, name, bot): (Uuid, String, bool)| UserCard { id: id.into(), name, bot };
+        Ok(rows.into_iter().map(card).collect())
     }
 
     /// The names of those users that exist; at most the first 10,000 asked for.

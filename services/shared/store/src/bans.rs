@@ -34,10 +34,10 @@ impl Store {
     ) -> Result<(Vec<Ban>, Option<BanCursor>)> {
         self.manages(caller, chat).await?;
         let limit = limit.clamp(1, 1_000) as usize;
-        let mut found: Vec<(Uuid, String, Uuid, OffsetDateTime)> = self
+        let mut found: Vec<(Uuid, String, bool, Uuid, OffsetDateTime)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT b.user_id, u.name, b.banned_by, b.banned_at
+                    "SELECT b.user_id, u.name, u.bot, b.banned_by, b.banned_at
                      FROM chat_bans b JOIN users u ON u.id = b.user_id
                      WHERE b.chat_id = $1
                        AND ($2::timestamptz IS NULL OR (b.banned_at, b.user_id) > ($2, $3))
@@ -57,8 +57,8 @@ impl Store {
         let next = found.last().filter(|_| more);
         let next =
             next.map(|(id, .., banned_at)| BanCursor { banned_at: *banned_at, id: (*id).into() });
-        let bans = found.into_iter().map(|(id, name, banned_by, banned_at)| Ban {
-            user: UserCard { id: id.into(), name },
+        let bans = found.into_iter().map(|(id, name, bot, banned_by, banned_at)| Ban {
+            user: UserCard { id: id.into(), name, bot },
             banned_by: banned_by.into(),
             banned_at,
         });

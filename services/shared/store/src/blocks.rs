@@ -101,10 +101,10 @@ impl Store {
         limit: u32,
     ) -> Result<(Vec<Block>, Option<BlockCursor>)> {
         let limit = limit.clamp(1, 1_000) as usize;
-        let mut found: Vec<(Uuid, String, OffsetDateTime)> = self
+        let mut found: Vec<(Uuid, String, bool, OffsetDateTime)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT b.blocked_id, u.name, b.blocked_at
+                    "SELECT b.blocked_id, u.name, u.bot, b.blocked_at
                      FROM blocks b JOIN users u ON u.id = b.blocked_id
                      WHERE b.user_id = $1
                        AND ($2::timestamptz IS NULL OR (b.blocked_at, b.blocked_id) > ($2, $3))
@@ -123,9 +123,9 @@ impl Store {
         found.truncate(limit);
         let next = found.last().filter(|_| more);
         let next = next
-            .map(|(id, _, blocked_at)| BlockCursor { blocked_at: *blocked_at, id: (*id).into() });
-        let blocks = found.into_iter().map(|(id, name, blocked_at)| Block {
-            user: UserCard { id: id.into(), name },
+            .map(|(id, .., blocked_at)| BlockCursor { blocked_at: *blocked_at, id: (*id).into() });
+        let blocks = found.into_iter().map(|(id, name, bot, blocked_at)| Block {
+            user: UserCard { id: id.into(), name, bot },
             blocked_at,
         });
         Ok((blocks.collect(), next))

@@ -177,7 +177,7 @@ impl Store {
             sqlx::query(
                 "UPDATE users SET deleted_at = date_trunc('milliseconds', now()),
                      name = $2, name_lower = '', phone = NULL, email = NULL, email_lower = NULL,
-                     password_hash = NULL, external_subject =
+                     password_hash = NULL, external_id = NULL, external_subject =
                          'deleted:' || encode(sha256(convert_to(external_subject, 'UTF8')), 'hex')
                  WHERE id = $1",
             )

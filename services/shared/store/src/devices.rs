@@ -23,6 +23,10 @@ pub struct DeviceState {
     pub session: Option<Uuid>,
     /// Revoked for good (until it logs in with the password again), or its user is deleted.
     pub revoked: bool,
+    /// The user is disabled: nobody is let in until that is undone.
+    pub disabled: bool,
+    /// The user is a program.
+    pub bot: bool,
     /// The user's name.
     pub user_name: String,
     /// The shard of the user's feed.
@@ -36,11 +40,11 @@ impl Store {
         user: UserId,
         device: DeviceId,
     ) -> Result<Option<DeviceState>> {
-        let row: Option<(Option<Uuid>, bool, String, i16)> = self
+        let row: Option<(Option<Uuid>, bool, bool, bool, String, i16)> = self
             .call(async |db| {
                 sqlx::query_as(
                     "SELECT d.session, d.revoked_at IS NOT NULL OR u.deleted_at IS NOT NULL,
-                    u.name, u.shard
+                    u.disabled_at IS NOT NULL, u.bot, u.name, u.shard
              FROM devices d JOIN users u ON u.id = d.user_id
              WHERE d.id = $1 AND d.user_id = $2",
                 )
@@ -50,9 +54,11 @@ impl Store {
                 .await
             })
             .await?;
-        Ok(row.map(|(session, revoked, user_name, user_shard)| DeviceState {
+        Ok(row.map(|(session, revoked, disabled, bot, user_name, user_shard)| DeviceState {
             session,
             revoked,
+            disabled,
+            bot,
             user_name,
             user_shard: shard(user_shard),
         }))

@@ -323,6 +323,7 @@ struct EntryRow {
     id: Option<Uuid>,
     sender_id: Option<Uuid>,
     sender_name: Option<String>,
+    sender_bot: Option<bool>,
     device_id: Option<Uuid>,
     client_msg_id: Option<String>,
     content: String,
@@ -369,6 +370,7 @@ impl EntryRow {
                 id: self.id,
                 sender_id: self.sender_id,
                 sender_name: self.sender_name,
+                sender_bot: self.sender_bot,
                 device_id: self.device_id,
                 client_msg_id: self.client_msg_id,
                 content: self.content,
@@ -463,7 +465,7 @@ impl Store {
                     "SELECT c.shard, COALESCE(s.persisted_seq, 0) AS persisted_seq, 0::bigint AS head,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, NULL::jsonb AS detail, m.created_at,
-                    u.name AS sender_name, m.mentions, m.edited_at, m.deleted_at,
+                    u.name AS sender_name, u.bot AS sender_bot, m.mentions, m.edited_at, m.deleted_at,
                     0::bigint AS prev_seq
              FROM chats c
              LEFT JOIN shards s ON s.shard = c.shard
@@ -575,7 +577,7 @@ impl Store {
             .call(async |db| {
                 sqlx::query_as(
                     "SELECT m.kind, m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
-                    m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name,
+                    m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name, u.bot AS sender_bot,
                     m.mentions, m.edited_at, m.deleted_at,
                     now.seq AS now_seq, now.content AS now_content, now.mentions AS now_mentions,
                     now.deleted_by AS now_deleted_by,

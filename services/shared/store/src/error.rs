@@ -84,6 +84,9 @@ pub enum Conflict {
     /// The user's id is taken.
     #[error("the user exists")]
     User,
+    /// Another user is called so by the embedding product.
+    #[error("the external id is taken")]
+    ExternalId,
     /// Neither phone nor e-mail would be left to log in with.
     #[error("phone or e-mail must stay")]
     LastLogin,
@@ -157,6 +160,7 @@ impl StoreError {
         match cause.constraint() {
             Some("users_phone_key") => return Self::Conflict(Conflict::Phone),
             Some("users_email_key") => return Self::Conflict(Conflict::Email),
+            Some("users_external_id_key") => return Self::Conflict(Conflict::ExternalId),
             // Two devices at once, with one target: the later one has it.
             Some("push_targets_hash") => return Self::Unavailable(cause),
             Some("users_pkey") => return Self::Conflict(Conflict::User),

@@ -130,7 +130,7 @@ impl Store {
                 sqlx::query_as(
                     "SELECT m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                             m.content, m.media, m.reply_to, NULL::jsonb AS detail, m.created_at,
-                            u.name AS sender_name, m.mentions, m.edited_at, m.deleted_at,
+                            u.name AS sender_name, u.bot AS sender_bot, m.mentions, m.edited_at, m.deleted_at,
                             COALESCE((
                                 SELECT p.seq FROM messages p
                                 WHERE p.chat_id = $1 AND p.seq < m.seq

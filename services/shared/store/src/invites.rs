@@ -74,7 +74,7 @@ impl Store {
         invite: &NewInvite,
     ) -> Result<OffsetDateTime> {
         self.transaction(async |tx| {
-            Acting::of(tx, actor, chat).await?.needs(Role::Admin)?;
+            Acting::of(tx, actor.into(), chat).await?.needs(Role::Admin)?;
             sqlx::query(concat!(
                 "DELETE FROM chat_invites WHERE chat_id = $1 AND NOT (",
                 good!(),

@@ -6,6 +6,8 @@
 //! | [`accounts`] | users: registration, credentials, profile, search, an outside issuer's users |
 //! | [`devices`] | a user's devices: their state, revocation, sign-out |
 //! | [`deletion`] | accounts deleted, bit by bit |
+//! | [`managed`] | users as the servers of an embedding product manage them |
+//! | [`service_tokens`] | what those servers show |
 //! | [`sessions`] | logging in, refresh tokens that rotate, replay detection |
 //! | [`chats`] | groups and one-to-ones made, one chat as its viewer sees it |
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
@@ -51,6 +53,7 @@ pub mod export;
 pub mod history;
 pub mod inspection;
 pub mod invites;
+pub mod managed;
 pub mod media;
 pub mod members;
 pub mod outbox;
@@ -61,6 +64,7 @@ pub mod replay;
 pub mod retention;
 pub mod roles;
 pub mod search;
+pub mod service_tokens;
 pub mod sessions;
 pub mod shards;
 
@@ -91,6 +95,7 @@ pub use inspection::{
     DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Reached, Versions, schema_known,
 };
 pub use invites::NewInvite;
+pub use managed::{Called, NewManagedUser, Speaker, UserEdit};
 pub use media::{
     Claim, DownloadCursor, DownloadRecord, Measures, MediaFile, NewMedia, Sweep, Taken,
     UnmadeThumbnail,
@@ -105,11 +110,12 @@ pub use push::{
 pub use reads::{Muting, OwnChange};
 pub use replay::Replayed;
 pub use retention::{Aging, Purged};
-pub use roles::ChatEdit;
+pub use roles::{Actor, ChatEdit};
 pub use search::{
     MessageSearch, SearchCursor, Words, WordsError,
     index::{CaughtUp, EntryPlace, Indexer},
 };
+pub use service_tokens::{NewServiceToken, ServiceToken, ServiceTokenRecord};
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
 

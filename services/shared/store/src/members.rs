@@ -169,10 +169,10 @@ impl Store {
         limit: u32,
     ) -> Result<(Vec<Participant>, Option<ParticipantCursor>)> {
         let limit = limit.clamp(1, 1_000) as usize;
-        let mut found: Vec<(Uuid, String, String, OffsetDateTime)> = self
+        let mut found: Vec<(Uuid, String, String, bool, OffsetDateTime)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT m.user_id, u.name, m.role, m.joined_at
+                    "SELECT m.user_id, u.name, m.role, u.bot, m.joined_at
              FROM chat_members m JOIN users u ON u.id = m.user_id
              WHERE m.chat_id = $1 AND m.left_at IS NULL
                AND ($2::timestamptz IS NULL OR (m.joined_at, m.user_id) > ($2, $3))
@@ -196,10 +196,11 @@ impl Store {
         });
         let participants = found
             .into_iter()
-            .map(|(id, name, role, _)| Participant {
+            .map(|(id, name, role, bot, _)| Participant {
                 id: id.into(),
                 name,
                 role: Role::parse(&role).unwrap_or(Role::Member),
+                bot,
             })
             .collect();
         Ok((participants, next))

@@ -358,6 +358,7 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
         UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
         UserChange::ChatUpdated(chat) => Event::ChatUpdated(chat.clone()),
         UserChange::Blocking(blocking) => Event::Blocking(*blocking),
+        UserChange::Disabled => Event::Disabled,
     })
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use natter_protocol::{
     feed::{OutboxChat, OutboxItem, OutboxUser, SystemEvent, SystemKind, UserChange},
     ids::{ChatId, Shard, UserId},
-    server::Role,
+    server::{Role, SYSTEM_NAME},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -48,15 +48,17 @@ impl Store {
     /// owner or admin; `NotFound` for a user who does not exist; `Conflict::Banned`.
     pub async fn add_participants(
         &self,
-        actor: UserId,
+        actor: impl Into<Actor>,
         chat: ChatId,
         users: &[UserId],
     ) -> Result<Option<Uuid>> {
         let mut ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
         ids.sort_unstable();
         ids.dedup();
+        let actor = actor.into();
         self.transaction(async |tx| {
             let acting = Acting::of(tx, actor, chat).await?;
+            let actor = actor.id();
             acting.needs(Role::Admin)?;
             if bans::any(tx, chat, &ids).await? {
                 return Err(StoreError::Conflict(Conflict::Banned));
@@ -110,13 +112,15 @@ impl Store {
     /// `Conflict::Oneself`.
     pub async fn remove_participant(
         &self,
-        actor: UserId,
+        actor: impl Into<Actor>,
         chat: ChatId,
         user: UserId,
         ban: bool,
     ) -> Result<Option<Uuid>> {
+        let actor = actor.into();
         self.transaction(async |tx| {
             let acting = Acting::of(tx, actor, chat).await?;
+            let actor = actor.id();
             acting.needs(Role::Admin)?;
             if user == actor {
                 return Err(StoreError::Conflict(Conflict::Oneself));
@@ -139,6 +143,10 @@ impl Store {
             let event = SystemEvent::new(SystemKind::Removed, actor, version, msg).about(user);
             let event = SystemEvent { banned: ban, ..event };
             members::tell_end(tx, chat, acting.place.shard, event, (user, user_shard)).await?;
+            // An owner who removes another stays; the deployment itself may have removed the last.
+            if role == Some(Role::Owner) {
+                members::ensure_owner(tx, chat, acting.place.shard, actor).await?;
+            }
             Ok(Some(chat.0))
         })
         .await
@@ -152,14 +160,16 @@ impl Store {
     /// `Conflict::LastOwner`.
     pub async fn set_role(
         &self,
-        actor: UserId,
+        actor: impl Into<Actor>,
         chat: ChatId,
         user: UserId,
         role: Role,
         transfer: bool,
     ) -> Result<Option<Uuid>> {
+        let actor = actor.into();
         self.transaction(async |tx| {
             let acting = Acting::of(tx, actor, chat).await?;
+            let actor = actor.id();
             let steps_down = user == actor && acting.role.at_least(role) && !transfer;
             if !steps_down {
                 acting.needs(Role::Owner)?;
@@ -202,7 +212,7 @@ impl Store {
     ) -> Result<Option<Uuid>> {
         self.transaction(async |tx| {
             let of_any_chat = ChatEdit { retention_secs: None, ..*edit } == ChatEdit::default();
-            let acting = Acting::within(tx, actor, chat, of_any_chat).await?;
+            let acting = Acting::within(tx, actor.into(), chat, of_any_chat).await?;
             if acting.place.is_group {
                 acting.needs(Role::Admin)?;
             }
@@ -285,7 +295,7 @@ impl Store {
     /// owner.
     pub async fn delete_chat(&self, actor: UserId, chat: ChatId) -> Result<Uuid> {
         self.transaction(async |tx| {
-            let acting = Acting::of(tx, actor, chat).await?;
+            let acting = Acting::of(tx, actor.into(), chat).await?;
             acting.needs(Role::Owner)?;
             let version = members::next_version(tx, chat, -acting.place.members).await?;
             sqlx::query("UPDATE chats SET deleted_at = now(), open = false WHERE id = $1")
@@ -341,6 +351,31 @@ impl Store {
     }
 }
 
+/// Who changes a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A participant, within their role.
+    User(UserId),
+    /// The deployment itself, which may do what an owner may.
+    System,
+}
+
+impl Actor {
+    /// As feeds name who did it.
+    fn id(self) -> UserId {
+        match self {
+            Self::User(user) => user,
+            Self::System => UserId::SYSTEM,
+        }
+    }
+}
+
+impl From<UserId> for Actor {
+    fn from(user: UserId) -> Self {
+        Self::User(user)
+    }
+}
+
 /// Who changes a group, once that is locked.
 pub(crate) struct Acting {
     pub(crate) place: Place,
@@ -351,16 +386,24 @@ pub(crate) struct Acting {
 impl Acting {
     /// # Errors
     /// `NotMember`, also when there is no such chat; `Forbidden` for a one-to-one.
-    pub(crate) async fn of(tx: &mut PgConnection, actor: UserId, chat: ChatId) -> Result<Self> {
+    pub(crate) async fn of(tx: &mut PgConnection, actor: Actor, chat: ChatId) -> Result<Self> {
         Self::within(tx, actor, chat, false).await
     }
 
     /// The same, in a one-to-one too where `any` chat will do.
-    async fn within(tx: &mut PgConnection, actor: UserId, chat: ChatId, any: bool) -> Result<Self> {
+    async fn within(tx: &mut PgConnection, actor: Actor, chat: ChatId, any: bool) -> Result<Self> {
         let place = members::lock_chat(tx, chat).await.map_err(|error| match error {
             StoreError::NotFound => StoreError::NotMember,
             other => other,
         })?;
+        let actor = match actor {
+            Actor::User(user) => user,
+            Actor::System if place.is_group || any => {
+                members::ensure_owner(tx, chat, place.shard, UserId::SYSTEM).await?;
+                return Ok(Self { place, role: Role::Owner, name: SYSTEM_NAME.to_owned() });
+            }
+            Actor::System => return Err(StoreError::Forbidden),
+        };
         let taking_part = members::current_role(tx, actor, chat).await?;
         taking_part.ok_or(StoreError::NotMember)?;
         if place.is_group {

@@ -56,11 +56,13 @@ pub(crate) struct UserRow {
     pub name: String,
     pub phone: Option<String>,
     pub email: Option<String>,
+    pub bot: bool,
 }
 
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
-        Self { id: row.id.into(), name: row.name, phone: row.phone, email: row.email }
+        let UserRow { id, name, phone, email, bot } = row;
+        Self { id: id.into(), name, phone, email, bot }
     }
 }
 
@@ -96,6 +98,7 @@ pub(crate) struct MessageRow {
     pub id: Option<Uuid>,
     pub sender_id: Option<Uuid>,
     pub sender_name: Option<String>,
+    pub sender_bot: Option<bool>,
     pub device_id: Option<Uuid>,
     pub client_msg_id: Option<String>,
     pub content: String,
@@ -119,7 +122,11 @@ impl From<MessageRow> for Message {
             seq: place,
             prev_seq: seq(row.prev_seq),
             sender_id,
-            sender: UserCard { id: sender_id, name: row.sender_name.unwrap_or_default() },
+            sender: UserCard {
+                id: sender_id,
+                name: row.sender_name.unwrap_or_default(),
+                bot: row.sender_bot.unwrap_or_default(),
+            },
             device_id: row.device_id.map(Into::into),
             content_type: if row.detail.is_some() {
                 ContentType::System

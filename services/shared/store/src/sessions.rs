@@ -64,6 +64,8 @@ pub enum Rotation {
     },
     /// There is no such token, or it has expired, or its login is over.
     Unknown,
+    /// The account is disabled; the token is as good afterwards as before.
+    Disabled,
 }
 
 impl Store {
@@ -166,7 +168,8 @@ impl Store {
             // The device is the lock of its login: of two rotations of one token, and of a rotation
             // and a sign-out, the second waits here and then sees what the first has done.
             let login: Option<LoginRow> = sqlx::query_as(
-            "SELECT d.user_id, d.session, d.revoked_at IS NOT NULL AS revoked, u.shard AS user_shard
+            "SELECT d.user_id, d.session, d.revoked_at IS NOT NULL AS revoked, u.shard AS user_shard,
+                    u.disabled_at IS NOT NULL AS disabled
              FROM devices d JOIN users u ON u.id = d.user_id
              WHERE d.id = $1 FOR NO KEY UPDATE OF d",
         )
@@ -191,6 +194,9 @@ impl Store {
             if token.expired || login.revoked || login.session != Some(token.family) {
                 return Ok(Rotation::Unknown);
             }
+            if login.disabled {
+                return Ok(Rotation::Disabled);
+            }
             let rotation = rotated(tx, &login, device_id, token.family, old_hash, new).await?;
             Ok(rotation)
         })
@@ -204,6 +210,7 @@ struct LoginRow {
     session: Option<Uuid>,
     revoked: bool,
     user_shard: i16,
+    disabled: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -335,10 +342,11 @@ async fn rotated(
     .bind(device)
     .fetch_one(&mut *tx)
     .await?;
-    let user: UserRow = sqlx::query_as("SELECT id, name, phone, email FROM users WHERE id = $1")
-        .bind(login.user_id)
-        .fetch_one(tx)
-        .await?;
+    let user: UserRow =
+        sqlx::query_as("SELECT id, name, phone, email, bot FROM users WHERE id = $1")
+            .bind(login.user_id)
+            .fetch_one(tx)
+            .await?;
     Ok(Rotation::Rotated { user: user.into(), device: device.into(), session: family })
 }
 

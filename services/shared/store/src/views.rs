@@ -140,8 +140,8 @@ async fn first_participants(
     connection: &mut PgConnection,
     chats: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<Participant>>> {
-    let rows: Vec<(Uuid, Uuid, String, String)> = sqlx::query_as(
-        "SELECT m.chat_id, m.user_id, u.name, m.role
+    let rows: Vec<(Uuid, Uuid, String, String, bool)> = sqlx::query_as(
+        "SELECT m.chat_id, m.user_id, u.name, m.role, u.bot
          FROM unnest($1::uuid[]) AS c (id)
          CROSS JOIN LATERAL (
              SELECT chat_id, user_id, role, joined_at FROM chat_members
@@ -156,11 +156,12 @@ async fn first_participants(
     .fetch_all(connection)
     .await?;
     let mut found: HashMap<Uuid, Vec<Participant>> = HashMap::with_capacity(chats.len());
-    for (chat, id, name, role) in rows {
+    for (chat, id, name, role, bot) in rows {
         found.entry(chat).or_default().push(Participant {
             id: id.into(),
             name,
             role: Role::parse(&role).unwrap_or(Role::Member),
+            bot,
         });
     }
     Ok(found)
@@ -189,7 +190,7 @@ pub(crate) async fn messages_at(
     }
     let rows: Vec<MessageRow> = sqlx::query_as(
         "SELECT m.chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id, m.content,
-                m.media, m.reply_to, NULL::jsonb AS detail, m.created_at, u.name AS sender_name,
+                m.media, m.reply_to, NULL::jsonb AS detail, m.created_at, u.name AS sender_name, u.bot AS sender_bot,
                 m.mentions, m.edited_at, m.deleted_at, COALESCE(p.seq, 0) AS prev_seq
          FROM unnest($1::uuid[], $2::bigint[]) AS c (id, seq)
          CROSS JOIN LATERAL (

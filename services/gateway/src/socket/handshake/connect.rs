@@ -60,7 +60,12 @@ pub async fn authenticate(
                 };
                 return Ok(admitted);
             }
-            Err(error) if error.code == ErrorCode::Unauthenticated => {
+            Err(error)
+                if matches!(
+                    error.code,
+                    ErrorCode::Unauthenticated | ErrorCode::AccountDisabled
+                ) =>
+            {
                 // Nobody is let in who does not read: nothing else would end this.
                 timeout(within, wire.send(refusal(&error))).await.unwrap_or(Err(None))?;
             }

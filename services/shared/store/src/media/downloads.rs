@@ -84,6 +84,7 @@ impl Store {
             id: Uuid,
             user_id: Uuid,
             name: Option<String>,
+            bot: Option<bool>,
             device_id: Uuid,
             at: OffsetDateTime,
             first_byte: i64,
@@ -94,7 +95,7 @@ impl Store {
         let mut rows: Vec<Row> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT d.id, d.user_id, u.name, d.device_id, d.at, d.first_byte, d.bytes,
+                    "SELECT d.id, d.user_id, u.name, u.bot, d.device_id, d.at, d.first_byte, d.bytes,
                             d.complete
                      FROM media_downloads d LEFT JOIN users u ON u.id = d.user_id
                      WHERE d.message_id = $1 AND ($2::uuid IS NULL OR d.id < $2)
@@ -112,7 +113,11 @@ impl Store {
         let next = rows.last().filter(|_| more).map(|row| row.id);
         let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
         let items = rows.into_iter().map(|row| Download {
-            user: UserCard { id: row.user_id.into(), name: row.name.unwrap_or_default() },
+            user: UserCard {
+                id: row.user_id.into(),
+                name: row.name.unwrap_or_default(),
+                bot: row.bot.unwrap_or_default(),
+            },
             device_id: row.device_id.into(),
             at: row.at,
             first_byte: bytes(row.first_byte),

@@ -276,13 +276,14 @@ async fn targets(
 ) -> sqlx::Result<HashMap<Uuid, Vec<RecipientTarget>>> {
     let rows: Vec<(Uuid, Uuid, String, Uuid)> = sqlx::query_as(
         "SELECT u.id, t.device_id, t.provider, t.id
-         FROM unnest($1::uuid[]) AS u (id)
+         FROM users u
          CROSS JOIN LATERAL (
              SELECT device_id, provider, id FROM push_targets
              WHERE user_id = u.id AND target IS NOT NULL AND provider = ANY($2)
                AND (expires_at IS NULL OR expires_at > now())
              ORDER BY set_at DESC LIMIT $3
-         ) t",
+         ) t
+         WHERE u.id = ANY($1) AND u.disabled_at IS NULL",
     )
     .bind(users)
     .bind(words(providers))

@@ -38,6 +38,7 @@ impl std::fmt::Display for DeliveryCursor {
 struct DeliveryRow {
     user_id: Uuid,
     name: Option<String>,
+    bot: Option<bool>,
     device_id: Uuid,
     provider: Option<String>,
     letter: Option<i8>,
@@ -55,9 +56,9 @@ impl From<DeliveryRow> for Delivery {
     fn from(row: DeliveryRow) -> Self {
         let state = row.state.as_deref().and_then(PushState::parse).unwrap_or(PushState::Skipped);
         let why = row.letter.and_then(reason);
-        let name = row.name.unwrap_or_default();
+        let (name, bot) = (row.name.unwrap_or_default(), row.bot.unwrap_or_default());
         Self {
-            user: UserCard { id: row.user_id.into(), name },
+            user: UserCard { id: row.user_id.into(), name, bot },
             device_id: (!row.device_id.is_nil()).then(|| row.device_id.into()),
             provider: row.provider.as_deref().and_then(provider),
             state,
@@ -111,7 +112,7 @@ impl Store {
                 .fetch_all(&mut *db)
                 .await?;
                 let rows: Vec<DeliveryRow> = sqlx::query_as(
-                    "SELECT d.*, u.name FROM (
+                    "SELECT d.*, u.name, u.bot FROM (
                          SELECT s.user_id, '00000000-0000-0000-0000-000000000000'::uuid AS device_id,
                                 NULL::text AS provider, s.letter, NULL::text AS state,
                                 NULL::text AS reason, p.decided_at, 0::smallint AS attempts,

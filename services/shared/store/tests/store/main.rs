@@ -9,6 +9,7 @@ mod deletion;
 mod edits;
 mod history;
 mod invites;
+mod managed;
 mod media;
 mod outbox;
 mod persist;

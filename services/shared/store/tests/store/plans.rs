@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use natter_protocol::{
     feed::{self, Deleted, Edited, Expired, Feed, Reacted},
-    ids::{ChatId, DeviceId, MessageId, Seq, UserId},
+    ids::{ChatId, DeviceId, MessageId, Seq, ServiceTokenId, UserId},
     notify::{PushReason, PushState},
     push::{self, Provider, Target},
     server::Role,
 };
 use natter_store::{
-    Attempted, ChatEdit, Decided, DeliveryCursor, Indexer, Login, MessageSearch, Muting, NewPush,
-    Page, Purged, PushKey, Row, RowKind, Store, StoreConfig, UserSearch, Words,
+    Attempted, Called, ChatEdit, Decided, DeliveryCursor, Indexer, Login, MessageSearch, Muting,
+    NewPush, Page, Purged, PushKey, Row, RowKind, Store, StoreConfig, UserSearch, Words,
 };
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
@@ -81,6 +81,9 @@ const CROWD: &str = "
     SELECT id(n), id(n), id(n), 'webhook', '{\"provider\": \"webhook\", \"token\": \"t\"}',
            decode(lpad(to_hex(n), 64, '0'), 'hex')
     FROM generate_series(1, 20000) AS n;
+    UPDATE users SET external_id = 'x' || name;
+    INSERT INTO service_tokens (id, name, hash, scopes)
+    SELECT id(n), 'T', '\\x00', '{users}' FROM generate_series(1, 20000) AS n;
     INSERT INTO notification_settings (user_id) SELECT id(n) FROM generate_series(1, 20000) AS n;
     INSERT INTO push_decisions (message_id, after_user, chat_id, seq, users, reasons, decided_at)
     SELECT id(m * 2000 + n), id(0), id(n), m * 2000 + n, ARRAY[id(1)], '{s}', now() - m * interval '1 h'
@@ -154,6 +157,21 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "credentials" => {
             store.credentials(Login::Phone(&phone)).await?.context("there")?;
             store.credentials(Login::Email(&format!("P{n}"))).await?.context("there")?;
+        }
+        "service_token" => {
+            let token = ServiceTokenId(ana.0);
+            store.service_token(token).await?.context("there")?;
+            store.note_service_token(token).await?;
+        }
+        "managed" => {
+            let id = format!("xP{n}");
+            store.managed(Called::ExternalId(&id)).await?.context("there")?;
+            store.managed(Called::Id(ana)).await?.context("there")?;
+            store.speaker(ana).await?.context("there")?;
+            store.chat_shard(chat).await?.context("there")?;
+            store.set_disabled(ana, true).await?;
+            store.set_disabled(ana, false).await?;
+            store.log_device_in(ana, &device(device_of(n)), &some_token()).await?;
         }
         "names" => drop(store.names(&[ana]).await?),
         "search" => {
@@ -389,6 +407,8 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "devices",
         "touch_devices",
         "credentials",
+        "service_token",
+        "managed",
         "names",
         "search",
         "followed",

@@ -88,9 +88,10 @@ pub fn message(chat: ChatId, sender: UserId, seq: Seq, client: &str, content: &s
         at: at(seq),
         kind: RowKind::Message(MessageSent {
             id: MessageId::derive(chat, sender, client),
-            sender: UserCard { id: sender, name: "as it was then".into() },
+            sender: UserCard { id: sender, name: "as it was then".into(), bot: false },
             device_id: None,
             content: content.into(),
+            replaced: false,
             media: None,
             client_msg_id: client.into(),
             reply_to: None,
