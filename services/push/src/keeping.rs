@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use natter_outbound::backoff::pause;
 use natter_protocol::notify::{PushReason, PushState};
 use natter_runtime::causes;
 use natter_store::{Attempted, Store};
@@ -22,8 +23,6 @@ use crate::{
 const BATCH: usize = 512;
 /// Between two tries to write them.
 const AGAIN: Duration = Duration::from_millis(250);
-/// The longest pause between two tries of a notification.
-const LONGEST: Duration = Duration::from_mins(15);
 
 /// Where [`Sent`]s go.
 pub(crate) type Outcomes = mpsc::Sender<Sent>;
@@ -105,25 +104,4 @@ fn attempted(config: &PushConfig, sent: &Sent, now: OffsetDateTime, luck: f64) -
         }
     };
     attempted
-}
-
-/// Twice as long each time, spread so that what has failed together does not come together again.
-fn pause(first: Duration, attempt: u16, luck: f64) -> Duration {
-    let doubled = u32::from(attempt.saturating_sub(1)).min(16);
-    let longest = first.saturating_mul(1 << doubled).min(LONGEST);
-    longest.mul_f64(0.5 + 0.5 * luck)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest_and_are_spread() {
-        let first = Duration::from_secs(4);
-        assert_eq!(pause(first, 1, 1.0), first);
-        assert_eq!(pause(first, 1, 0.0), first / 2);
-        assert_eq!(pause(first, 3, 1.0), first * 4);
-        assert_eq!(pause(first, 60_000, 1.0), LONGEST);
-    }
 }

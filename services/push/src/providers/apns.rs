@@ -6,6 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use natter_outbound::{
+    Alarm, Reply,
+    exchange::{client, exchange},
+};
 use natter_protocol::push::AppleToken;
 use reqwest::{Client, StatusCode, header::AUTHORIZATION};
 use secrecy::ExposeSecret;
@@ -19,7 +23,6 @@ use uuid::Uuid;
 use super::{
     ConfigError, Notice, Outcome,
     config::{ApnsConfig, Bounds},
-    exchange::{Alarm, Reply, client, exchange},
     keys::Key,
     payload::{self, Shape},
     refused, time_left,

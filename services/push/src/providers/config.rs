@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+pub use natter_outbound::Bounds;
 use natter_protocol::push::{Hosts, Provider};
 use secrecy::SecretString;
 use url::Url;
@@ -144,33 +145,6 @@ pub struct WebhookConfig {
     pub url: Url,
     /// `whsec_…`.
     pub secret: SecretString,
-}
-
-/// What holds for each provider by itself.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// Notices with it at the same time.
-    pub concurrency: usize,
-    /// A connection is there by then.
-    pub connect: Duration,
-    /// Everything is done by then, the wait for a place among those at the same time aside.
-    pub deadline: Duration,
-    /// Failures in a row that open the circuit.
-    pub failures: u32,
-    /// For how long, at first.
-    pub pause: Duration,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            concurrency: 64,
-            connect: Duration::from_secs(5),
-            deadline: Duration::from_secs(10),
-            failures: 20,
-            pause: Duration::from_secs(10),
-        }
-    }
 }
 
 impl ProvidersConfig {

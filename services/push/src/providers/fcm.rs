@@ -7,6 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use natter_outbound::{
+    Alarm, Reply,
+    exchange::{client, exchange},
+};
 use natter_protocol::push::Registration;
 use reqwest::{
     Client, StatusCode,
@@ -22,7 +26,6 @@ use url::{Url, form_urlencoded};
 use super::{
     Answer, ConfigError, Notice, Outcome,
     config::{Bounds, FcmConfig},
-    exchange::{Alarm, Reply, client, exchange},
     keys::Key,
     payload::{self, Shape},
     refused, time_left,

@@ -4,13 +4,14 @@
 use std::{future::Future, time::Duration};
 
 use metrics::Gauge;
+use natter_outbound::breaker::Circuits;
 use natter_protocol::push::Provider;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
 
-use super::{Answer, Outcome, breaker::Circuits, config::Bounds, measures::Measures};
+use super::{Answer, Outcome, config::Bounds, measures::Measures};
 
 /// One provider's.
 #[derive(Debug)]

@@ -4,17 +4,16 @@
 //! |---|---|
 //! | [`config`] | what the operator says of each |
 //! | [`notice`] | what is to be shown |
-//! | [`outcome`] | what became of it |
 //! | [`payload`] | the notice as JSON, within a bound |
 //! | [`web_push`], [`encryption`] | browsers |
 //! | [`fcm`] | Firebase Cloud Messaging |
 //! | [`apns`] | Apple |
 //! | [`webhook`] | everything else |
 //! | `lane` | what each has for itself: places, deadline, circuits |
-//! | `breaker` | circuits |
-//! | `exchange` | one request and its answer, within bounds |
 //! | `keys` | private keys that sign |
 //! | `measures` | what is counted and timed |
+//!
+//! The requests themselves, circuits and what became of one are [`natter_outbound`]'s.
 //!
 //! A notice may be sent again after its answer was lost: the same message to the same device has the same
 //! name with every provider (the topic of Web Push, FCM's and Apple's collapse ids, Apple's `apns-id`,
@@ -25,16 +24,13 @@
 //! is lost if it is put right in time. An answer that a circuit counts as a failure is any `Retry`.
 
 pub mod apns;
-mod breaker;
 pub mod config;
 pub mod encryption;
-mod exchange;
 pub mod fcm;
 mod keys;
 mod lane;
 mod measures;
 pub mod notice;
-pub mod outcome;
 pub mod payload;
 pub mod web_push;
 pub mod webhook;
@@ -45,9 +41,9 @@ use apns::Apns;
 pub use config::{ProvidersArgs, ProvidersConfig};
 use fcm::Fcm;
 use lane::Lane;
+pub use natter_outbound::{Answer, Outcome};
 use natter_protocol::push::{Provider, Target};
 pub use notice::{Kind, Notice};
-pub use outcome::{Answer, Outcome};
 use time::OffsetDateTime;
 use web_push::WebPush;
 use webhook::Webhook;

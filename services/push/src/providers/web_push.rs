@@ -10,6 +10,10 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use natter_outbound::{
+    Alarm, Reply,
+    exchange::{client, exchange},
+};
 use natter_protocol::push::{Hosts, P256DH_BYTES, Subscription};
 use reqwest::{
     Client, StatusCode,
@@ -24,7 +28,6 @@ use super::{
     Answer, ConfigError, Notice, Outcome,
     config::{Bounds, WebPushConfig},
     encryption::{self, Receiver},
-    exchange::{Alarm, Reply, client, exchange},
     keys::Key,
     payload::{self, Shape},
     refused, time_left,

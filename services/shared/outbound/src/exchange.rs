@@ -14,22 +14,50 @@ use reqwest::{
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, Outcome, config::Bounds};
+use crate::outcome::{Answer, Outcome};
 
 /// Bytes of an answer that are read. Nothing that is looked for lies beyond.
 const BODY: usize = 16 * 1024;
 /// The status is there: so long is waited for what else the answer says.
 const BODY_WAIT: Duration = Duration::from_secs(2);
-/// A provider may ask to wait for so long.
+/// A server may ask to wait for so long.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
 /// So often a connection shows that it is still one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Characters of a word of the provider's own.
+/// Characters of a word of the server's own.
 const WORD: usize = 80;
 /// Between two lines in the log about the same.
 const QUIET: Duration = Duration::from_mins(1);
 
+/// What holds for one server, or one kind of server, by itself.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Requests with it at the same time.
+    pub concurrency: usize,
+    /// A connection is there by then.
+    pub connect: Duration,
+    /// Everything is done by then, the wait for a place among those at the same time aside.
+    pub deadline: Duration,
+    /// Failures in a row that open the circuit.
+    pub failures: u32,
+    /// For how long, at first.
+    pub pause: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            connect: Duration::from_secs(5),
+            deadline: Duration::from_secs(10),
+            failures: 20,
+            pause: Duration::from_secs(10),
+        }
+    }
+}
+
 /// A client that goes nowhere but where it is sent.
+#[must_use]
 pub fn client(bounds: &Bounds) -> ClientBuilder {
     // The one crypto provider of this process; another caller may have installed it before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -75,7 +103,7 @@ pub async fn exchange(request: RequestBuilder) -> Result<Reply, Outcome> {
         Err(error) => {
             // The URL may be a secret, and says who it was for.
             let error = error.without_url();
-            tracing::debug!(error = %causes(&error), "a provider cannot be reached");
+            tracing::debug!(error = %causes(&error), "a server cannot be reached");
             let why = if error.is_connect() {
                 "no connection"
             } else if error.is_timeout() {
@@ -101,11 +129,13 @@ async fn read(response: &mut Response, body: &mut Vec<u8>) {
 
 impl Reply {
     /// The body, if it is JSON.
+    #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// The status, with what else the provider says in a word of its own.
+    /// The status, with what else the server says in a word of its own.
+    #[must_use]
     pub fn answer(&self, word: Option<&str>) -> Answer {
         let number = self.status.as_u16();
         match (word.and_then(harmless), self.status.canonical_reason()) {
@@ -115,8 +145,9 @@ impl Reply {
         }
     }
 
-    /// The outcome that the status alone tells, where a provider has no words of its own. `gone` are
+    /// The outcome that the status alone tells, where a server has no words of its own. `gone` are
     /// those that say that the target is none.
+    #[must_use]
     pub fn outcome(&self, gone: &[StatusCode], word: Option<&str>) -> Outcome {
         let answer = self.answer(word);
         if self.status.is_success() {
@@ -130,12 +161,14 @@ impl Reply {
         }
     }
 
-    /// Later, when the provider says.
+    /// Later, when the server says.
+    #[must_use]
     pub fn retry(&self, answer: Answer) -> Outcome {
         Outcome::Retry { after: self.retry_after(), answer, sent: true }
     }
 
     /// Whether the same may be answered otherwise later.
+    #[must_use]
     pub fn passes(&self) -> bool {
         let later = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
         self.status.is_server_error() || later.contains(&self.status)
@@ -158,7 +191,7 @@ fn retry_after(said: &str, now: SystemTime) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// A provider's word, unless it may be anything else, like a token that it repeats.
+/// A server's word, unless it may be anything else, like a token that it repeats.
 fn harmless(word: &str) -> Option<&str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ' ' | ',' | ':');
     let short = word.split([' ', ',']).all(|part| part.len() <= 32);
@@ -166,12 +199,13 @@ fn harmless(word: &str) -> Option<&str> {
     (fits && short && word.chars().all(plain)).then_some(word)
 }
 
-/// Says loudly what only the operator can put right, but not for every notice.
+/// Says loudly what only the operator can put right, but not for every request.
 #[derive(Debug, Default)]
 pub struct Alarm(Mutex<Option<Instant>>);
 
 impl Alarm {
     /// Whether it is time to say it again.
+    #[must_use]
     pub fn rings(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|at| at.elapsed() >= QUIET);

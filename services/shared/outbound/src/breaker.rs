@@ -1,4 +1,4 @@
-//! Circuits: who fails again and again is left alone for a while, and then tried with one notice.
+//! Circuits: who fails again and again is left alone for a while, and then tried with one request.
 
 use std::{
     collections::HashMap,
@@ -13,14 +13,14 @@ use tokio::time::Instant;
 const LONGEST: u32 = 10;
 /// Asked to stay away for longer, we look again after this.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// While one notice tries, the others look again after this.
+/// While one request tries, the others look again after this.
 const PROBING: Duration = Duration::from_secs(1);
 /// Circuits that are remembered at most: origins of Web Push, of which hosts below an allowed one may be
 /// many.
 const CIRCUITS: usize = 1_000;
 
-/// The circuits of one provider, one an origin: push services are many, and one that fails is no reason
-/// to leave the others alone.
+/// Circuits, one an origin or whatever else is left alone by itself: one that fails is no reason to leave the
+/// others alone.
 #[derive(Debug)]
 pub struct Circuits {
     failures: u32,
@@ -52,12 +52,14 @@ struct State {
 
 impl Circuits {
     /// All closed; `failures` in a row open one for `pause`. `open` counts those that are.
+    #[must_use]
     pub fn new(failures: u32, pause: Duration, open: Gauge) -> Self {
         open.set(0.0);
         Self { failures, pause, open, of: Mutex::default() }
     }
 
     /// The circuit of an origin.
+    #[must_use]
     pub fn of(&self, origin: &str) -> Arc<Circuit> {
         let mut circuits = lock(&self.of);
         if let Some(circuit) = circuits.get(origin) {
@@ -80,6 +82,7 @@ impl Circuits {
 
     /// How many may be sent now: `all`, or one to try each circuit that has been open for long enough,
     /// while there is none that is closed.
+    #[must_use]
     pub fn room(&self, all: usize) -> usize {
         let circuits = lock(&self.of);
         if circuits.is_empty() || circuits.values().any(|circuit| circuit.closed()) {
@@ -106,6 +109,9 @@ impl Circuits {
 impl Circuit {
     /// Lets one through, or tells for how long it does not. What becomes of it is to be said of the
     /// pass; dropped without, it was as if it had not been.
+    ///
+    /// # Errors
+    /// For how long.
     pub fn admit(self: &Arc<Self>) -> Result<Pass, Duration> {
         let mut state = lock(&self.state);
         state.ready()?;

@@ -1,17 +1,18 @@
-//! What became of a notice.
+//! What became of a request.
 
 use std::{fmt, time::Duration};
 
 /// Characters of an [`Answer`].
 const CHARS: usize = 200;
 
-/// A short line of what a provider answered, for those who ask why: one line of at most 200
+/// A short line of what a server answered, for those who ask why: one line of at most 200
 /// characters, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer(String);
 
 impl Answer {
     /// What `said` is in one short line.
+    #[must_use]
     pub fn new(said: impl fmt::Display) -> Self {
         let said = said.to_string();
         let line = said.chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -31,10 +32,10 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What became of a notice.
+/// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The provider has it. Whether the device shows it nobody tells.
+    /// The server has it.
     Accepted {
         /// What it answered.
         answer: Answer,
@@ -44,14 +45,14 @@ pub enum Outcome {
         /// What it answered.
         answer: Answer,
     },
-    /// The provider does not take it, and would not later.
+    /// The server does not take it, and would not later.
     Refused {
         /// What it answered.
         answer: Answer,
     },
     /// It may go another time.
     Retry {
-        /// Not before, as the provider says.
+        /// Not before, as the server says.
         after: Option<Duration>,
         /// What it answered, or why nothing came.
         answer: Answer,
