@@ -176,7 +176,9 @@ impl Bus {
 
 type RawMessageError = async_nats::error::Error<LastRawMessageErrorKind>;
 
-fn found(message: Result<StreamMessage, RawMessageError>) -> Result<Option<Raw>, BusError> {
+pub(crate) fn found(
+    message: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<Raw>, BusError> {
     found_message(message)?.map(Raw::from_leader).transpose()
 }
 

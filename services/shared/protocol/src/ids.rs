@@ -84,6 +84,10 @@ id!(
     /// One link into a group; not what is shared, which is its code.
     InviteId
 );
+id!(
+    /// Somebody's server that is told of events.
+    EndpointId
+);
 
 /// The position of an event in its shard's log; it totally orders a feed. Starts at 1.
 pub type Seq = u64;
