@@ -5,6 +5,13 @@ use natter_persistence::config::MigrateArgs;
 use natter_protocol::ids::{ChatId, DeviceId, MessageId, UserId};
 use secrecy::SecretString;
 
+mod webhook;
+
+pub use webhook::{
+    AddEndpointArgs, ChangeEndpointArgs, EndpointArgs, EndpointLettersArgs, ListEndpointsArgs,
+    ReplayEventsArgs, ReplayLettersArgs, Webhook,
+};
+
 pub use crate::servers::Servers;
 
 /// Looks after a Natter: asks how it stands, and mends what the services leave to people.
@@ -34,6 +41,9 @@ pub enum Command {
     /// Look at the devices of a user, and close them.
     #[command(subcommand)]
     Devices(Devices),
+    /// Tell other people's servers of what happens, and see how that goes.
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Make tokens, for tests of a deployment.
     #[command(subcommand)]
     Token(Token),
@@ -272,6 +282,13 @@ mod tests {
             &["message", "--seconds=0", "019368a0-0000-7000-8000-000000000000"],
             &["token", "mint", "--user=me", "--device=mine"],
             &["devices", "list"],
+            &["webhook", "add", "bad name", "https://shop.example/hook"],
+            &["webhook", "add", "shop", "ftp://shop.example/hook"],
+            &["webhook", "add", "shop", "https://shop.example/hook", "--kinds=everything"],
+            &["webhook", "change", "shop", "--kinds=edit", "--all-kinds"],
+            &["webhook", "replay", "shop"],
+            &["webhook", "replay", "shop", "--since=yesterday"],
+            &["webhook", "replay-letters", "shop"],
         ] {
             let all = ["natter"].iter().chain(bad);
             assert!(Cli::try_parse_from(all).is_err(), "{bad:?}");

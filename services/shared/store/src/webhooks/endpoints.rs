@@ -189,6 +189,14 @@ impl Store {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
+    /// Whether there is any endpoint.
+    pub async fn any_endpoint(&self) -> Result<bool> {
+        self.call(async |db| {
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM webhook_endpoints)").fetch_one(db).await
+        })
+        .await
+    }
+
     /// The endpoint of this id or name.
     ///
     /// # Errors
@@ -316,12 +324,12 @@ impl Store {
     }
 
     /// Moves the place up to which an endpoint has been told of a shard back to `to`, exclusive: it is told
-    /// again of all that lies beyond. Whoever tells it goes on from there. False where it has not come
+    /// again of all that lies beyond, also of what was before it was made. Whoever tells it goes on from there. False where it has not come
     /// that far.
     pub async fn rewind_lane(&self, id: EndpointId, shard: Shard, to: Seq) -> Result<bool> {
         self.transaction(async |tx| {
             let moved = sqlx::query(
-                "UPDATE webhook_lanes SET seq = $3, log_seq = 0, generation = generation + 1
+                "UPDATE webhook_lanes SET seq = $3, log_seq = 0, from_at = 'epoch', generation = generation + 1
                  WHERE endpoint_id = $1 AND shard = $2 AND seq > $3",
             )
             .bind(id.0)

@@ -43,6 +43,8 @@ pub struct LanePlace {
     pub log_seq: Seq,
     /// What was stored before is not for the endpoint.
     pub from_at: OffsetDateTime,
+    /// An operator wants dead letters of it to be told after all.
+    pub replay: bool,
 }
 
 /// What a worker is to do.
@@ -119,6 +121,7 @@ struct LaneRow {
     seq: Option<i64>,
     log_seq: i64,
     from_at: OffsetDateTime,
+    replay: bool,
 }
 
 impl From<LaneRow> for LanePlace {
@@ -129,6 +132,7 @@ impl From<LaneRow> for LanePlace {
             seq: row.seq.map(seq),
             log_seq: seq(row.log_seq),
             from_at: row.from_at,
+            replay: row.replay,
         }
     }
 }
@@ -154,7 +158,10 @@ impl Store {
                 claim(tx, worker, room, lease).await?;
             }
             let lanes: Vec<LaneRow> = sqlx::query_as(
-                "SELECT l.endpoint_id, l.shard, l.generation, l.seq, l.log_seq, l.from_at
+                "SELECT l.endpoint_id, l.shard, l.generation, l.seq, l.log_seq, l.from_at,
+                        EXISTS (SELECT FROM webhook_dead_letters d
+                                WHERE d.endpoint_id = l.endpoint_id AND d.shard = l.shard
+                                  AND d.replay_at IS NOT NULL) AS replay
                  FROM webhook_lanes l JOIN webhook_endpoints e ON e.id = l.endpoint_id
                  WHERE l.owner = $1 AND l.owner_until > now() AND e.enabled
                  ORDER BY l.endpoint_id, l.shard",
