@@ -190,6 +190,14 @@ impl Bus {
         Ok(low)
     }
 
+    /// Throws a shard's events away. Who fills the stream makes another.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn forget_hooks(&self, shard: Shard) -> Result<(), BusError> {
+        self.delete_stream(&subjects::hook_stream(shard)).await
+    }
+
     /// Reads a shard's events in order, from a place on.
     #[must_use]
     pub fn hook_reader(&self, shard: Shard, from: Seq) -> HookReader {
