@@ -112,6 +112,9 @@ impl Filler {
                 let row = FillRow { log_seq: head, ..row };
                 self.store.save_fill(self.shard, &self.worker, row, 0).await?;
             }
+            if row.stream_seq > 0 {
+                self.bus.empty_hooks(self.shard).await?;
+            }
             return Ok(());
         }
         let mut position = self.open(row).await?;

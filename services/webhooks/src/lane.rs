@@ -39,7 +39,9 @@ const BEHIND: usize = 1_000;
 /// How long there is nothing to do but to wait for the next.
 const WAIT: Duration = Duration::from_secs(5);
 /// Between two saves.
-const SAVE: Duration = Duration::from_millis(250);
+const SAVE: Duration = Duration::from_millis(500);
+/// The same where nothing was told, and only the place has moved.
+const QUIET_SAVE: Duration = Duration::from_secs(2);
 /// Between two looks at how far the stream goes.
 const LOOK: Duration = Duration::from_secs(1);
 /// So many looks are between two at what is too old.
@@ -135,7 +137,11 @@ pub(crate) struct Lane {
     resting_said: bool,
     looks: u32,
     said: Option<(String, OffsetDateTime)>,
+    /// Something was told since the last save, or failed.
     dirty: bool,
+    /// The place has moved, or what is shown of it.
+    moved: bool,
+    saved: Instant,
     replaying: bool,
     tested: Option<Uuid>,
     measures: LaneMeasures,
@@ -177,7 +183,9 @@ impl Lane {
             resting_said: false,
             looks: 0,
             said: None,
-            dirty: true,
+            dirty: false,
+            moved: true,
+            saved: Instant::now(),
             replaying: false,
             tested: None,
             measures,
@@ -341,7 +349,7 @@ impl Lane {
                     let wanted =
                         event.at >= self.place.from_at && self.target.wanted(&event).is_some();
                     self.book.take(event, wanted);
-                    self.dirty = true;
+                    self.moved = true;
                 }
             }
             // It is made by whoever fills it, and may be on its way.
@@ -480,9 +488,10 @@ impl Lane {
 
     /// Writes how far it is, if that has changed.
     async fn save(&mut self) -> Result<(), LaneError> {
-        if !std::mem::take(&mut self.dirty) {
+        if !self.dirty && !(self.moved && self.saved.elapsed() >= QUIET_SAVE) {
             return Ok(());
         }
+        (self.dirty, self.moved, self.saved) = (false, false, Instant::now());
         let (changes, behind) = self.book.take_changes();
         let (seq, log_seq) = self.book.floor();
         let lag = self.last.saturating_sub(seq);
@@ -539,7 +548,7 @@ impl Lane {
         let before = (self.last, self.resting_said);
         self.last = state.last;
         self.resting_said = self.resting.is_some();
-        self.dirty |= before != (self.last, self.resting_said);
+        self.moved |= before != (self.last, self.resting_said);
         let age = self.oldest().map(|at| OffsetDateTime::now_utc() - at);
         let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
         self.measures.lag.set(state.last.saturating_sub(self.book.floor().0) as f64);

@@ -190,7 +190,21 @@ impl Bus {
         Ok(low)
     }
 
-    /// Throws a shard's events away. Who fills the stream makes another.
+    /// Drops a shard's events, if it has any: nobody is to be told of them. Its places go on.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn empty_hooks(&self, shard: Shard) -> Result<(), BusError> {
+        let Some(HooksState { first, last, .. }) = self.hooks_state(shard).await? else {
+            return Ok(());
+        };
+        if first <= last {
+            self.purge_stream(&subjects::hook_stream(shard), last).await?;
+        }
+        Ok(())
+    }
+
+    /// Throws a shard's stream of events away. Who fills it makes another.
     ///
     /// # Errors
     /// When the server does not answer or refuses.

@@ -117,6 +117,12 @@ async fn a_stream_that_is_lost_is_filled_again_and_nothing_is_missed() -> Result
     said.extend(say(&ada, chat, "after", 5).await?);
     hook.endpoint.hears(chat, &said).await?;
     ordered(&hook.endpoint.told(), &chat.to_string())?;
+    hook.remove().await?;
+    within(Duration::from_secs(20), "nothing is kept for nobody", async || {
+        let state = bus.hooks_state(0).await?;
+        Ok(state.filter(|state| state.first > state.last).map(drop))
+    })
+    .await?;
     nothing_panicked(&cluster)?;
     cluster.stop().await
 }

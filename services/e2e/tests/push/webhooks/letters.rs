@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;
 use natter_e2e::{
+    metrics::value,
     push_services::{Step, endpoint::Told},
     soon,
     soon::within,
@@ -109,4 +110,40 @@ async fn events_are_told_again_from_a_cursor_and_from_a_time() -> Result<()> {
         all[7..].iter().map(|told| told.body["data"]["content"].clone()).collect();
     assert_eq!(of_chat, said);
     hook.remove().await
+}
+
+#[tokio::test]
+async fn what_is_dropped_before_it_was_told_is_counted_and_the_rest_comes_in_order() -> Result<()> {
+    let builder =
+        impatient(sociable(Cluster::builder())).push_env("NATTER_WEBHOOK_MAX_BYTES", "1000000");
+    let cluster = builder.start().await?;
+    let hook = Hook::add(&cluster, "dropped", &["--kinds=message"]).await?;
+    let (ada, _ben, chat) = pair(&cluster).await?;
+    let first = say(&ada, chat, "told", 1).await?;
+    hook.endpoint.hears(chat, &first).await?;
+    hook.of_it("disable", &[]).await?;
+    // About a half more than is kept.
+    let long = "x".repeat(4_000);
+    let mut said = Vec::new();
+    for n in 0..350 {
+        let text = format!("{n} {long}");
+        ada.api(0).say(chat, &text).await?;
+        said.push(text);
+    }
+    hook.of_it("enable", &[]).await?;
+    let last = said.last().context("the last")?;
+    within(Duration::from_mins(1), "it comes to the last", async || {
+        Ok(hook.endpoint.said_in(chat).last().filter(|text| *text == last).map(drop))
+    })
+    .await?;
+    let told = hook.endpoint.said_in(chat);
+    let rest = &told[1..];
+    ensure!(rest.len() < said.len() && !rest.is_empty(), "{} were told", rest.len());
+    ensure!(rest == &said[said.len() - rest.len()..], "not the rest, in order");
+    let dropped = (said.len() - rest.len()) as u64;
+    let lane = soon("it is counted", async || Ok(hook.lane().await?.filter(|lane| lane.lost > 0)));
+    assert_eq!(lane.await?.lost, dropped);
+    let lost = value(cluster.pusher(0), "natter_webhook_lost_total{where=\"stream\"}").await?;
+    assert_eq!(lost, Some(dropped as f64));
+    cluster.stop().await
 }

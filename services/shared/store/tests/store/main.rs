@@ -22,3 +22,4 @@ mod search;
 mod sessions;
 mod support;
 mod unread;
+mod webhooks;
