@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -48,6 +48,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const OLD: u32 = 60;
 /// Dead letters that wait to be written: with more, nothing is told.
 const LETTERS: usize = 100;
+/// Who is to end waits for so long for what is with the endpoint.
+const FINISH: Duration = Duration::from_secs(8);
 /// After a failure of ours.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -247,7 +249,9 @@ impl Lane {
 
     /// Waits for what is with the endpoint, and writes what came of it.
     async fn finish(&mut self) -> Result<(), LaneError> {
-        while let Some(ended) = self.under_way.join_next().await {
+        let until = Instant::now() + FINISH;
+        // What takes longer is told again by whoever owns the lane next.
+        while let Ok(Some(ended)) = timeout_at(until, self.under_way.join_next()).await {
             let Ok(attempted) = ended else { break };
             self.on_attempted(attempted).await?;
         }

@@ -32,8 +32,8 @@ use crate::{
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 /// Between two looks at what there is to do: so long a change of an endpoint takes at most.
 const LOOK: Duration = Duration::from_secs(1);
-/// Beyond an endpoint's own time: how long what is in hand may take once the worker is told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long lanes, and then those who fill streams, may take once the worker is told to stop.
+const DRAIN: Duration = Duration::from_secs(12);
 
 /// Tells endpoints until `stop`: then finishes what is with them, and gives back what it owns.
 ///
@@ -58,7 +58,6 @@ pub async fn run(
         let filler = Filler::new(shard, worker, config.clone(), bus, store);
         fillers.spawn(filler.run(stop.clone()));
     }
-    let drain = config.bounds.deadline + DRAIN;
     let bounds = &config.bounds;
     let circuits = Circuits::new(bounds.failures, bounds.pause, measures::circuits_open());
     let parts = Parts { worker, config: config.clone(), bus, store };
@@ -72,7 +71,7 @@ pub async fn run(
             _ = tick.tick() => roster.look().await,
         }
     }
-    roster.end(drain).await;
+    roster.end().await;
     shutdown::join_within(&mut fillers, DRAIN).await;
     Ok(())
 }
@@ -187,13 +186,13 @@ impl Roster {
     }
 
     /// Finishes all lanes, and is no worker any more.
-    async fn end(self, limit: Duration) {
+    async fn end(self) {
         let mut tasks = JoinSet::new();
         for running in self.lanes.into_values() {
             running.finish.cancel();
             tasks.spawn(running.task);
         }
-        shutdown::join_within(&mut tasks, limit).await;
+        shutdown::join_within(&mut tasks, DRAIN).await;
         let Parts { store, worker, .. } = &self.parts;
         if let Err(error) = store.forget_webhook_worker(worker).await {
             tracing::debug!(error = %causes(&error), "others take over when the lease has run out");

@@ -57,7 +57,7 @@ async fn every_kind_of_event_is_told_and_signed_and_looks_as_it_does_to_clients(
     };
     let added = comes(&hook, "a device", of_device("device_added")).await?;
     assert_eq!(added.body["data"]["userId"], json!(ben.id));
-    ben.api(0).delete(&format!("/devices/{}", tablet.id)).await?.expect(200)?;
+    ben.api(0).delete(&format!("/devices/{}", tablet.id)).await?.expect(204)?;
     comes(&hook, "a device gone", of_device("device_revoked")).await?;
     hook.remove().await
 }
