@@ -32,6 +32,10 @@ const SAVE: Duration = Duration::from_secs(1);
 /// After a failure, and while another worker fills the shard or nobody wants to be told.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The same where the servers were away: lanes look every second whether the stream has lost its end, before
+/// other events stand there.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// Fills one shard's stream.
 pub(crate) struct Filler {
     shard: Shard,
@@ -77,7 +81,11 @@ impl Filler {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let work = async {
             loop {
+                let mut pause = AGAIN;
                 if let Err(error) = self.turn().await {
+                    if matches!(error, FillError::Bus(_) | FillError::Publish(_)) {
+                        pause = SETTLED;
+                    }
                     let quiet = matches!(
                         error,
                         FillError::Overtaken
@@ -89,7 +97,7 @@ impl Filler {
                         tracing::warn!(shard = self.shard, error = %causes(&error), "events cannot be kept for webhooks");
                     }
                 }
-                sleep(AGAIN).await;
+                sleep(pause).await;
             }
         };
         tokio::select! {

@@ -7,7 +7,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use natter_bus::{Bus, BusError, HookReader, Hooked};
+use natter_bus::{Bus, BusError, HookReader, Hooked, HooksState};
 use natter_outbound::{Outcome, backoff::pause};
 use natter_protocol::ids::Seq;
 use natter_runtime::causes;
@@ -78,6 +78,9 @@ pub(crate) enum LaneError {
     /// It is another's by now, or begins anew elsewhere, or is gone.
     #[error("the lane is another's")]
     Fenced,
+    /// The stream ends before what was read of it.
+    #[error("the stream of events has lost its end")]
+    Cut,
     #[error("Postgres")]
     Store(#[source] StoreError),
     #[error("the stream of events")]
@@ -159,12 +162,14 @@ impl Lane {
         let shard = place.key.shard;
         let target = orders.target.borrow_and_update().clone();
         let state = parts.bus.hooks_state(shard).await?.ok_or(BusError::NoStream)?;
-        let asked = match place.seq {
-            Some(seq) => seq,
+        let seq = match place.seq {
+            Some(_) => told_up_to(&parts.bus, &place, &state).await?,
             None => parts.bus.hooked_since(shard, place.from_at).await?.saturating_sub(1),
         };
-        let behind = parts.store.behind(place.key).await?;
-        let book = Book::new(asked, place.log_seq, behind);
+        let mut behind = parts.store.behind(place.key).await?;
+        // What the stream has lost stands elsewhere by now, beyond what it has kept.
+        behind.iter_mut().for_each(|behind| behind.seq = behind.seq.min(seq + 1));
+        let book = Book::new(seq, place.log_seq, behind);
         let reader = parts.bus.hook_reader(shard, book.read() + 1);
         let measures = LaneMeasures::of(&target.endpoint.name, shard);
         Ok(Self {
@@ -236,7 +241,7 @@ impl Lane {
                 () = due => self.resting = None,
                 () = letters.notified(), if !self.replaying => self.replay(),
                 _ = save.tick() => self.save().await?,
-                _ = look.tick() => self.look().await,
+                _ = look.tick() => self.look().await?,
                 changed = self.orders.target.changed() => {
                     changed.map_err(|_| LaneError::Fenced)?;
                     self.target = self.orders.target.borrow_and_update().clone();
@@ -539,9 +544,12 @@ impl Lane {
     }
 
     /// Looks at how much there is to tell, and at what is too old.
-    async fn look(&mut self) {
+    async fn look(&mut self) -> Result<(), LaneError> {
         let shard = self.place.key.shard;
-        let Ok(Some(state)) = self.parts.bus.hooks_state(shard).await else { return };
+        let Ok(Some(state)) = self.parts.bus.hooks_state(shard).await else { return Ok(()) };
+        if state.last < self.book.read() {
+            return Err(LaneError::Cut);
+        }
         let next = self.book.read() + 1;
         self.unread_at = if state.last >= next {
             let event = self.parts.bus.hooked(shard, next.max(state.first)).await;
@@ -567,6 +575,7 @@ impl Lane {
             self.lost += gone;
             self.dirty = true;
         }
+        Ok(())
     }
 
     /// Tells of dead letters after all, a few at a time.
@@ -595,6 +604,22 @@ impl Attempted {
     fn of(result: Tried) -> Self {
         Self { before: (0, None), lost: false, result }
     }
+}
+
+/// The place up to which a lane has told, in the stream as it is: one that has lost its end, and was filled
+/// again since, may hold other events at the places that were given before. The log's own places are given
+/// once; there is none where an operator has moved the lane.
+async fn told_up_to(bus: &Bus, place: &LanePlace, state: &HooksState) -> Result<Seq, LaneError> {
+    let (shard, seq) = (place.key.shard, place.seq.unwrap_or(0));
+    if place.log_seq == 0 || seq < state.first {
+        return Ok(seq);
+    }
+    let there = bus.hooked(shard, seq).await?;
+    if there.is_some_and(|event| event.log_seq <= place.log_seq) {
+        return Ok(seq);
+    }
+    tracing::warn!(endpoint = %place.key.endpoint, shard, seq, "the stream is not as it was: looked for where an endpoint is");
+    Ok(bus.hooked_beyond(shard, place.log_seq).await?.saturating_sub(1))
 }
 
 async fn attempt(target: &Target, bus: &Bus, next: Next) -> Attempted {

@@ -40,8 +40,9 @@
 //! under the same `webhook-id`. One that wakes writes nothing, since the row names another owner; what it
 //! still tells are events whose earlier ones have been told.
 //!
-//! A stream that is lost is filled anew from what the log still has, far beyond the places given before;
-//! lanes know by the log's own places what they have told.
+//! A stream that is lost is filled anew from what the log still has, far beyond the places given before; one
+//! that has lost its end is filled again from there, perhaps with other events than before, where the log has
+//! lost its own as well. Lanes know by the log's places, which are given once, what they have told.
 
 pub mod book;
 pub mod config;

@@ -109,6 +109,8 @@ impl Roster {
     fn take(&mut self, share: WebhookShare) {
         let WebhookShare { endpoints, lanes, share } = share;
         let there: HashSet<EndpointId> = endpoints.iter().map(|one| one.id).collect();
+        let off: HashSet<EndpointId> =
+            endpoints.iter().filter(|one| !one.enabled).map(|one| one.id).collect();
         self.targets.retain(|id, _| there.contains(id));
         for endpoint in endpoints {
             self.know(endpoint);
@@ -117,11 +119,15 @@ impl Roster {
             lanes.into_iter().map(|lane| (lane.key, lane)).collect();
         self.lanes.retain(|key, running| {
             let same = wanted.get(key).is_some_and(|lane| lane.generation == running.generation);
-            // Removed, disabled, another's, or to begin anew elsewhere: all at once.
-            if !same {
+            let off = off.contains(&key.endpoint);
+            if off {
+                // So that it is known to the event what it was told.
+                running.finish.cancel();
+            } else if !same {
+                // Removed, another's, or to begin anew elsewhere: all at once.
                 running.task.abort();
             }
-            same && !running.task.is_finished()
+            (same || off) && !running.task.is_finished()
         });
         // What is beyond its share is for others, once it is finished.
         let beyond = self.lanes.len().saturating_sub(share);
@@ -209,7 +215,11 @@ async fn tell(parts: Parts, place: LanePlace, orders: Orders) {
     };
     match ended {
         Ok(()) => release(&parts, key).await,
-        Err(LaneError::Fenced | LaneError::Bus(BusError::NoStream | BusError::Disconnected)) => {}
+        Err(
+            LaneError::Fenced
+            | LaneError::Cut
+            | LaneError::Bus(BusError::NoStream | BusError::Disconnected),
+        ) => {}
         Err(error) => {
             measures::failures().increment(1);
             tracing::warn!(endpoint = %key.endpoint, shard = key.shard, error = %causes(&error), "an endpoint cannot be told");

@@ -3,8 +3,8 @@
 //!
 //! Whoever fills the stream publishes in the log's order and names the place that it expects: of two that
 //! fill it at once one is refused, so it holds each entry once, in order, and without a hole but at its
-//! beginning. What has left the log is in it under the entry's own places: a stream that has lost its end
-//! is filled with the same entries at the same places again.
+//! beginning. Each event names its place in the log. That is given once, its place here perhaps not: a stream
+//! that has lost its end is filled again from there.
 
 use std::time::Duration;
 
@@ -174,17 +174,34 @@ impl Bus {
     /// # Errors
     /// [`BusError::NoStream`]; when its leader does not answer.
     pub async fn hooked_since(&self, shard: Shard, at: OffsetDateTime) -> Result<Seq, BusError> {
+        self.first_hooked(shard, |event| event.at >= at).await
+    }
+
+    /// The place of a shard's first event that stands beyond a place of the log; one beyond the last where
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`BusError::NoStream`]; when its leader does not answer.
+    pub async fn hooked_beyond(&self, shard: Shard, log_seq: Seq) -> Result<Seq, BusError> {
+        self.first_hooked(shard, |event| event.log_seq > log_seq).await
+    }
+
+    /// The first event that is one of those wanted, which are the last ones.
+    async fn first_hooked(
+        &self,
+        shard: Shard,
+        wanted: impl Fn(&Hooked) -> bool,
+    ) -> Result<Seq, BusError> {
         let HooksState { first, last, .. } =
             self.hooks_state(shard).await?.ok_or(BusError::NoStream)?;
         let (mut low, mut high) = (first, last + 1);
         while low < high {
             let middle = low + (high - low) / 2;
             // What has gone since is older than what is there.
-            let older = self.hooked(shard, middle).await?.is_none_or(|event| event.at < at);
-            if older {
-                low = middle + 1;
-            } else {
+            if self.hooked(shard, middle).await?.is_some_and(|event| wanted(&event)) {
                 high = middle;
+            } else {
+                low = middle + 1;
             }
         }
         Ok(low)
