@@ -81,9 +81,9 @@ impl Filler {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let work = async {
             loop {
-                let mut pause = AGAIN;
-                if let Err(error) = self.turn().await {
-                    if matches!(error, FillError::Bus(_) | FillError::Publish(_)) {
+                let (mut pause, mut filled) = (AGAIN, false);
+                if let Err(error) = self.turn(&mut filled).await {
+                    if filled && matches!(error, FillError::Bus(_) | FillError::Publish(_)) {
                         pause = SETTLED;
                     }
                     let quiet = matches!(
@@ -109,13 +109,21 @@ impl Filler {
         }
     }
 
-    /// Fills for as long as the shard is this worker's and there is an endpoint.
-    async fn turn(&self) -> Result<(), FillError> {
+    /// Fills for as long as the shard is this worker's and there is an endpoint. Whether it has begun to is
+    /// said before it ends.
+    async fn turn(&self, filled: &mut bool) -> Result<(), FillError> {
         // Looked at before it is asked who wants to be told: whoever comes later wants what is later.
         let head = self.bus.log_state(self.shard).await?.ok_or(BusError::NoStream)?.last_seq;
-        let claimed = self.store.claim_fill(self.shard, &self.worker, LEASE, head).await?;
+        let since = self.store.first_endpoint_at().await?;
+        let from = match since {
+            Some(since) if self.store.fill(self.shard).await?.is_none() => {
+                self.bus.stored_since(self.shard, since).await?.saturating_sub(1)
+            }
+            _ => head,
+        };
+        let claimed = self.store.claim_fill(self.shard, &self.worker, LEASE, from).await?;
         let Some(row) = claimed else { return Ok(()) };
-        if !self.store.any_endpoint().await? {
+        if since.is_none() {
             if head > row.log_seq {
                 let row = FillRow { log_seq: head, ..row };
                 self.store.save_fill(self.shard, &self.worker, row, 0).await?;
@@ -126,6 +134,7 @@ impl Filler {
             return Ok(());
         }
         let mut position = self.open(row).await?;
+        *filled = true;
         let mut reader = self.bus.log_reader(self.shard, position.log + 1);
         let ended = self.follow(&mut reader, &mut position).await;
         reader.close().await;
@@ -183,7 +192,7 @@ impl Filler {
             self.store.save_fill(self.shard, &self.worker, row, lost).await?;
             lost = 0;
             let kept = self.store.claim_fill(self.shard, &self.worker, LEASE, row.log_seq).await?;
-            if kept.is_none() || !self.store.any_endpoint().await? {
+            if kept.is_none() || self.store.first_endpoint_at().await?.is_none() {
                 return Ok(());
             }
             if let Some(state) = self.bus.hooks_state(self.shard).await? {

@@ -189,10 +189,10 @@ impl Store {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// Whether there is any endpoint.
-    pub async fn any_endpoint(&self) -> Result<bool> {
+    /// When the first of the endpoints that there are was made; none where there is none.
+    pub async fn first_endpoint_at(&self) -> Result<Option<OffsetDateTime>> {
         self.call(async |db| {
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM webhook_endpoints)").fetch_one(db).await
+            sqlx::query_scalar("SELECT min(created_at) FROM webhook_endpoints").fetch_one(db).await
         })
         .await
     }

@@ -281,6 +281,19 @@ impl Store {
         .await
     }
 
+    /// How far a shard's stream is filled; none where nobody has filled it yet.
+    pub async fn fill(&self, shard: Shard) -> Result<Option<FillRow>> {
+        let row: Option<(i64, i64)> = self
+            .call(async |db| {
+                sqlx::query_as("SELECT log_seq, stream_seq FROM webhook_fills WHERE shard = $1")
+                    .bind(sql_shard(shard))
+                    .fetch_optional(db)
+                    .await
+            })
+            .await?;
+        Ok(row.map(|(log, stream)| FillRow { log_seq: seq(log), stream_seq: seq(stream) }))
+    }
+
     /// Takes the filling of a shard's stream when it is free, its lease has run out, or it is the
     /// worker's already (that renews the lease); none when another has it. One that nobody has filled yet
     /// begins behind `from`.

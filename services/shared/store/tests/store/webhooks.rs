@@ -44,8 +44,9 @@ async fn look(store: &Store, worker: &str) -> Result<(Vec<LanePlace>, usize)> {
 #[tokio::test]
 async fn endpoints_are_so_many_each_with_a_name_of_its_own_and_are_changed() -> Result<()> {
     let store = store().await?;
-    ensure!(!store.any_endpoint().await?);
+    assert_eq!(store.first_endpoint_at().await?, None);
     let one = endpoint(&store, "one").await?;
+    assert_eq!(store.first_endpoint_at().await?, Some(one.created_at));
     let clash = endpoint(&store, "one").await;
     ensure!(matches!(clash, Err(StoreError::Conflict(Conflict::Endpoint))), "{clash:?}");
     endpoint(&store, "two").await?;
@@ -151,12 +152,14 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
 async fn one_worker_fills_a_shard_and_another_goes_on_where_it_was() -> Result<()> {
     let store = store().await?;
     let from = FillRow { log_seq: 40, stream_seq: 0 };
+    assert_eq!(store.fill(0).await?, None);
     assert_eq!(store.claim_fill(0, "a", LEASE, 40).await?, Some(from));
     assert_eq!(store.claim_fill(0, "b", LEASE, 90).await?, None);
     let row = FillRow { log_seq: 60, stream_seq: 7 };
     store.save_fill(0, "a", row, 1).await?;
     let fenced = store.save_fill(0, "b", row, 0).await;
     ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
+    assert_eq!(store.fill(0).await?, Some(row));
     store.release_fill(0, "a").await?;
     assert_eq!(store.claim_fill(0, "b", LEASE, 90).await?, Some(row));
     Ok(())
