@@ -9,6 +9,13 @@ use natter_protocol::{
 };
 use secrecy::SecretString;
 
+mod webhook;
+
+pub use webhook::{
+    AddEndpointArgs, ChangeEndpointArgs, EndpointArgs, EndpointLettersArgs, ListEndpointsArgs,
+    ReplayEventsArgs, ReplayLettersArgs, Webhook,
+};
+
 pub use crate::servers::Servers;
 
 /// Looks after a Natter: asks how it stands, and mends what the services leave to people.
@@ -38,6 +45,9 @@ pub enum Command {
     /// Look at the devices of a user, and close them.
     #[command(subcommand)]
     Devices(Devices),
+    /// Tell other people's servers of what happens, and see how that goes.
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Make tokens, for tests of a deployment.
     #[command(subcommand)]
     Token(Token),
@@ -395,6 +405,13 @@ mod tests {
             &["service-token", "revoke", "Shop"],
             &["bot", "create", "--name="],
             &["bot", "create", "--name=Bot", "--external-id="],
+            &["webhook", "add", "bad name", "https://shop.example/hook"],
+            &["webhook", "add", "shop", "ftp://shop.example/hook"],
+            &["webhook", "add", "shop", "https://shop.example/hook", "--kinds=everything"],
+            &["webhook", "change", "shop", "--kinds=edit", "--all-kinds"],
+            &["webhook", "replay", "shop"],
+            &["webhook", "replay", "shop", "--since=yesterday"],
+            &["webhook", "replay-letters", "shop"],
         ] {
             let all = ["natter"].iter().chain(bad);
             assert!(Cli::try_parse_from(all).is_err(), "{bad:?}");

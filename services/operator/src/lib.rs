@@ -9,6 +9,7 @@
 //! | [`message`] | the path of one message |
 //! | `pushes` | what became of its notifications |
 //! | [`devices`] | a user's devices: listed, closed, revoked |
+//! | [`webhooks`] | other people's servers that are told of events |
 //! | [`token`] | tokens for tests of a deployment |
 //! | [`service_tokens`] | tokens of the server API: made, listed, revoked |
 //! | [`bots`] | bots made |
@@ -32,8 +33,9 @@ pub mod service_tokens;
 pub mod status;
 mod text;
 pub mod token;
+pub mod webhooks;
 
-use config::{Bot, Cli, Command, DeadLetters, Devices, ServiceToken, Token};
+use config::{Bot, Cli, Command, DeadLetters, Devices, ServiceToken, Token, Webhook};
 use natter_persistence::config::MigrateArgs;
 use natter_runtime::{strangers, telemetry};
 use outcome::{Failure, Outcome};
@@ -52,11 +54,28 @@ pub async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Message(args) => message::run(&args).await,
         Command::Devices(Devices::List(args)) => devices::list(&args).await,
         Command::Devices(Devices::Close(args)) => devices::close(&args).await,
+        Command::Webhook(webhook) => on_webhook(&webhook).await,
         Command::Token(Token::Mint(args)) => token::mint(&args).await,
         Command::ServiceToken(ServiceToken::Create(args)) => service_tokens::create(&args).await,
         Command::ServiceToken(ServiceToken::List(args)) => service_tokens::list(&args).await,
         Command::ServiceToken(ServiceToken::Revoke(args)) => service_tokens::revoke(&args).await,
         Command::Bot(Bot::Create(args)) => bots::create(&args).await,
+    }
+}
+
+async fn on_webhook(webhook: &Webhook) -> Result<Outcome, Failure> {
+    match webhook {
+        Webhook::Add(args) => webhooks::add(args).await,
+        Webhook::List(args) => webhooks::list(args).await,
+        Webhook::Show(args) => webhooks::show(args).await,
+        Webhook::Change(args) => webhooks::change(args).await,
+        Webhook::Enable(args) => webhooks::turn(args, true).await,
+        Webhook::Disable(args) => webhooks::turn(args, false).await,
+        Webhook::Remove(args) => webhooks::remove(args).await,
+        Webhook::Test(args) => webhooks::test(args).await,
+        Webhook::Replay(args) => webhooks::replay(args).await,
+        Webhook::DeadLetters(args) => webhooks::dead_letters(args).await,
+        Webhook::ReplayLetters(args) => webhooks::replay_letters(args).await,
     }
 }
 

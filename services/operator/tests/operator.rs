@@ -539,3 +539,34 @@ async fn a_bot_is_made_with_what_it_logs_in_by() -> Result<()> {
     ensure!(again["deviceId"] != made["deviceId"], "{again}");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_endpoint_is_made_and_its_secret_is_shown_once() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let made = ["webhook", "add", "shop", "http://127.0.0.1:9/hook", "--kinds=edit", "--json"];
+    let made = natter(&cluster, &made).await?.expect(0)?.json()?;
+    let secret = text(&made, "/secret")?;
+    ensure!(secret.starts_with("whsec_"), "{secret}");
+    assert_eq!(made["kinds"], json!(["edit"]));
+    for args in [&["webhook", "show", "shop"][..], &["webhook", "list"]] {
+        let plain = natter(&cluster, args).await?.expect(0)?;
+        plain.has("http://127.0.0.1:9/hook")?;
+        let whole = natter(&cluster, &[args, &["--json"]].concat()).await?.expect(0)?;
+        for said in [plain, whole] {
+            ensure!(!said.out.contains(&secret) && !said.err.contains(&secret), "{args:?}");
+        }
+    }
+    let changed = ["webhook", "change", "shop", "--new-secret", "--all-kinds", "--json"];
+    let changed = natter(&cluster, &changed).await?.expect(0)?.json()?;
+    ensure!(text(&changed, "/secret")? != secret, "the same secret");
+    assert_eq!(changed["kinds"], Value::Null);
+    // Nobody is at that port.
+    natter(&cluster, &["webhook", "test", "shop"]).await?.expect(1)?.has("no connection")?;
+    natter(&cluster, &["webhook", "add", "shop", "http://127.0.0.1:9/"])
+        .await?
+        .expect(1)?
+        .has("has this name")?;
+    natter(&cluster, &["webhook", "remove", "shop"]).await?.expect(0)?;
+    natter(&cluster, &["webhook", "show", "shop"]).await?.expect(1)?.has("no endpoint")?;
+    Ok(())
+}

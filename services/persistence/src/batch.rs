@@ -84,6 +84,7 @@ fn kind(raw: &Raw) -> Result<RowKind, String> {
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
+            | Event::DeviceAdded(_)
             | Event::ProfileChanged(_)
             | Event::ChatUpdated(_)
             | Event::Blocking(_)

@@ -9,6 +9,7 @@ use natter_presence::RedisArgs;
 use natter_protocol::ids::Shard;
 use natter_runtime::{NodeArgs, TelemetryArgs};
 use natter_store::StoreConfig;
+use natter_webhooks::WebhooksArgs;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::providers::ProvidersArgs;
@@ -88,6 +89,10 @@ pub struct RunArgs {
     /// The push services.
     #[command(flatten)]
     pub providers: ProvidersArgs,
+
+    /// Webhooks.
+    #[command(flatten)]
+    pub webhooks: WebhooksArgs,
 
     /// Who this process is.
     #[command(flatten)]

@@ -14,6 +14,9 @@
 //! | `upkeep` | what is too old; how much waits |
 //! | `measures` | what is counted and timed |
 //!
+//! Beside notifications the program tells other people's servers of what happens: [`natter_webhooks`], which
+//! shares nothing with them but the process and its connections.
+//!
 //! # From a message to a device
 //!
 //! Workers share one durable consumer of each log. A message is held for a few seconds and until it is in
@@ -72,6 +75,7 @@ use natter_protocol::{
 };
 use natter_runtime::{Health, VERSION};
 use natter_store::{Store, schema_known};
+use natter_webhooks::WebhooksConfig;
 use providers::{Providers, ProvidersConfig, web_push};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -102,8 +106,17 @@ pub async fn run_by(args: &RunArgs, health: Health, stop: CancellationToken) -> 
         schema: schema_known(),
     }));
     let parts = worker::Parts { store: store.clone(), bus, presence, providers: providers.into() };
-    worker::run(config, parts, told, health, stop).await;
+    let webhooks = WebhooksConfig::new(&args.webhooks, args.shards, args.log_replicas);
+    let telling = natter_webhooks::run(
+        webhooks,
+        parts.bus.clone(),
+        parts.store.clone(),
+        &args.node.node_id,
+        stop.clone(),
+    );
+    let ((), told) = tokio::join!(worker::run(config, parts, told, health, stop), telling);
     described.abort();
+    told.context("the HTTP client of webhooks")?;
     store.close();
     Ok(())
 }

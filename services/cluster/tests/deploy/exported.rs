@@ -15,7 +15,7 @@ use crate::workspace;
 pub fn sources() -> Result<Vec<String>> {
     let services = workspace()?.join("services");
     let mut files = Vec::new();
-    for program in ["gateway", "persistence", "push", "shared"] {
+    for program in ["gateway", "persistence", "push", "webhooks", "shared"] {
         collect(&services.join(program), &mut files)?;
     }
     let texts = files.iter().map(|file| {

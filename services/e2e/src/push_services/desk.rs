@@ -333,7 +333,7 @@ fn remember<T>(all: &mut VecDeque<T>, one: T) {
 }
 
 /// The answer of a step that has one.
-async fn answer(step: Step) -> Option<Response> {
+pub(super) async fn answer(step: Step) -> Option<Response> {
     let response = match step {
         Step::Answer { status, headers, body } => {
             let mut response = respond(status, Body::from(body));

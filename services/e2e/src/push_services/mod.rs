@@ -7,6 +7,7 @@
 //! | [`fcm`] | Firebase Cloud Messaging, with Google's token endpoint |
 //! | [`apns`] | Apple's, over HTTP/2 without TLS |
 //! | [`webhook`] | what an operator runs |
+//! | [`endpoint`] | somebody's server that is told of events |
 //! | [`keys`] | keys made for them |
 //! | [`crowd`] | many people whom the webhook reaches |
 //!
@@ -16,6 +17,7 @@
 pub mod apns;
 pub mod crowd;
 pub mod desk;
+pub mod endpoint;
 pub mod fcm;
 pub mod keys;
 pub mod web_push;

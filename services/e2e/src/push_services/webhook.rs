@@ -85,7 +85,7 @@ impl Webhook {
 
 impl Inner {
     fn verify(&self, headers: HeaderMap, body: &[u8]) -> Result<Pushed, Refusal> {
-        let id = self.signed(&headers, body).map_err(|why| refusal(401, why))?;
+        let id = signed(&self.key, &headers, body).map_err(|why| refusal(401, why))?;
         let mut said: Value =
             serde_json::from_slice(body).map_err(|error| refusal(400, error.to_string()))?;
         let Some(token) = said["token"].as_str().map(str::to_owned) else {
@@ -102,23 +102,23 @@ impl Inner {
         let about = notice["chatId"].as_str().map(str::to_owned);
         Ok(Pushed { target: token, about, id: Some(id), notice, headers, lost: false })
     }
+}
 
-    /// Whether it is signed, and the id.
-    fn signed(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, String> {
-        let id = header(headers, "webhook-id")?;
-        let timestamp = header(headers, "webhook-timestamp")?;
-        let at: i64 = timestamp.parse().map_err(|_| "no timestamp")?;
-        if (OffsetDateTime::now_utc().unix_timestamp() - at).abs() > LATE {
-            return Err("too old".to_owned());
-        }
-        let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
-        let signatures = header(headers, "webhook-signature")?;
-        let good = signatures.split(' ').filter_map(|one| one.strip_prefix("v1,")).any(|one| {
-            let one = STANDARD.decode(one);
-            one.is_ok_and(|one| hmac::verify(&self.key, &signed, &one).is_ok())
-        });
-        if good { Ok(id.to_owned()) } else { Err("the signature is none".to_owned()) }
+/// Whether a request is signed, and its id.
+pub(super) fn signed(key: &hmac::Key, headers: &HeaderMap, body: &[u8]) -> Result<String, String> {
+    let id = header(headers, "webhook-id")?;
+    let timestamp = header(headers, "webhook-timestamp")?;
+    let at: i64 = timestamp.parse().map_err(|_| "no timestamp")?;
+    if (OffsetDateTime::now_utc().unix_timestamp() - at).abs() > LATE {
+        return Err("too old".to_owned());
     }
+    let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
+    let signatures = header(headers, "webhook-signature")?;
+    let good = signatures.split(' ').filter_map(|one| one.strip_prefix("v1,")).any(|one| {
+        let one = STANDARD.decode(one);
+        one.is_ok_and(|one| hmac::verify(key, &signed, &one).is_ok())
+    });
+    if good { Ok(id.to_owned()) } else { Err("the signature is none".to_owned()) }
 }
 
 async fn hook(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {

@@ -6,4 +6,5 @@ mod crashes;
 mod crowds;
 mod rest;
 mod support;
+mod webhooks;
 mod who;

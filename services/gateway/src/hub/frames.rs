@@ -7,11 +7,11 @@ use axum::extract::ws::Utf8Bytes;
 use natter_bus::follow::Arrival;
 use natter_protocol::{
     cursor::Bases,
-    feed::{self, Deleted, Edited, Entry, Event, Expired, Feed, MessageSent, Reacted, SystemEvent},
+    feed::{self, Entry, Event, Feed, MessageSent},
     ids::{ChatId, ConnectionId, Seq, UserId},
+    place::Place,
     server::{
-        ContentType, Message, MessageDeleted, MessageEdited, MessagesExpired, Reaction, Sent,
-        ServerEvent, System, SystemDetail, UserCard, system_entry_id,
+        ContentType, Message, Sent, ServerEvent, System, SystemDetail, UserCard, system_entry_id,
     },
     timestamp,
 };
@@ -160,29 +160,30 @@ impl Delivery {
                 (Spelled::new(&ServerEvent::Message(&message)), Some(sent.sender.id), origin)
             }
             Event::System(event) => {
-                let event = system(chat, event, arrival);
+                let event = place(chat, arrival).system(event);
                 (Spelled::new(&ServerEvent::System(&event)), None, None)
             }
             // To everybody, those who asked included: their reply does not stand at this place.
             Event::Edited(edited) => {
-                let event = message_edited(chat, edited, arrival);
+                let event = place(chat, arrival).edited(edited);
                 (Spelled::new(&ServerEvent::MessageEdited(&event)), None, None)
             }
             Event::Deleted(deleted) => {
-                let event = message_deleted(chat, deleted, arrival);
+                let event = place(chat, arrival).deleted(deleted);
                 (Spelled::new(&ServerEvent::MessageDeleted(&event)), None, None)
             }
             Event::Reacted(reacted) => {
-                let event = reaction(chat, reacted, arrival);
+                let event = place(chat, arrival).reaction(reacted);
                 (Spelled::new(&ServerEvent::Reaction(&event)), None, None)
             }
             Event::Expired(expired) => {
-                let event = messages_expired(chat, *expired, arrival);
+                let event = place(chat, arrival).expired(*expired);
                 (Spelled::new(&ServerEvent::MessagesExpired(&event)), None, None)
             }
             Event::ChatAdded(_)
             | Event::ChatRemoved(_)
             | Event::DeviceRevoked(_)
+            | Event::DeviceAdded(_)
             | Event::ProfileChanged(_)
             | Event::Read(_)
             | Event::Delivered(_)
@@ -317,85 +318,11 @@ impl Delivery {
 /// A message as clients see it.
 #[must_use]
 pub fn message(chat: ChatId, sent: &MessageSent, arrival: &Arrival) -> Message {
-    Message {
-        id: sent.id,
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        sender_id: sent.sender.id,
-        sender: sent.sender.clone(),
-        device_id: sent.device_id,
-        content_type: ContentType::Text,
-        content: sent.content.clone(),
-        media: None,
-        media_url: None,
-        media_type: None,
-        reply_to: sent.reply_to,
-        client_msg_id: sent.client_msg_id.clone(),
-        created_at: timestamp::truncate(arrival.at),
-        system: None,
-        quote: sent.quote.clone(),
-        mentions: sent.mentions.clone(),
-        edited_at: None,
-        deleted: false,
-        reactions: Vec::new(),
-    }
-    .with_media(sent.media.clone())
+    place(chat, arrival).message(sent)
 }
 
-fn message_edited(chat: ChatId, edited: &Edited, arrival: &Arrival) -> MessageEdited {
-    MessageEdited {
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        message_id: edited.target.message_id,
-        message_seq: edited.target.message_seq,
-        actor_id: edited.actor_id,
-        content: edited.content.clone(),
-        mentions: edited.mentions.clone(),
-        edited_at: timestamp::truncate(arrival.at),
-    }
-}
-
-fn message_deleted(chat: ChatId, deleted: &Deleted, arrival: &Arrival) -> MessageDeleted {
-    MessageDeleted {
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        message_id: deleted.target.message_id,
-        message_seq: deleted.target.message_seq,
-        actor_id: deleted.actor_id,
-        deleted_at: timestamp::truncate(arrival.at),
-    }
-}
-
-fn reaction(chat: ChatId, reacted: &Reacted, arrival: &Arrival) -> Reaction {
-    Reaction {
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        message_id: reacted.target.message_id,
-        message_seq: reacted.target.message_seq,
-        user_id: reacted.user_id,
-        emoji: reacted.emoji.clone(),
-        on: reacted.on,
-        created_at: timestamp::truncate(arrival.at),
-    }
-}
-
-fn messages_expired(chat: ChatId, expired: Expired, arrival: &Arrival) -> MessagesExpired {
-    MessagesExpired {
-        chat_id: chat,
-        seq: arrival.seq,
-        prev_seq: arrival.prev,
-        up_to: expired.at(arrival.seq),
-        created_at: timestamp::truncate(arrival.at),
-    }
-}
-
-fn system(chat: ChatId, event: &SystemEvent, arrival: &Arrival) -> System {
-    let place = (chat, arrival.seq, arrival.prev);
-    System::at(place, timestamp::truncate(arrival.at), event.msg.clone(), event.into())
+fn place(chat: ChatId, arrival: &Arrival) -> Place {
+    Place { chat, seq: arrival.seq, prev: arrival.prev, at: arrival.at }
 }
 
 fn reply(message: &Message, replaced: bool) -> Sent {
@@ -446,6 +373,7 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
         | Event::ChatAdded(_)
         | Event::ChatRemoved(_)
         | Event::DeviceRevoked(_)
+        | Event::DeviceAdded(_)
         | Event::ProfileChanged(_)
         | Event::Read(_)
         | Event::Delivered(_)

@@ -515,6 +515,8 @@ impl FanOut {
             // For the other participants, who have a signal.
             Event::Read(_)
             | Event::Delivered(_)
+            // For other people's servers.
+            | Event::DeviceAdded(_)
             | Event::Message(_)
             | Event::System(_)
             | Event::Edited(_)

@@ -183,6 +183,7 @@ impl Plan<'_> {
                     steps.push(Step::Own(own));
                 }
                 Event::DeviceRevoked(_)
+                | Event::DeviceAdded(_)
                 | Event::ProfileChanged(_)
                 | Event::Delivered(_)
                 | Event::Blocking(_)

@@ -12,6 +12,7 @@
 //! | [`log_reader`] | a whole shard in order, for its owner |
 //! | [`intake`] | durable consumers that workers share |
 //! | [`push`] | what is to be notified of, and the queue of notifications |
+//! | [`hooks`] | what other people's servers are to be told of |
 //! | [`streams`] | the streams: made, looked at, cut off |
 //! | [`signals`] | what may be lost: signals and digests |
 //! | [`nodes`] | what one node asks of another |
@@ -25,6 +26,7 @@ pub mod config;
 pub mod dead_letter;
 mod error;
 pub mod follow;
+pub mod hooks;
 pub mod inspection;
 pub mod intake;
 pub mod kept;
@@ -43,6 +45,7 @@ pub use client::Bus;
 pub use config::{BusConfig, NatsArgs};
 pub use dead_letter::DeadLetter;
 pub use error::BusError;
+pub use hooks::{HookReader, Hooked, HooksConfig, HooksState};
 pub use inspection::LogReport;
 pub use intake::{Backlog, Handed, Intake, IntakeConfig};
 pub use kept::{Kept, KeptReader};

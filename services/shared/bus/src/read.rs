@@ -124,6 +124,26 @@ impl Bus {
         Ok(self.entry(shard, seq).await?.map(|raw| raw.at))
     }
 
+    /// The place of a log's first entry that was stored at this time or later; one beyond the last where
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`BusError::NoStream`]; when the leader does not answer, in 5 s a look-up.
+    pub async fn stored_since(&self, shard: Shard, at: OffsetDateTime) -> Result<Seq, BusError> {
+        let log = self.log_state(shard).await?.ok_or(BusError::NoStream)?;
+        let (mut low, mut high) = (log.first_seq, log.last_seq + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // What has been cut since is older than what is there.
+            if self.stored_at(shard, middle).await?.is_some_and(|stored| stored >= at) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+
     /// The first message at or after `seq` whose subject matches.
     pub(crate) async fn next_of(
         &self,
@@ -176,7 +196,9 @@ impl Bus {
 
 type RawMessageError = async_nats::error::Error<LastRawMessageErrorKind>;
 
-fn found(message: Result<StreamMessage, RawMessageError>) -> Result<Option<Raw>, BusError> {
+pub(crate) fn found(
+    message: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<Raw>, BusError> {
     found_message(message)?.map(Raw::from_leader).transpose()
 }
 

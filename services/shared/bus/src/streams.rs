@@ -374,7 +374,7 @@ impl Bus {
         self.api(format!("STREAM.CREATE.{}", config.name), config).await
     }
 
-    async fn delete_stream(&self, name: &str) -> Result<(), BusError> {
+    pub(crate) async fn delete_stream(&self, name: &str) -> Result<(), BusError> {
         self.delete_stream_within(REQUEST_TIMEOUT, name).await
     }
 

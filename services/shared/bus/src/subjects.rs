@@ -10,6 +10,7 @@
 //! | `node.<id>`, `node.all` | what is asked of one node, and of every gateway |
 //! | `kept.<shard>.…` | entries between a log and the one that takes its place, in `KEPT_<shard>` |
 //! | `carried.<shard>.…` | the same on their way into that one while it is closed, which stores them as `in.<shard>.…` |
+//! | `hook.<shard>.…` | entries that other people's servers are to be told of, in `HOOKS_<shard>` |
 //! | `push.<shard>.<provider>` | notifications that are to be sent, in `PUSH_<shard>` |
 
 use std::str::FromStr;
@@ -23,6 +24,8 @@ use uuid::Uuid;
 
 /// The publisher's id of a message; the log refuses a second one within its window.
 pub const MSG_ID: &str = "Nats-Msg-Id";
+/// The broker stores a message only where this is the sequence before it.
+pub const EXPECTED_LAST: &str = "Nats-Expected-Last-Sequence";
 /// The log's sequence of a message.
 pub const SEQUENCE: &str = "Nats-Sequence";
 /// The sequence before it on the same subject; 0 when the live mirror no longer has it.
@@ -115,6 +118,24 @@ pub fn push(shard: Shard, provider: Provider) -> String {
     format!("push.{shard}.{provider}")
 }
 
+/// What other people's servers are to be told of a shard.
+#[must_use]
+pub fn hook_stream(shard: Shard) -> String {
+    format!("HOOKS_{shard}")
+}
+
+/// All of it.
+#[must_use]
+pub fn hooks_all(shard: Shard) -> String {
+    format!("hook.{shard}.>")
+}
+
+/// A feed's part of it.
+#[must_use]
+pub fn hook(feed: Feed) -> String {
+    feed_subject("hook", feed)
+}
+
 /// All that a shard's live mirror sends on.
 #[must_use]
 pub fn live_all(shard: Shard) -> String {
@@ -178,6 +199,12 @@ pub fn parse_signal(subject: &str) -> Option<Feed> {
     parse_feed("sig", subject)
 }
 
+/// The feed of a `hook.…` subject; `None` for any other.
+#[must_use]
+pub fn parse_hook(subject: &str) -> Option<Feed> {
+    parse_feed("hook", subject)
+}
+
 /// The shard of a `dead.…` subject; `None` for any other.
 #[must_use]
 pub fn parse_dead(subject: &str) -> Option<Shard> {
@@ -235,6 +262,7 @@ mod tests {
             assert_eq!(parse_stored(&stored(feed)), Some(feed));
             assert_eq!(parse_live(&live(feed)), Some(feed));
             assert_eq!(parse_signal(&signal(feed)), Some(feed));
+            assert_eq!(parse_hook(&hook(feed)), Some(feed));
             assert_eq!(parse_live(&stored(feed)), None);
         }
         assert_eq!(stored(chat), format!("in.3.chat.{}", chat.id));

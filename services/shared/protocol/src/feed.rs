@@ -99,6 +99,8 @@ pub enum Event {
     ChatRemoved(ChatRemoved),
     /// On a user's feed: a device was revoked or signed out; its connections close.
     DeviceRevoked(DeviceRevoked),
+    /// On a user's feed: a device logged in for the first time, where somebody's server wants to be told.
+    DeviceAdded(DeviceAdded),
     /// On a user's feed: the name has changed.
     ProfileChanged(ProfileChanged),
     /// On a chat's feed: a message has another content.
@@ -391,6 +393,14 @@ pub struct DeviceRevoked {
     pub session: Option<Uuid>,
 }
 
+/// A device logged in for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceAdded {
+    /// Which.
+    pub device_id: DeviceId,
+}
+
 /// What somebody is called whose account is deleted.
 pub const DELETED_USER: &str = "Deleted user";
 
@@ -474,6 +484,8 @@ pub enum UserChange {
     Removed,
     /// A device was revoked.
     DeviceRevoked(DeviceRevoked),
+    /// A device logged in for the first time.
+    DeviceAdded(DeviceAdded),
     /// The name changed.
     ProfileChanged(ProfileChanged),
     /// What the user wants of a chat has changed; the chat as the user sees it.

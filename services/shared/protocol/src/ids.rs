@@ -84,6 +84,10 @@ id!(
     /// One link into a group; not what is shared, which is its code.
     InviteId
 );
+id!(
+    /// Somebody's server that is told of events.
+    EndpointId
+);
 
 id!(
     /// One token of the server API; not the token itself, which names it.

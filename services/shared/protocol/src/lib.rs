@@ -11,10 +11,12 @@
 //! - [`limits`]: the bounds on what clients send
 //! - [`node`]: what an operator asks of every gateway
 //! - [`notify`]: what users want to be notified of, and what became of that
+//! - [`place`]: entries of a chat's feed as those see them who are told of them
 //! - [`push`]: where a device is notified while it is not connected
 //! - [`service`]: what other servers ask for (`/v1/server`)
 //! - [`socketio`]: the packets of Engine.IO and Socket.IO
 //! - [`timestamp`]: RFC 3339 UTC with milliseconds, the one time format
+//! - [`webhook`]: what other people's servers are told of feeds
 
 pub mod client;
 pub mod cursor;
@@ -25,10 +27,12 @@ pub mod limits;
 pub mod media;
 pub mod node;
 pub mod notify;
+pub mod place;
 pub mod push;
 pub mod rest;
 pub mod server;
 pub mod service;
 pub mod socketio;
 pub mod timestamp;
+pub mod webhook;
 mod words;

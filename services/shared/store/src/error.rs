@@ -99,6 +99,9 @@ pub enum Conflict {
     /// Somebody among those named may not come back.
     #[error("one of them is banned from this chat")]
     Banned,
+    /// Another endpoint of webhooks has this name.
+    #[error("an endpoint has this name")]
+    Endpoint,
     /// The chat has as many invites as there can be.
     #[error("too many invites of this chat are good: revoke some")]
     Invites,
@@ -163,6 +166,7 @@ impl StoreError {
             Some("users_external_id_key") => return Self::Conflict(Conflict::ExternalId),
             // Two devices at once, with one target: the later one has it.
             Some("push_targets_hash") => return Self::Unavailable(cause),
+            Some("webhook_endpoints_name") => return Self::Conflict(Conflict::Endpoint),
             Some("users_pkey") => return Self::Conflict(Conflict::User),
             Some("devices_pkey") => return Self::Conflict(Conflict::Device),
             // A row for a user who does not exist.

@@ -26,6 +26,7 @@
 //! | [`reads`] | how far participants are, what is unread, muting and hiding |
 //! | [`retention`] | messages that are removed after a time, and what is left of deleted groups |
 //! | [`push`] | where devices are notified, of what, and what became of that |
+//! | [`webhooks`] | other people's servers: how far each has been told of what happens |
 //! | [`replay`] | a dead letter written after all |
 //! | [`outbox`] | changes committed here that feeds must hear of |
 //! | [`address`] | Postgres' URL, checked before anything connects |
@@ -67,6 +68,7 @@ pub mod search;
 pub mod service_tokens;
 pub mod sessions;
 pub mod shards;
+pub mod webhooks;
 
 mod calls;
 mod partitions;
@@ -118,6 +120,10 @@ pub use search::{
 pub use service_tokens::{NewServiceToken, ServiceToken, ServiceTokenRecord};
 pub use sessions::{NewDevice, NewRefresh, Rotation};
 pub use shards::ShardRow;
+pub use webhooks::{
+    Behind, EndpointChange, FillRow, LaneKey, LanePlace, LaneReport, LaneSave, NewEndpoint,
+    NewHookLetter, WebhookEndpoint, WebhookLetter, WebhookShare,
+};
 
 /// A statement that runs longer is cancelled by the server and answered by
 /// [`StoreError::Unavailable`].

@@ -355,6 +355,7 @@ fn event_of(chat: Option<&OutboxChat>, place: Seq, change: &UserChange) -> Optio
             Event::ChatRemoved(ChatRemoved { chat_id, until_seq: place, shard })
         }
         UserChange::DeviceRevoked(revoked) => Event::DeviceRevoked(revoked.clone()),
+        UserChange::DeviceAdded(added) => Event::DeviceAdded(*added),
         UserChange::ProfileChanged(changed) => Event::ProfileChanged(changed.clone()),
         UserChange::ChatUpdated(chat) => Event::ChatUpdated(chat.clone()),
         UserChange::Blocking(blocking) => Event::Blocking(*blocking),

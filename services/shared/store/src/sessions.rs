@@ -17,6 +17,7 @@ use crate::{
     Conflict, Result, Store, StoreError,
     devices::{self, Which},
     rows::{DeviceRow, UserRow, fold, shard, sql_shard},
+    webhooks,
 };
 
 /// A device that logs in.
@@ -243,7 +244,10 @@ pub(crate) async fn start(
     .fetch_optional(&mut *tx)
     .await?;
     let row = match made {
-        Some(row) => row,
+        Some(row) => {
+            webhooks::device_added(tx, user, device.id).await?;
+            row
+        }
         None => take_over(tx, user, device).await?,
     };
     sqlx::query("DELETE FROM refresh_tokens WHERE device_id = $1")

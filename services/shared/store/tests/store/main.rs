@@ -23,3 +23,4 @@ mod search;
 mod sessions;
 mod support;
 mod unread;
+mod webhooks;

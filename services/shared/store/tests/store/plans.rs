@@ -5,14 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use natter_protocol::{
     feed::{self, Deleted, Edited, Expired, Feed, Reacted},
-    ids::{ChatId, DeviceId, MessageId, Seq, ServiceTokenId, UserId},
+    ids::{ChatId, DeviceId, EndpointId, MessageId, Seq, ServiceTokenId, UserId},
     notify::{PushReason, PushState},
     push::{self, Provider, Target},
     server::Role,
 };
 use natter_store::{
-    Attempted, Called, ChatEdit, Decided, DeliveryCursor, Indexer, Login, MessageSearch, Muting,
-    NewPush, Page, Purged, PushKey, Row, RowKind, Store, StoreConfig, UserSearch, Words,
+    Attempted, Behind, Called, ChatEdit, Decided, DeliveryCursor, FillRow, Indexer, LaneKey,
+    LanePlace, LaneSave, Login, MessageSearch, Muting, NewHookLetter, NewPush, Page, Purged,
+    PushKey, Row, RowKind, Store, StoreConfig, UserSearch, Words,
 };
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
@@ -92,6 +93,20 @@ const CROWD: &str = "
     SELECT id(m * 2000 + n), id(n * 10 + u), id(n * 10 + u), id(n), m * 2000 + n, 'webhook',
            id(n * 10 + u), now() - m * interval '1 h'
     FROM generate_series(1, 1000) AS n, generate_series(0, 19) AS m, generate_series(3, 4) AS u;
+    INSERT INTO webhook_endpoints (id, name, url, secret)
+    SELECT id(n), n::text, 'http://127.0.0.1/', 's' FROM generate_series(1, 2000) AS n;
+    INSERT INTO webhook_lanes (endpoint_id, shard, from_at, owner, owner_until)
+    SELECT id(n), s, now(), 'owner', now() + interval '1 h'
+    FROM generate_series(1, 2000) AS n, generate_series(0, 9) AS s;
+    INSERT INTO webhook_fills (shard, owner, log_seq)
+    SELECT s, 'owner', 0 FROM generate_series(0, 2000) AS s;
+    INSERT INTO webhook_behind (endpoint_id, shard, kind, feed_id, seq, log_seq, at, due_at)
+    SELECT id(n), 0, 'chat', id(m), 1, 1, now(), now()
+    FROM generate_series(1, 2000) AS n, generate_series(1, 20) AS m;
+    INSERT INTO webhook_dead_letters (endpoint_id, shard, seq, kind, feed_id, event_id, type, at,
+                                      attempts, answer, replay_at)
+    SELECT id(n), 0, m, 'chat', id(m), 'e', 't', now(), 1, '', CASE WHEN m = 1 THEN now() END
+    FROM generate_series(1, 2000) AS n, generate_series(1, 20) AS m;
     ANALYZE;";
 
 fn user(n: u128) -> UserId {
@@ -372,6 +387,51 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
             let page = store.deliveries(message_of(n), DeliveryCursor::default(), 50).await?;
             anyhow::ensure!(page.items.len() == 3, "{page:?}");
         }
+        "tell" => {
+            let endpoint = EndpointId(Uuid::from_u128(n));
+            let key = LaneKey { endpoint, shard: 0 };
+            anyhow::ensure!(store.behind(key).await?.len() == 20);
+            anyhow::ensure!(store.letters_to_replay(key, 16).await?.len() == 1);
+            anyhow::ensure!(store.webhook_letters(endpoint, 0, 100).await?.len() == 20);
+            anyhow::ensure!(store.forget_letters(key, 3).await? == 2);
+            let feed = Feed::chat(0, chat);
+            let letter = NewHookLetter {
+                seq: 100,
+                feed,
+                event_id: "e".to_owned(),
+                r#type: "t".to_owned(),
+                at: at(1),
+                attempts: 1,
+                answer: String::new(),
+            };
+            let place = LanePlace {
+                key,
+                generation: 0,
+                seq: None,
+                log_seq: 0,
+                from_at: at(1),
+                replay: false,
+            };
+            let behind = Behind {
+                feed,
+                seq: 7,
+                log_seq: 7,
+                at: at(1),
+                attempts: 1,
+                failing_since: Some(at(1)),
+                due_at: at(2),
+            };
+            let save = LaneSave {
+                behind: vec![behind],
+                caught_up: vec![Feed::chat(0, ChatId(Uuid::from_u128(20)))],
+                letters: vec![letter],
+                most_letters: 10,
+                ..LaneSave::default()
+            };
+            anyhow::ensure!(store.save_lane("owner", &place, &save).await? == 9);
+            let fill = FillRow { log_seq: 1, stream_seq: 1 };
+            store.save_fill(u16::try_from(n)?, "owner", fill, 0).await?;
+        }
         "forget" => {
             let (kept, now) = (Duration::from_hours(38), OffsetDateTime::now_utc());
             store.forget_pushes(kept).await?;
@@ -434,6 +494,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "send",
         "delivery",
         "forget",
+        "tell",
         "persist",
         "message",
         "around",
