@@ -5,7 +5,7 @@ use natter_persistence::config::MigrateArgs;
 use natter_protocol::ids::{ChatId, DeviceId, MessageId, UserId};
 use secrecy::SecretString;
 
-pub use crate::servers::Servers;
+pub use crate::{import::ImportArgs, servers::Servers};
 
 /// Looks after a Natter: asks how it stands, and mends what the services leave to people.
 ///
@@ -37,6 +37,9 @@ pub enum Command {
     /// Make tokens, for tests of a deployment.
     #[command(subcommand)]
     Token(Token),
+    /// Move over from an older backend: bring its users, chats, messages and files in. A run that was
+    /// ended is gone on with by the next, and what is here is passed over.
+    Import(Box<ImportArgs>),
 }
 
 impl std::fmt::Debug for Command {
@@ -272,6 +275,8 @@ mod tests {
             &["message", "--seconds=0", "019368a0-0000-7000-8000-000000000000"],
             &["token", "mint", "--user=me", "--device=mine"],
             &["devices", "list"],
+            &["import", "--name=two words"],
+            &["import", "--batch=0"],
         ] {
             let all = ["natter"].iter().chain(bad);
             assert!(Cli::try_parse_from(all).is_err(), "{bad:?}");

@@ -10,6 +10,7 @@
 //! | `pushes` | what became of its notifications |
 //! | [`devices`] | a user's devices: listed, closed, revoked |
 //! | [`token`] | tokens for tests of a deployment |
+//! | [`import`] | moving over from an older backend |
 //! | `servers` | the way to Postgres, NATS and Redis, by the services' own settings |
 //! | `people` | whom an id, a phone number or an e-mail address names |
 //! | `text` | tables, ages, sizes, and strangers' words made harmless |
@@ -20,6 +21,7 @@
 pub mod config;
 pub mod dead_letters;
 pub mod devices;
+pub mod import;
 pub mod message;
 pub mod outcome;
 mod people;
@@ -49,6 +51,7 @@ pub async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Devices(Devices::List(args)) => devices::list(&args).await,
         Command::Devices(Devices::Close(args)) => devices::close(&args).await,
         Command::Token(Token::Mint(args)) => token::mint(&args).await,
+        Command::Import(args) => import::run(&args).await,
     }
 }
 

@@ -1,7 +1,5 @@
 //! Files, who has fetched them, and files that are copied.
 
-use std::collections::HashSet;
-
 use natter_protocol::{
     ids::{ChatId, MediaId, MessageId, UserId},
     media::Media,
@@ -187,12 +185,7 @@ pub(super) async fn downloads(
 /// Files that are copied.
 impl Store {
     /// Files that are still elsewhere, behind this one, in the order of their ids; one of each message.
-    pub async fn left_files(
-        &self,
-        import: &str,
-        after: Uuid,
-        limit: u32,
-    ) -> Result<Vec<LeftFile>> {
+    pub async fn left_files(&self, import: &str, after: Uuid, limit: u32) -> Result<Vec<LeftFile>> {
         self.call(async |db| {
             sqlx::query_as(
                 "SELECT f.id, f.chat_id, f.message_id, f.uploader_id, f.url, f.name
@@ -279,26 +272,5 @@ impl Store {
             Ok::<_, StoreError>(true)
         })
         .await
-    }
-
-    /// Which of these logins somebody has: phone numbers, and e-mail addresses in lower case.
-    pub async fn logins_taken(
-        &self,
-        phones: &[String],
-        emails: &[String],
-    ) -> Result<HashSet<String>> {
-        let taken: Vec<String> = self
-            .call(async |db| {
-                sqlx::query_scalar(
-                    "SELECT phone FROM users WHERE phone = ANY($1)
-                     UNION ALL SELECT email_lower FROM users WHERE email_lower = ANY($2)",
-                )
-                .bind(phones)
-                .bind(emails)
-                .fetch_all(db)
-                .await
-            })
-            .await?;
-        Ok(taken.into_iter().collect())
     }
 }

@@ -142,10 +142,7 @@ impl Trouble {
     /// Whether the row was left out for it.
     #[must_use]
     pub fn left_out(self) -> bool {
-        matches!(
-            self,
-            Self::NoUser | Self::NoChat | Self::GoesOn | Self::NoMessage | Self::NoFile
-        )
+        matches!(self, Self::NoUser | Self::NoChat | Self::GoesOn | Self::NoMessage | Self::NoFile)
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Brought, Trouble, bounded};
 use crate::{
-    Conflict, Result, StoreError,
+    Conflict, Result, Store, StoreError,
     rows::{fold, sql_shard},
 };
 
@@ -190,4 +190,36 @@ pub(super) async fn devices(tx: &mut PgConnection, devices: &[ImportedDevice]) -
         }
     }
     Ok(brought)
+}
+
+/// What would be wrong.
+impl Store {
+    /// Those of these users whose phone number or e-mail address somebody else here has, by their
+    /// number among them.
+    pub async fn logins_taken(&self, users: &[ImportedUser]) -> Result<Vec<(usize, Trouble)>> {
+        let taken: Vec<(i64, bool, bool)> = self
+            .call(async |db| {
+                sqlx::query_as(
+                    "SELECT e.n,
+                            EXISTS (SELECT FROM users u WHERE u.phone = e.phone AND u.id <> e.id),
+                            EXISTS (SELECT FROM users u
+                                    WHERE u.email_lower = e.email AND u.id <> e.id)
+                     FROM unnest($1::uuid[], $2::text[], $3::text[])
+                          WITH ORDINALITY AS e (id, phone, email, n)",
+                )
+                .bind(users.iter().map(|user| user.id).collect::<Vec<_>>())
+                .bind(users.iter().map(|user| user.phone.clone()).collect::<Vec<_>>())
+                .bind(users.iter().map(|user| user.email.as_deref().map(fold)).collect::<Vec<_>>())
+                .fetch_all(db)
+                .await
+            })
+            .await?;
+        let mut troubles = Vec::new();
+        for (n, phone, email) in taken {
+            let nth = usize::try_from(n - 1).unwrap_or_default();
+            troubles.extend(phone.then_some((nth, Trouble::PhoneTaken)));
+            troubles.extend(email.then_some((nth, Trouble::EmailTaken)));
+        }
+        Ok(troubles)
+    }
 }

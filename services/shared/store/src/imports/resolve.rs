@@ -42,13 +42,9 @@ const USER: &str = "SELECT u.id FROM users u
         SELECT FROM chat_members mine JOIN chat_members theirs USING (chat_id)
         WHERE mine.user_id = $2 AND mine.left_at IS NULL
           AND theirs.user_id = u.id AND theirs.left_at IS NULL)) LIMIT 1";
-const DEVICE: &str =
-    "SELECT d.id FROM devices d WHERE d.id = ANY($1) AND d.user_id = $2 AND d.revoked_at IS NULL LIMIT 1";
-const CHAT: &str = concat!(
-    "SELECT c.id FROM chats c WHERE c.id = ANY($1) AND ",
-    takes_part!("c.id"),
-    " LIMIT 1"
-);
+const DEVICE: &str = "SELECT d.id FROM devices d WHERE d.id = ANY($1) AND d.user_id = $2 AND d.revoked_at IS NULL LIMIT 1";
+const CHAT: &str =
+    concat!("SELECT c.id FROM chats c WHERE c.id = ANY($1) AND ", takes_part!("c.id"), " LIMIT 1");
 const MESSAGE: &str = concat!(
     "SELECT m.id, m.chat_id, m.seq FROM messages m JOIN chats c ON c.id = m.chat_id
      WHERE m.id = ANY($1) AND m.seq > c.expired_seq AND ",
