@@ -51,6 +51,12 @@ impl Read {
             let key = row.get(if by_chat { "chatId" } else { "id" }).map(str::to_owned);
             let id = row.get("id").or(row.get("userId")).unwrap_or_default().to_owned();
             self.tally.read += 1;
+            let goes_on = match table.kind {
+                Kind::Messages => key.is_some() && key == self.after,
+                Kind::Participants => key.is_some() && key == rooms.old,
+                _ => true,
+            };
+            self.tally.open = if goes_on { self.tally.open + 1 } else { 1 };
             for flaw in self.add(&converter, &mut row, &id, key.as_deref(), rooms) {
                 self.tally.flaw(flaw, &id);
             }

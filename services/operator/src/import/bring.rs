@@ -64,15 +64,28 @@ impl Run<'_> {
         if kind == Kind::Participants {
             job.make_room(&job.store.import_needs(&job.args.name).await?).await?;
         }
-        let before = self.report.of(kind).read;
+        let tally = self.report.of(kind);
+        if kind == Kind::Participants {
+            // Those of the chat that was being read are read again.
+            tally.read -= std::mem::take(&mut tally.open).min(tally.read);
+        }
+        let before = tally.read;
         let mut bar = Bar::new(kind.name(), job.source.count(table).await?, before);
-        // A chat's messages are gone through again from their beginning; those that are here are known.
+        // The last chat is read again, and of that passed over what had been read. If the old system has
+        // got something in between since, it is told as here, since it is too late for its place.
         let again = kind == Kind::Messages;
+        let mut skip = after.as_ref().map_or(0, |_| self.report.of(kind).open);
         let chunk = usize::from(job.args.batch);
         let mut reader = job.source.read(table, after.as_deref(), again, chunk);
         let mut began = Instant::now();
         let mut rooms = Rooms::default();
-        while let Some(rows) = reader.next().await? {
+        while let Some(mut rows) = reader.next().await? {
+            let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(rows.len());
+            rows.drain(..passed);
+            skip -= passed as u64;
+            if rows.is_empty() {
+                continue;
+            }
             let count = rows.len() as u64;
             let (tally, after) = (self.report.of(kind).clone(), self.import.after.clone());
             let mut read = Read::new(kind, tally, after);
@@ -85,6 +98,7 @@ impl Run<'_> {
             self.write(kind, read, &mut began).await?;
         }
         bar.end();
+        self.report.of(kind).open = 0;
         self.import.after = None;
         Ok(())
     }

@@ -39,6 +39,18 @@ pub(crate) struct Tally {
     pub(crate) notes: BTreeMap<String, Note>,
     /// How long it took.
     pub(crate) seconds: f64,
+    /// Of messages and participants: rows read of the last chat, which a run that goes on there does not
+    /// count again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) open: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One thing that was wrong.
