@@ -33,6 +33,7 @@ use natter_persistence::renew::{RenewError, begin_epochs_of};
 use natter_protocol::ids::{Seq, Shard};
 use natter_store::Store;
 use secrecy::SecretString;
+use time::OffsetDateTime;
 
 use self::{
     mapping::Mapping,
@@ -130,6 +131,15 @@ impl Job<'_> {
         let short: Vec<Shard> = short.map(|(shard, _)| *shard).collect();
         if short.is_empty() {
             return Ok(());
+        }
+        // Nobody could write to a log that is sealed and not made anew.
+        let now = OffsetDateTime::now_utc();
+        let owned = |shard| {
+            rows.iter().any(|row| row.shard == shard && row.owner_until.is_some_and(|t| t > now))
+        };
+        if let Some(free) = short.iter().find(|shard| !owned(**shard)) {
+            let why = "a new log has to begin, and a worker must be running";
+            return Err(Failure::refused(format!("shard {free} has no owner: {why}")));
         }
         let bus = self.args.servers.bus().await?;
         begin_epochs_of(&self.store, &bus, &short, self.patience()).await.map_err(|error| {

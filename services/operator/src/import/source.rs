@@ -163,7 +163,7 @@ impl Source {
 
     /// How many rows a table has.
     pub(crate) async fn count(&self, table: &Table) -> Result<u64, SourceError> {
-        self.number(format!("SELECT count(*) FROM {}", self.quoted(&table.name))).await
+        self.number(format!("SELECT count(*) AS n FROM {}", self.quoted(&table.name))).await
     }
 
     /// The most messages of a chat.
@@ -171,7 +171,7 @@ impl Source {
         let Some(chat) = messages.column("chatId") else { return Ok(0) };
         let (table, chat) = (self.quoted(&messages.name), self.quoted(&chat.name));
         self.number(format!(
-            "SELECT COALESCE(max(n), 0) FROM (SELECT count(*) AS n FROM {table} GROUP BY {chat}) chats"
+            "SELECT COALESCE(max(n), 0) AS n FROM (SELECT count(*) AS n FROM {table} GROUP BY {chat}) chats"
         ))
         .await
     }
@@ -185,7 +185,7 @@ impl Source {
         let (Some(names), Some(id)) = (from.column(field), to.column("id")) else { return Ok(0) };
         let (names, id) = (self.quoted(&names.name), self.quoted(&id.name));
         self.number(format!(
-            "SELECT count(*) FROM {} f WHERE f.{names} IS NOT NULL AND NOT EXISTS
+            "SELECT count(*) AS n FROM {} f WHERE f.{names} IS NOT NULL AND NOT EXISTS
              (SELECT 1 FROM {} t WHERE t.{id} = f.{names})",
             self.quoted(&from.name),
             self.quoted(&to.name),
@@ -198,7 +198,7 @@ impl Source {
         let Some(column) = table.column(field) else { return Ok(0) };
         let column = self.quoted(&column.name);
         self.number(format!(
-            "SELECT count({column}) - count(DISTINCT {column}) FROM {}",
+            "SELECT count({column}) - count(DISTINCT {column}) AS n FROM {}",
             self.quoted(&table.name)
         ))
         .await
@@ -206,7 +206,7 @@ impl Source {
 
     async fn number(&self, sql: String) -> Result<u64, SourceError> {
         let mut link = self.connect().await?;
-        let sql = format!("SELECT {} FROM ({sql}) counted (n)", self.text_of("n"));
+        let sql = format!("SELECT {} FROM ({sql}) counted", self.text_of("n"));
         let row = link.rows(sql, None, 1).try_next().await?;
         let number = row.and_then(|mut row| row.pop().flatten());
         Ok(number.and_then(|number| number.parse().ok()).unwrap_or(0))
@@ -267,11 +267,12 @@ impl Source {
         });
         let fields: Vec<String> = fields.collect();
         let order: Vec<&Column> = table.order().collect();
-        let names: Vec<String> = order.iter().map(|column| self.quoted(&column.name)).collect();
-        let mut sql = format!("SELECT {} FROM {}", fields.join(", "), self.quoted(&table.name));
-        if let Some(first) = order.first().filter(|_| after) {
-            let than = if from { ">=" } else { ">" };
-            let (name, value) = (self.quoted(&first.name), self.given(first));
+        // By what stands in the table: without `t` a name could be that of what is made of it here.
+        let names = order.iter().map(|column| format!("t.{}", self.quoted(&column.name)));
+        let names: Vec<String> = names.collect();
+        let mut sql = format!("SELECT {} FROM {} t", fields.join(", "), self.quoted(&table.name));
+        if let (Some(first), Some(name)) = (order.first().filter(|_| after), names.first()) {
+            let (than, value) = (if from { ">=" } else { ">" }, self.given(first));
             sql.push_str(&format!(" WHERE {name} {than} {value}"));
         }
         sql.push_str(&format!(" ORDER BY {}", names.join(", ")));

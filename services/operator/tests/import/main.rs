@@ -3,5 +3,6 @@
 mod command;
 mod living;
 mod moved;
+mod mysql;
 mod old;
 mod troubles;

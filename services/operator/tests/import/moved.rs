@@ -138,7 +138,7 @@ async fn compare(old: &mut PgConnection, new: &mut PgConnection, size: Size) -> 
         .await?;
     let mut expected = sqlx::query(
         r#"SELECT "chatId", row_number() OVER (PARTITION BY "chatId" ORDER BY "createdAt", id),
-                  "senderId", id::text,
+                  "senderId", id::text AS named,
                   CASE WHEN "deletedAt" IS NULL THEN content ELSE '' END,
                   (extract(epoch FROM "createdAt") * 1000)::bigint,
                   (extract(epoch FROM CASE WHEN "deletedAt" IS NULL THEN "editedAt" END) * 1000)::bigint,
@@ -217,12 +217,15 @@ async fn compare_people(old: &mut PgConnection, new: &mut PgConnection) -> Resul
     }
     ensure!(roles.is_empty(), "{} participants too many", roles.len());
     let wrong: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM chats c WHERE (c.last_seq, c.last_message_seq, c.message_count, c.members,
-             c.last_activity_at) IS DISTINCT FROM (
-             SELECT COALESCE(max(m.seq), 0), max(m.seq), count(*),
-                    (SELECT count(*) FROM chat_members p WHERE p.chat_id = c.id),
-                    COALESCE(max(m.created_at), c.created_at)
-             FROM messages m WHERE m.chat_id = c.id)
+        "SELECT count(*) FROM chats c CROSS JOIN LATERAL (
+             SELECT max(m.seq) AS last, count(*) AS n, min(m.created_at) AS first_at,
+                    COALESCE(max(m.created_at), c.created_at) AS last_at,
+                    (SELECT count(*) FROM chat_members p WHERE p.chat_id = c.id) AS members
+             FROM messages m WHERE m.chat_id = c.id
+         ) has
+         WHERE (c.last_seq, c.last_message_seq, c.message_count, c.members, c.last_activity_at,
+                c.oldest_at) IS DISTINCT FROM
+               (COALESCE(has.last, 0), has.last, has.n, has.members, has.last_at, has.first_at)
             OR c.last_seq > (SELECT s.persisted_seq FROM shards s WHERE s.shard = c.shard)",
     )
     .fetch_one(&mut *new)

@@ -140,7 +140,7 @@ impl Old {
                                    "deletedAt")
                 SELECT c.id, user_no(c.n + (m % CASE WHEN is_group THEN 8 ELSE 2 END) * (1 + c.n / {users})),
                        'TEXT', 'Message ' || m || E' – "quoted", \n' || md5(m::text),
-                       '2023-01-01'::timestamp + (m::bigint * 7919 % {messages}) / 3 * interval '1.5 seconds',
+                       '2023-01-01'::timestamp + (m::bigint * 7919 % {messages}) / 300 * interval '150 seconds',
                        CASE WHEN m % 89 = 0 THEN '2024-01-01'::timestamp END,
                        CASE WHEN m % 97 = 0 THEN '2024-01-02'::timestamp END
                 FROM generate_series(1::bigint, {messages}) m

@@ -24,7 +24,7 @@ INSERT INTO "User" ("id", "name", "phone", "email", "password", "updatedAt", "de
 INSERT INTO "Device" ("id", "userId", "name") VALUES
     ('d1', 'u1', 'Phone'), ('d2', 'nobody', 'Phone'), ('d5', 'u5', 'Phone');
 INSERT INTO "Chat" ("id", "isGroup", "name", "createdById") VALUES
-    ('c1', true, 'Sailing', 'nobody'), ('c2', false, NULL, 'u1'), ('c3', false, NULL, 'u1'),
+    ('c1', true, 'Sailing', 'founder'), ('c2', false, NULL, 'u1'), ('c3', false, NULL, 'u1'),
     ('c4', false, NULL, 'u1'), ('c5', false, 'Three', 'u1'), ('c6', true, 'Empty', 'u1');
 INSERT INTO "ChatParticipant" ("chatId", "userId", "role") VALUES
     ('c1', 'u1', 'MEMBER'), ('c1', 'u2', 'ADMIN'), ('c1', 'u5', 'OWNER'), ('c1', 'nobody', 'MEMBER'),

@@ -199,6 +199,8 @@ impl Opening {
     async fn finish(&self, tx: &mut PgConnection) -> Result<()> {
         sqlx::query(
             "UPDATE chats c SET is_group = e.key IS NULL, direct_key = e.key, shut = e.shut,
+                 oldest_at = (SELECT min(m.created_at) FROM messages m
+                              WHERE m.chat_id = c.id AND m.seq = 1),
                  title = CASE WHEN e.key IS NULL THEN c.title END,
                  title_lower = CASE WHEN e.key IS NULL THEN c.title_lower END,
                  description = CASE WHEN e.key IS NULL THEN c.description END

@@ -279,7 +279,8 @@ async fn note_files(tx: &mut PgConnection, import: &Import, placed: &[Placed<'_>
     Ok(())
 }
 
-/// The chats as the worker leaves them after such messages; those who take part have read them.
+/// The chats as the worker leaves them after such messages; those who take part have read them. What is
+/// too old to be kept is removed only from a chat that is open: until then nothing comes between.
 async fn move_chats(tx: &mut PgConnection, placed: &[Placed<'_>]) -> Result<()> {
     let mut ends: HashMap<Uuid, (i64, OffsetDateTime, OffsetDateTime)> = HashMap::new();
     for one in placed {
@@ -306,9 +307,10 @@ async fn move_chats(tx: &mut PgConnection, placed: &[Placed<'_>]) -> Result<()> 
              message_count = b.places,
              last_activity_at = CASE WHEN c.last_message_seq IS NULL THEN b.last_at
                                      ELSE GREATEST(c.last_activity_at, b.last_at) END,
-             oldest_at = LEAST(c.oldest_at, b.first_at)
+             oldest_at = CASE WHEN i.opened THEN LEAST(c.oldest_at, b.first_at) END
          FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::timestamptz[])
               AS b (id, places, first_at, last_at)
+         JOIN imported_chats i ON i.chat_id = b.id
          WHERE c.id = b.id",
     )
     .bind(&chats)
