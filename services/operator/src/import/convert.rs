@@ -169,12 +169,7 @@ impl Converter<'_> {
         let id = self.id(ImportedKind::Chat, old);
         let title = row.get("title").and_then(line);
         let kind = row.get("type").map(str::to_uppercase);
-        let group = row.is_true("isGroup").or(kind.as_deref().and_then(|kind| match kind {
-            "DIRECT" | "PRIVATE" | "ONE_TO_ONE" | "ONETOONE" | "SINGLE" | "DM" | "PERSONAL" => {
-                Some(false)
-            }
-            _ => Some(true),
-        }));
+        let group = row.is_true("isGroup").or(kind.map(|kind| !of_two(&kind)));
         let (created_by, creator_shard) = self.user_of(row.get("createdBy"));
         let chat = ImportedChat {
             id,
@@ -306,6 +301,11 @@ impl Converter<'_> {
         };
         (Some((self.id(ImportedKind::Chat, chat), member)), flaws)
     }
+}
+
+/// Whether a chat of this kind is a one-to-one.
+fn of_two(kind: &str) -> bool {
+    matches!(kind, "DIRECT" | "PRIVATE" | "ONE_TO_ONE" | "ONETOONE" | "SINGLE" | "DM" | "PERSONAL")
 }
 
 /// A hash that can be checked here.

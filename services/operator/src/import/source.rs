@@ -270,13 +270,15 @@ impl Source {
         // By what stands in the table: without `t` a name could be that of what is made of it here.
         let names = order.iter().map(|column| format!("t.{}", self.quoted(&column.name)));
         let names: Vec<String> = names.collect();
-        let mut sql = format!("SELECT {} FROM {} t", fields.join(", "), self.quoted(&table.name));
-        if let (Some(first), Some(name)) = (order.first().filter(|_| after), names.first()) {
-            let (than, value) = (if from { ">=" } else { ">" }, self.given(first));
-            sql.push_str(&format!(" WHERE {name} {than} {value}"));
-        }
-        sql.push_str(&format!(" ORDER BY {}", names.join(", ")));
-        sql
+        let (fields, name) = (fields.join(", "), self.quoted(&table.name));
+        let behind = match (order.first().filter(|_| after), names.first()) {
+            (Some(first), Some(name)) => {
+                let than = if from { ">=" } else { ">" };
+                format!("WHERE {name} {than} {}", self.given(first))
+            }
+            _ => String::new(),
+        };
+        format!("SELECT {fields} FROM {name} t {behind} ORDER BY {}", names.join(", "))
     }
 
     fn quoted(&self, name: &str) -> String {

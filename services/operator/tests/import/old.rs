@@ -138,7 +138,7 @@ impl Old {
                 FROM numbered CROSS JOIN generate_series(0, 7) k WHERE is_group OR k < 2;
             INSERT INTO "Message" ("chatId", "senderId", "type", "content", "createdAt", "editedAt",
                                    "deletedAt")
-                SELECT c.id, user_no(c.n + (m % CASE WHEN is_group THEN 8 ELSE 2 END) * (1 + c.n / {users})),
+                SELECT c.id, user_no(c.n + (m / 7 % CASE WHEN is_group THEN 8 ELSE 2 END) * (1 + c.n / {users})),
                        'TEXT', 'Message ' || m || E' – "quoted", \n' || md5(m::text),
                        '2023-01-01'::timestamp + (m::bigint * 7919 % {messages}) / 300 * interval '150 seconds',
                        CASE WHEN m % 89 = 0 THEN '2024-01-01'::timestamp END,
