@@ -160,7 +160,7 @@ async fn chats_go_on_where_they_ended() -> Result<()> {
     // Words of old messages are found, once a worker has come to them.
     let old = before.iter().find(|old| !old.deleted && old.id != mine.id).context("all deleted")?;
     let word = old.content.split_whitespace().next_back().context("no words")?.to_owned();
-    within(Duration::from_secs(60), "an old message is found", async || {
+    within(Duration::from_mins(1), "an old message is found", async || {
         let found = ben.api(0).search(&word, "limit=3").await?;
         Ok((found.items.len() == 1 && found.items[0].message.id == old.id).then_some(()))
     })

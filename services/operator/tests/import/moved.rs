@@ -110,6 +110,12 @@ async fn a_system_is_moved_over_though_it_is_killed_on_the_way() -> Result<()> {
     ensure!(counted(&again, "participants", "written") == 0, "{again}");
     let after = everything(&mut new).await?;
     ensure!(before == after, "{before:?}\n{after:?}");
+    let found: i64 =
+        sqlx::query_scalar("SELECT COALESCE(sum(indexed_seq), 0)::bigint FROM imported_chats")
+            .fetch_one(&mut new)
+            .await?;
+    let seconds = began.elapsed().as_secs_f64();
+    writeln!(std::io::stderr(), "{found} can be found by their words after {seconds:.1} s")?;
     Ok(())
 }
 
