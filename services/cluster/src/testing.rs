@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     Node,
     install::{self, Tool},
-    nats,
+    mariadb, nats,
     postgres::{Durability, Postgres},
     progress::Progress,
     redis,
@@ -58,6 +58,12 @@ pub async fn postgres_fresh() -> Result<Fresh> {
 pub async fn redis_fresh() -> Result<Fresh> {
     let own = start_redis().await?;
     Ok(Fresh { url: redis::url(&own.server, 0), node: own.server, _dir: own.dir })
+}
+
+/// A MariaDB of one's own, without a database: whoever takes it makes one.
+pub async fn mariadb_fresh() -> Result<Fresh> {
+    let own = own(Tool::MariaDb, mariadb::start).await?;
+    Ok(Fresh { url: mariadb::url(&own.server), node: own.server, _dir: own.dir })
 }
 
 /// A NATS of one's own, JetStream on and empty.

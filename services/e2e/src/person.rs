@@ -29,6 +29,11 @@ struct Gateways {
 }
 
 impl Gateways {
+    fn of(cluster: &Cluster) -> Result<Self> {
+        let addresses = cluster.gateways().iter().map(natter_cluster::Node::address).collect();
+        Ok(Self { client: client()?, addresses })
+    }
+
     fn api(&self, gateway: usize) -> Api {
         Api::new(self.client.clone(), self.addresses[gateway])
     }
@@ -82,13 +87,26 @@ pub fn anonymous(cluster: &Cluster, gateway: usize) -> Result<Api> {
 }
 
 impl Person {
+    /// Logs somebody in who has an account already, on their first device.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn log_in(cluster: &Cluster, phone: &str, password: &str) -> Result<Self> {
+        let gateways = Gateways::of(cluster)?;
+        let body = json!({"phone": phone, "password": password});
+        let session = gateways.api(0).post("/auth/login", body).await?.read::<Session>(200)?;
+        let (id, name) = (session.user.id, session.user.name.clone());
+        let first = Device::new(session, format!("{name}'s first"), gateways.clone());
+        let (phone, password) = (phone.to_owned(), password.to_owned());
+        Ok(Self { id, name, phone, password, first, gateways })
+    }
+
     /// Registers somebody, with their first device.
     ///
     /// # Errors
     /// When the gateway refuses.
     pub async fn register(cluster: &Cluster, name: &str) -> Result<Self> {
-        let addresses = cluster.gateways().iter().map(natter_cluster::Node::address).collect();
-        let gateways = Gateways { client: client()?, addresses };
+        let gateways = Gateways::of(cluster)?;
         let (phone, password) = (fresh_phone(), format!("the password of {name}"));
         let device = json!({"name": format!("{name}'s first"), "platform": "web"});
         let body = json!({"name": name, "phone": phone, "password": password, "device": device});

@@ -506,6 +506,27 @@ export interface HistoryPage {
   toSeq: Seq;
 }
 
+/** `GET /v1/imported/{kind}/{oldId}`: what is here in its place. */
+export interface Imported {
+  /** Of a message or a file: the chat that it is in. */
+  chatId?: ChatId;
+  /** As it is called here. */
+  id: string;
+  /** What it is. */
+  kind: ImportedKind;
+  /** Of a file: the message that it was sent with. */
+  messageId?: string;
+  /** As it was called there. */
+  oldId: string;
+  /** Of a message or a file: its place, for a page of history around it. */
+  seq?: Seq;
+  /** Of a file that was not copied: where the other system had it. */
+  url?: string;
+}
+
+/** What an old id names. */
+export type ImportedKind = "user" | "device" | "chat" | "message" | "media";
+
 /** What an invite leads to. */
 export interface Invitation {
   /** The group. */
@@ -2040,6 +2061,14 @@ export interface RestCalls {
     path: { id: DeviceId };
     body?: Empty | null;
     answer: Empty;
+  };
+  /**
+   * What an id of the system that the deployment has moved over from is called here. For clients that
+   * still hold such ids; a UUID has stayed what it was.
+   */
+  "GET /v1/imported/{kind}/{oldId}": {
+    path: { kind: ImportedKind; oldId: string };
+    answer: Imported;
   };
   /** What a link leads to. */
   "GET /v1/invites/{code}": {

@@ -16,7 +16,7 @@ pub use webhook::{
     ReplayEventsArgs, ReplayLettersArgs, Webhook,
 };
 
-pub use crate::servers::Servers;
+pub use crate::{import::ImportArgs, servers::Servers};
 
 /// Looks after a Natter: asks how it stands, and mends what the services leave to people.
 ///
@@ -57,6 +57,9 @@ pub enum Command {
     /// Make bots.
     #[command(subcommand)]
     Bot(Bot),
+    /// Move over from an older backend: bring its users, chats, messages and files in. A run that was
+    /// ended is gone on with by the next, and what is here is passed over.
+    Import(Box<ImportArgs>),
 }
 
 impl std::fmt::Debug for Command {
@@ -412,6 +415,8 @@ mod tests {
             &["webhook", "replay", "shop"],
             &["webhook", "replay", "shop", "--since=yesterday"],
             &["webhook", "replay-letters", "shop"],
+            &["import", "--name=two words"],
+            &["import", "--batch=0"],
         ] {
             let all = ["natter"].iter().chain(bad);
             assert!(Cli::try_parse_from(all).is_err(), "{bad:?}");

@@ -13,6 +13,7 @@
 //! | [`token`] | tokens for tests of a deployment |
 //! | [`service_tokens`] | tokens of the server API: made, listed, revoked |
 //! | [`bots`] | bots made |
+//! | [`import`] | moving over from an older backend |
 //! | `servers` | the way to Postgres, NATS and Redis, by the services' own settings |
 //! | `people` | whom an id, a phone number or an e-mail address names |
 //! | `text` | tables, ages, sizes, and strangers' words made harmless |
@@ -24,6 +25,7 @@ pub mod bots;
 pub mod config;
 pub mod dead_letters;
 pub mod devices;
+pub mod import;
 pub mod message;
 pub mod outcome;
 mod people;
@@ -60,6 +62,7 @@ pub async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::ServiceToken(ServiceToken::List(args)) => service_tokens::list(&args).await,
         Command::ServiceToken(ServiceToken::Revoke(args)) => service_tokens::revoke(&args).await,
         Command::Bot(Bot::Create(args)) => bots::create(&args).await,
+        Command::Import(args) => import::run(&args).await,
     }
 }
 

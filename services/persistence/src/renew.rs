@@ -44,8 +44,21 @@ pub async fn begin_epochs(
     shards: Shard,
     patience: Duration,
 ) -> Result<(), RenewError> {
+    begin_epochs_of(store, bus, &(0..shards).collect::<Vec<_>>(), patience).await
+}
+
+/// The same in these shards.
+///
+/// # Errors
+/// As [`begin_epochs`].
+pub async fn begin_epochs_of(
+    store: &Store,
+    bus: &Bus,
+    shards: &[Shard],
+    patience: Duration,
+) -> Result<(), RenewError> {
     let rows = insist(patience, async || Ok(store.shards().await?)).await?;
-    let rows = rows.iter().filter(|row| row.shard < shards && row.epoch > 0);
+    let rows = rows.iter().filter(|row| shards.contains(&row.shard) && row.epoch > 0);
     try_join_all(rows.map(|row| begin_epoch(store, bus, row, patience))).await?;
     Ok(())
 }

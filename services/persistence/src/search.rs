@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often it is looked whether something has been missed, while nothing comes.
 const QUIET: Duration = Duration::from_secs(5);
+/// The same while there is always something.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// A batch that is written.
 #[derive(Debug)]
@@ -118,7 +120,8 @@ impl Follower {
     /// Catches up, and follows until something is missing. False when nobody hands over any more.
     async fn step(&mut self, indexer: &mut Indexer, lag: &Gauge) -> Result<bool, StoreError> {
         let mut indexed = self.catch_up(indexer, lag).await?;
-        loop {
+        let caught_up = Instant::now();
+        while caught_up.elapsed() < BUSY {
             let Ok(batch) = timeout(QUIET, self.next()).await else { return Ok(true) };
             let Some(batch) = batch else { return Ok(false) };
             if batch.to <= indexed {
@@ -131,6 +134,7 @@ impl Follower {
             indexed = batch.to;
             lag.set(self.batches.len() as f64 * AT_ONCE as f64);
         }
+        Ok(true)
     }
 
     /// Up to where nothing is missing.

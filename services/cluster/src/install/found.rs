@@ -106,6 +106,11 @@ pub fn redis_server() -> Option<PathBuf> {
         .find(|program| said_by(program, &["--version"]).is_some())
 }
 
+/// `mariadbd`.
+pub fn mariadb() -> Option<PathBuf> {
+    in_path("mariadbd").find(|program| said_by(program, &["--version"]).is_some())
+}
+
 /// A nats-server that is new enough.
 pub fn nats_server() -> Option<PathBuf> {
     in_path("nats-server").chain([tools_path().join("nats-server")]).find(|program| {

@@ -1,5 +1,9 @@
 //! Passwords by argon2id, as OWASP advises: 19 MiB, two passes, one lane.
 //!
+//! Imported users come with bcrypt hashes. These are checked in the same queue, and give way to one of
+//! argon2 when their user logs in: see [`is_bcrypt`]. (They take another time than argon2 does, so until
+//! then it can be told by a stopwatch that there is such an account.)
+//!
 //! A hash costs a core some tens of milliseconds and 19 MiB on purpose, so only as many run at
 //! once as there are cores, a bounded number wait, and the rest are told to come back.
 
@@ -21,6 +25,9 @@ const LANES: u32 = 1;
 const WAITING_PER_CORE: usize = 32;
 /// When one that found the queue full should come back, in milliseconds.
 const RETRY_MS: u64 = 1_000;
+
+/// The most that bcrypt may cost, which doubles with each: a core about a second.
+pub const BCRYPT_COST: u32 = 14;
 
 /// Hashes and checks passwords, so many at a time. Cloning shares the bounds.
 #[derive(Clone)]
@@ -63,6 +70,9 @@ impl Passwords {
                 let _: PasswordHash = argon2.hash_password(password.as_bytes())?;
                 return Ok(false);
             };
+            if is_bcrypt(&hash) {
+                return Ok(verify_bcrypt(&password, &hash));
+            }
             let hash = PasswordHash::new(&hash).map_err(password_hash::Error::from)?;
             match argon2.verify_password(password.as_bytes(), &hash) {
                 Ok(()) => Ok(true),
@@ -95,6 +105,26 @@ impl Default for Passwords {
     }
 }
 
+/// Whether a hash is one of bcrypt, to be replaced by one of argon2 as soon as the password is known.
+#[must_use]
+pub fn is_bcrypt(hash: &str) -> bool {
+    ["$2a$", "$2b$", "$2y$"].iter().any(|version| hash.starts_with(version))
+}
+
+/// As the libraries of the old systems do: a password of more than 72 bytes is what its first 72 are.
+/// A hash that costs more than may be, or is none after all, is nobody's.
+fn verify_bcrypt(password: &str, hash: &str) -> bool {
+    let cost = hash.get(4..6).and_then(|cost| cost.parse::<u32>().ok());
+    if cost.is_none_or(|cost| cost > BCRYPT_COST) {
+        tracing::warn!(?cost, most = BCRYPT_COST, "a bcrypt hash costs more than may be");
+        return false;
+    }
+    bcrypt::verify(password, hash).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a bcrypt hash cannot be read");
+        false
+    })
+}
+
 fn argon2() -> password_hash::Result<Argon2<'static>> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
@@ -114,6 +144,27 @@ mod tests {
         assert!(passwords.verify("correct horse".to_owned(), Some(hash.clone())).await?);
         assert!(!passwords.verify("correct mule".to_owned(), Some(hash)).await?);
         assert!(!passwords.verify("correct horse".to_owned(), None).await?);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_bcrypt_hash_of_any_version_is_checked_within_a_bound() -> anyhow::Result<()> {
+        let passwords = Passwords::new();
+        for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
+            let hash = bcrypt::hash_with_result("correct horse", 4)?.format_for_version(version);
+            assert!(is_bcrypt(&hash), "{hash}");
+            assert!(passwords.verify("correct horse".to_owned(), Some(hash.clone())).await?);
+            assert!(!passwords.verify("correct mule".to_owned(), Some(hash)).await?);
+        }
+        // Known from other implementations: https://www.openwall.com/crypt/.
+        let known = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+        assert!(passwords.verify("U*U".to_owned(), Some(known.to_owned())).await?);
+        let (long, same) = ("a".repeat(80), "a".repeat(72) + "another end");
+        let hash = bcrypt::hash(&long, 4)?;
+        assert!(passwords.verify(same, Some(hash.clone())).await?);
+        for bad in [hash.replacen("$04$", "$15$", 1), "$2b$04$short".into(), "$2b$".into()] {
+            assert!(!passwords.verify(long.clone(), Some(bad)).await?);
+        }
         Ok(())
     }
 

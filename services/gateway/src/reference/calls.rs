@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use natter_protocol::{
     client::{Draft, Edit},
     ids::{InviteId, Seq, UserId},
+    imported::{Imported, ImportedKind},
     media::{Download, DownloadPage, UploadDraft, UploadTicket, Uploaded},
     notify::{
         Delivery, DeliveryPage, LastPush, NotificationSettings, PushKey, PushState, PushTarget,
@@ -221,6 +222,15 @@ fn examples() -> BTreeMap<String, Value> {
         example(&samples.found),
         example(&samples.sent),
         example(&Empty {}),
+        example(&Imported {
+            kind: ImportedKind::Message,
+            old_id: "cjld2cjxh0000qzrmn831i7rn".to_owned(),
+            id: samples.sent.id.0,
+            chat_id: Some(samples.chat.id),
+            message_id: None,
+            seq: Some(samples.sent.seq),
+            url: None,
+        }),
         example(&Uploaded { media: picture(), message: Some(samples.sent.clone()) }),
         example(&UploadTicket {
             media_id: FILE,

@@ -6,6 +6,7 @@ use natter_protocol::{
     ids::{DeviceId, UserId},
     rest::{ChangePassword, Device, DeviceSpec, Login, Refresh, Register, Session, User},
 };
+use natter_runtime::causes;
 use natter_store::{Credentials, Login as StoreLogin, NewDevice, NewUser, Rotation, Store};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{self, Auth, Caller, Refusal, refresh, refused},
+    auth::{self, Auth, Caller, Refusal, password::is_bcrypt, refresh, refused},
     chats::shard_of,
     config::Config,
     measures,
@@ -111,6 +112,7 @@ async fn log_in(
     let device = device(request.device)?;
     let wrong = || refused(Refusal::Password, "phone, e-mail or password is wrong");
     let hash = credentials.as_ref().map(|found| found.password_hash.clone());
+    let imported = hash.as_deref().is_some_and(is_bcrypt).then(|| request.password.clone());
     let right = auth.passwords().verify(request.password, hash).await?;
     let found = credentials.filter(|_| right).ok_or_else(wrong)?;
     let Credentials { user, password_hash, disabled } = found;
@@ -122,11 +124,28 @@ async fn log_in(
     // None: the password was changed while this one was checked.
     let logged_in = store.log_in(user.id, &password_hash, &device, &refresh.stored).await?;
     let logged_in = logged_in.ok_or_else(wrong)?;
+    if let Some(password) = imported {
+        hash_anew(&store, &auth, user.id, &password_hash, password).await;
+    }
     // The login before, if there was one, has ended: its connections close.
     if known_device {
         relay.lane(user.id.0).await;
     }
     Ok(Json(session_of(&auth, user, logged_in, device.session, refresh.text)?))
+}
+
+/// The password of an imported user is hashed as all are. If that fails, it is done at the next login.
+async fn hash_anew(store: &Store, auth: &Auth, user: UserId, current: &str, password: String) {
+    match auth.passwords().hash(password).await {
+        Ok(new) => {
+            if let Err(error) = store.hash_anew(user, current, &new).await {
+                tracing::warn!(%user, error = %causes(&error), "an imported password stays as it is");
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%user, error = %causes(&error), "an imported password stays as it is");
+        }
+    }
 }
 
 /// Exchange a refresh token for a new access token and a new refresh token.

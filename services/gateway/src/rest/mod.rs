@@ -8,6 +8,7 @@
 //! | `accounts`, `devices`, `users`, `blocks` | the calls about people |
 //! | `push`, `notifications` | where devices are notified, of what, and what became of that |
 //! | `exports` | data handed out whole, accounts that end |
+//! | `imported` | ids of the system that a deployment has moved over from |
 //! | `chats`, `groups`, `invites`, `reads` | the calls about chats |
 //! | `messages`, `edits`, `media`, `search` | the calls about messages |
 //! | `server` | what the servers of an embedding product can do |
@@ -27,6 +28,7 @@ mod devices;
 mod edits;
 mod exports;
 mod groups;
+mod imported;
 mod invites;
 mod layers;
 mod media;
@@ -78,6 +80,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(push::routes())
         .merge(notifications::routes())
         .merge(exports::routes())
-        .merge(server::routes());
+        .merge(server::routes())
+        .merge(imported::routes());
     OpenApiRouter::with_openapi(openapi::head()).nest("/v1", calls)
 }

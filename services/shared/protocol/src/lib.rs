@@ -7,6 +7,7 @@
 //! - [`server`]: what clients receive (`wire`: server → client)
 //! - [`rest`]: bodies of REST requests and answers
 //! - [`cursor`]: how far a connection has come on all its feeds
+//! - [`imported`]: what was brought in from another system, by its old ids
 //! - [`error`]: reply codes and close codes
 //! - [`limits`]: the bounds on what clients send
 //! - [`node`]: what an operator asks of every gateway
@@ -23,6 +24,7 @@ pub mod cursor;
 pub mod error;
 pub mod feed;
 pub mod ids;
+pub mod imported;
 pub mod limits;
 pub mod media;
 pub mod node;

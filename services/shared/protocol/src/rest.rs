@@ -151,27 +151,38 @@ pub(crate) fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     Option::deserialize(deserializer).map(Some)
 }
 
+/// Whether it is a phone number as people log in with: `+` and 6 to 15 digits.
+#[must_use]
+pub fn is_phone_number(number: &str) -> bool {
+    let digits = number.strip_prefix('+').unwrap_or_default();
+    (6..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
 pub(crate) fn phone_number(number: &str, _: &()) -> garde::Result {
-    let digits = number.strip_prefix('+').unwrap_or_default();
-    if (6..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if is_phone_number(number) {
         Ok(())
     } else {
         Err(garde::Error::new("is not + and 6 to 15 digits"))
     }
 }
 
-/// Whether mail can reach it only mail can tell; this keeps out what is plainly something else.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
-pub(crate) fn email_address(address: &str, _: &()) -> garde::Result {
+/// Whether it may be an e-mail address of at most 254 bytes. Whether mail can reach it only mail can
+/// tell; this keeps out what is plainly something else.
+#[must_use]
+pub fn is_email_address(address: &str) -> bool {
     let plain = address.chars().all(|c| !c.is_whitespace() && !c.is_control());
     let parts = address.split_once('@');
-    if plain
+    plain
         && address.len() <= 254
         && parts.is_some_and(|(local, host)| {
             !local.is_empty() && !host.is_empty() && !host.contains('@')
         })
-    {
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "garde passes its context by reference")]
+pub(crate) fn email_address(address: &str, _: &()) -> garde::Result {
+    if is_email_address(address) {
         Ok(())
     } else {
         Err(garde::Error::new("is not an e-mail address of at most 254 bytes"))

@@ -69,7 +69,7 @@ pub enum Login<'a> {
 pub struct Credentials {
     /// Whose they are.
     pub user: User,
-    /// A PHC string.
+    /// A PHC string, or a bcrypt hash of an imported user who has not logged in here yet.
     pub password_hash: String,
     /// Nobody is let in as the user, whatever the password.
     pub disabled: bool,
@@ -255,6 +255,21 @@ impl Store {
             Ok(Some(user.0))
         })
         .await
+    }
+
+    /// Puts another hash of the same password in the place of the one that was checked, if that still
+    /// is the user's. Logins stay.
+    pub async fn hash_anew(&self, user: UserId, current: &str, new: &str) -> Result<()> {
+        self.call(async |db| {
+            sqlx::query("UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2")
+                .bind(user.0)
+                .bind(current)
+                .bind(new)
+                .execute(db)
+                .await
+        })
+        .await?;
+        Ok(())
     }
 
     /// At most `limit` users (100 at most), by name.

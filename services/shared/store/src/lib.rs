@@ -13,6 +13,7 @@
 //! | [`members`] | joining, leaving, who takes part, what a connection follows |
 //! | [`roles`] | groups managed: participants, roles, what a group is called, its end |
 //! | [`bans`] | who may not come back to a group |
+//! | [`imports`] | what is brought in from another system |
 //! | [`invites`] | links into a group |
 //! | [`blocks`] | who wants nothing from whom |
 //! | [`chat_list`] | all chats of a user, newest activity first, and the search over them |
@@ -52,6 +53,7 @@ pub mod edits;
 pub mod error;
 pub mod export;
 pub mod history;
+pub mod imports;
 pub mod inspection;
 pub mod invites;
 pub mod managed;
@@ -93,6 +95,11 @@ pub use edits::{Around, FeedEntry};
 pub use error::{Conflict, Result, StoreError};
 pub use export::{OwnPart, ReactionKey, SetReaction};
 pub use history::{HistorySlice, Page, SentBefore};
+pub use imports::{
+    Brought, IMPORT_DONE, Import, ImportBatch, ImportPlace, ImportedChat, ImportedDevice,
+    ImportedDownload, ImportedFile, ImportedMember, ImportedMessage, ImportedRoom, ImportedUser,
+    LeftFile, Trouble,
+};
 pub use inspection::{
     DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Reached, Versions, schema_known,
 };

@@ -19,4 +19,5 @@ pub use downloads::{DownloadCursor, DownloadRecord};
 pub use files::MediaFile;
 pub use sweep::Sweep;
 pub use thumbnails::UnmadeThumbnail;
+pub(crate) use uploads::kept_as_sent;
 pub use uploads::{Measures, NewMedia, Taken};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use natter_protocol::{
-    ids::{ChatId, MediaId, UserId},
+    ids::{ChatId, MediaId, MessageId, UserId},
     media::Media,
 };
+use sqlx::PgConnection;
 
 use super::files::{MediaFile, MediaRow, columns, sql_size};
 use crate::{Result, Store, StoreError};
@@ -51,6 +52,37 @@ pub enum Taken {
     Whole(Box<Media>),
     /// There is none of this user's.
     None,
+}
+
+/// A file that was put into the store together with its message, which was sent long ago.
+pub(crate) async fn kept_as_sent(
+    tx: &mut PgConnection,
+    id: MediaId,
+    (chat, message, sender): (ChatId, MessageId, UserId),
+    (name, media_type): (&str, &str),
+    measures: &Measures,
+) -> Result<Media> {
+    let pixels = |number: u32| i32::try_from(number).ok();
+    let row: MediaRow = sqlx::query_as(concat!(
+        "INSERT INTO media (id, chat_id, uploader_id, name, media_type, size, sha256, width, height,
+                            thumbnail, state, message_id, sent)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'ready', $11, true) RETURNING ",
+        columns!()
+    ))
+    .bind(id.0)
+    .bind(chat.0)
+    .bind(sender.0)
+    .bind(name)
+    .bind(media_type)
+    .bind(sql_size(measures.size))
+    .bind(measures.sha256.map(|hash| hash.to_vec()))
+    .bind(measures.seen.and_then(|(width, _)| pixels(width)))
+    .bind(measures.seen.and_then(|(_, height)| pixels(height)))
+    .bind(measures.thumbnail.then_some("wanted"))
+    .bind(message.0)
+    .fetch_one(tx)
+    .await?;
+    Ok(MediaFile::from(row).media)
 }
 
 /// Uploads.

@@ -121,7 +121,7 @@ impl Indexer {
                             .await?;
                     let written = written.unwrap_or(row.indexed_seq);
                     if written <= row.indexed_seq {
-                        return Ok((CaughtUp::Until(seq(row.indexed_seq)), Vec::new()));
+                        return imported(tx, shard, seq(row.indexed_seq), &*known).await;
                     }
                     (row.chat_id, row.chat_seq) = (None, None);
                     written
@@ -252,6 +252,50 @@ async fn next_places(
         }
     }
     Ok((places, Some((end, None))))
+}
+
+/// A part of what was imported, which the log has never held. It waits until all else is done.
+async fn imported(
+    tx: &mut PgConnection,
+    shard: i16,
+    until: Seq,
+    known: &HashSet<String>,
+) -> Result<(CaughtUp, Vec<String>)> {
+    let chats: Vec<(Uuid, i64, i64)> = sqlx::query_as(
+        "SELECT chat_id, indexed_seq, places FROM imported_chats
+         WHERE shard = $1 AND opened AND indexed_seq < places
+         ORDER BY chat_id LIMIT $2 FOR NO KEY UPDATE",
+    )
+    .bind(shard)
+    .bind(CHATS)
+    .fetch_all(&mut *tx)
+    .await?;
+    let (mut ids, mut ends, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left = 0;
+    for (chat, begun, end) in chats {
+        // All places up to the last one are messages.
+        let room = (STEP - places.len()) as i64;
+        let upto = end.min(begun + room);
+        places.extend((begun + 1..=upto).map(|place| (ChatId(chat), seq(place))));
+        left += end - upto;
+        if upto > begun {
+            ids.push(chat);
+            ends.push(upto);
+        }
+    }
+    if ids.is_empty() {
+        return Ok((CaughtUp::Until(until), Vec::new()));
+    }
+    sqlx::query(
+        "UPDATE imported_chats i SET indexed_seq = b.upto
+         FROM unnest($1::uuid[], $2::bigint[]) AS b (id, upto) WHERE i.chat_id = b.id",
+    )
+    .bind(ids)
+    .bind(ends)
+    .execute(&mut *tx)
+    .await?;
+    let learnt = look_up(tx, &places, known).await?;
+    Ok((CaughtUp::NotYet { left: seq(left) }, learnt))
 }
 
 /// Looks messages up at these places, and those that entries at these places change, and notes what
