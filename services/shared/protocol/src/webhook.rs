@@ -79,7 +79,8 @@ pub fn kinds(event: &Event) -> Option<(HookKind, Option<HookKind>)> {
         | Event::Read(_)
         | Event::Delivered(_)
         | Event::ChatUpdated(_)
-        | Event::Blocking(_) => return None,
+        | Event::Blocking(_)
+        | Event::Disabled => return None,
     })
 }
 
