@@ -189,7 +189,9 @@ async fn still(app: &App, caller: &Caller) -> Result<(), WireError> {
     let state = app.store.device_state(caller.user_id, caller.device_id).await;
     let state = state.map_err(fault::store)?;
     let good = state.is_some_and(|state| {
-        !state.revoked && (caller.session.is_none() || caller.session == state.session)
+        !state.revoked
+            && !state.disabled
+            && (caller.session.is_none() || caller.session == state.session)
     });
     if good { Ok(()) } else { Err(refused(Refusal::Device, "the device was revoked")) }
 }

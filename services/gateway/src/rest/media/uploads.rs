@@ -68,6 +68,8 @@ struct UploadForm {
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 415, description = "The body is no form, or the file of a type that is not taken (`unsupported_media`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 422, description = "The deployment's own check does not let the message through (`refused`): see `reason`.",
+            body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
 async fn upload(
@@ -194,6 +196,8 @@ struct CompleteRequest {
         (status = 413, description = "The file is larger than may be (`too_large`).",
             body = ProblemBody, content_type = PROBLEM_JSON),
         (status = 415, description = "The file is of a type that is not taken (`unsupported_media`).",
+            body = ProblemBody, content_type = PROBLEM_JSON),
+        (status = 422, description = "The deployment's own check does not let the message through (`refused`): see `reason`.",
             body = ProblemBody, content_type = PROBLEM_JSON),
     )
 )]
