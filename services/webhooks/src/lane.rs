@@ -5,13 +5,17 @@
 //! dead letters, in one transaction that fails for an owner who is none any more. Whoever dies leaves what
 //! was told since to be told again.
 
+mod attempt;
+mod place;
+
 use std::{future::pending, sync::Arc, time::Duration};
 
-use natter_bus::{Bus, BusError, HookReader, Hooked, HooksState};
+use attempt::{Attempted, Tried, attempt};
+use natter_bus::{Bus, BusError, HookReader, Hooked};
 use natter_outbound::{Outcome, backoff::pause};
 use natter_protocol::ids::Seq;
 use natter_runtime::causes;
-use natter_store::{Behind, LanePlace, LaneSave, NewHookLetter, Store, StoreError};
+use natter_store::{LanePlace, NewHookLetter, Store, StoreError};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, watch},
@@ -40,12 +44,8 @@ const BEHIND: usize = 1_000;
 const WAIT: Duration = Duration::from_secs(5);
 /// Between two saves.
 const SAVE: Duration = Duration::from_millis(500);
-/// The same where nothing was told, and only the place has moved.
-const QUIET_SAVE: Duration = Duration::from_secs(2);
 /// Between two looks at how far the stream goes.
 const LOOK: Duration = Duration::from_secs(1);
-/// So many looks are between two at what is too old.
-const OLD: u32 = 60;
 /// Dead letters that wait to be written: with more, nothing is told.
 const LETTERS: usize = 100;
 /// Who is to end waits for so long for what is with the endpoint.
@@ -96,27 +96,6 @@ impl From<StoreError> for LaneError {
     }
 }
 
-/// What came of one attempt.
-struct Attempted {
-    /// How often the event was tried before, and since when it fails.
-    before: (u16, Option<OffsetDateTime>),
-    /// The event that was to be tried again was not there any more, and this is the one after it.
-    lost: bool,
-    result: Tried,
-}
-
-enum Tried {
-    Told(Hooked, Outcome),
-    /// There is nothing to tell of it.
-    Unwanted(Hooked),
-    /// The feed has nothing up to where it was passed over.
-    Nothing(Behind, Seq),
-    /// It could not be looked up.
-    Unknown(Behind),
-    Letters,
-    Test(Uuid, Outcome),
-}
-
 /// A lane that is open.
 pub(crate) struct Lane {
     parts: Parts,
@@ -163,12 +142,14 @@ impl Lane {
         let target = orders.target.borrow_and_update().clone();
         let state = parts.bus.hooks_state(shard).await?.ok_or(BusError::NoStream)?;
         let seq = match place.seq {
-            Some(_) => told_up_to(&parts.bus, &place, &state).await?,
+            Some(_) => place::told_up_to(&parts.bus, &place, &state).await?,
             None => parts.bus.hooked_since(shard, place.from_at).await?.saturating_sub(1),
         };
         let mut behind = parts.store.behind(place.key).await?;
         // What the stream has lost stands elsewhere by now, beyond what it has kept.
-        behind.iter_mut().for_each(|behind| behind.seq = behind.seq.min(seq + 1));
+        for behind in &mut behind {
+            behind.seq = behind.seq.min(seq + 1);
+        }
         let book = Book::new(seq, place.log_seq, behind);
         let reader = parts.bus.hook_reader(shard, book.read() + 1);
         let measures = LaneMeasures::of(&target.endpoint.name, shard);
@@ -495,89 +476,6 @@ impl Lane {
         self.book.done(event, now);
     }
 
-    /// Writes how far it is, if that has changed.
-    async fn save(&mut self) -> Result<(), LaneError> {
-        if !self.dirty && !(self.moved && self.saved.elapsed() >= QUIET_SAVE) {
-            return Ok(());
-        }
-        (self.dirty, self.moved, self.saved) = (false, false, Instant::now());
-        let (changes, behind) = self.book.take_changes();
-        let (seq, log_seq) = self.book.floor();
-        let lag = self.last.saturating_sub(seq);
-        let save = LaneSave {
-            seq,
-            log_seq,
-            lost: self.lost,
-            lag,
-            oldest_at: self.oldest(),
-            resting: self.resting.is_some(),
-            last: self.said.clone(),
-            behind,
-            caught_up: changes.caught_up.iter().copied().collect(),
-            letters: self.dead_letters.clone(),
-            most_letters: self.parts.config.letters,
-        };
-        match self.parts.store.save_lane(&self.parts.worker, &self.place, &save).await {
-            Ok(dropped) => {
-                measures::lost(Lost::Letters).increment(dropped);
-                self.lost = dropped;
-                self.dirty = dropped > 0;
-                self.dead_letters.clear();
-                self.said = None;
-                Ok(())
-            }
-            Err(StoreError::Fenced) => Err(LaneError::Fenced),
-            Err(error) => {
-                // What is told meanwhile is told again, should this worker die before it is written.
-                self.book.put_changes_back(changes);
-                self.dirty = true;
-                measures::failures().increment(1);
-                let name = &self.target.endpoint.name;
-                tracing::warn!(endpoint = %name, error = %causes(&error), "how far an endpoint was told cannot be written");
-                Ok(())
-            }
-        }
-    }
-
-    fn oldest(&self) -> Option<OffsetDateTime> {
-        self.book.oldest().into_iter().chain(self.unread_at).min()
-    }
-
-    /// Looks at how much there is to tell, and at what is too old.
-    async fn look(&mut self) -> Result<(), LaneError> {
-        let shard = self.place.key.shard;
-        let Ok(Some(state)) = self.parts.bus.hooks_state(shard).await else { return Ok(()) };
-        if state.last < self.book.read() {
-            return Err(LaneError::Cut);
-        }
-        let next = self.book.read() + 1;
-        self.unread_at = if state.last >= next {
-            let event = self.parts.bus.hooked(shard, next.max(state.first)).await;
-            event.ok().flatten().map(|event| event.at)
-        } else {
-            None
-        };
-        let before = (self.last, self.resting_said);
-        self.last = state.last;
-        self.resting_said = self.resting.is_some();
-        self.moved |= before != (self.last, self.resting_said);
-        let age = self.oldest().map(|at| OffsetDateTime::now_utc() - at);
-        let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
-        self.measures.lag.set(state.last.saturating_sub(self.book.floor().0) as f64);
-        self.measures.lag_seconds.set(age.as_secs_f64());
-        self.measures.behind.set(self.book.behind() as f64);
-        self.looks += 1;
-        if self.looks % OLD == 1
-            && let Ok(gone) = self.parts.store.forget_letters(self.place.key, state.first).await
-            && gone > 0
-        {
-            measures::lost(Lost::Letters).increment(gone);
-            self.lost += gone;
-            self.dirty = true;
-        }
-        Ok(())
-    }
-
     /// Tells of dead letters after all, a few at a time.
     fn replay(&mut self) {
         self.replaying = true;
@@ -597,61 +495,4 @@ impl Lane {
         self.under_way
             .spawn(async move { Attempted::of(Tried::Test(test, target.test(test).await)) });
     }
-}
-
-impl Attempted {
-    /// Of nothing that was tried before.
-    fn of(result: Tried) -> Self {
-        Self { before: (0, None), lost: false, result }
-    }
-}
-
-/// The place up to which a lane has told, in the stream as it is: one that has lost its end, and was filled
-/// again since, may hold other events at the places that were given before. The log's own places are given
-/// once; there is none where an operator has moved the lane.
-async fn told_up_to(bus: &Bus, place: &LanePlace, state: &HooksState) -> Result<Seq, LaneError> {
-    let (shard, seq) = (place.key.shard, place.seq.unwrap_or(0));
-    if place.log_seq == 0 || seq < state.first {
-        return Ok(seq);
-    }
-    let there = bus.hooked(shard, seq).await?;
-    if there.is_some_and(|event| event.log_seq <= place.log_seq) {
-        return Ok(seq);
-    }
-    tracing::warn!(endpoint = %place.key.endpoint, shard, seq, "the stream is not as it was: looked for where an endpoint is");
-    Ok(bus.hooked_beyond(shard, place.log_seq).await?.saturating_sub(1))
-}
-
-async fn attempt(target: &Target, bus: &Bus, next: Next) -> Attempted {
-    let (event, before, lost) = match next {
-        Next::Tell(event) => (event, (0, None), false),
-        Next::LookUp(behind, upto) => match bus.next_hooked(behind.feed, behind.seq).await {
-            Err(error) => {
-                tracing::debug!(error = %causes(&error), "an event cannot be looked up");
-                return Attempted::of(Tried::Unknown(behind));
-            }
-            Ok(found) => {
-                let Some(event) = found.filter(|event| event.seq <= upto) else {
-                    return Attempted::of(Tried::Nothing(behind, upto));
-                };
-                // Told before the stream was lost, and filled again.
-                if event.log_seq < behind.log_seq {
-                    return Attempted::of(Tried::Unwanted(event));
-                }
-                let other = event.log_seq != behind.log_seq;
-                let lost = other && behind.attempts > 0;
-                let before = (behind.attempts, behind.failing_since);
-                (event, if other { (0, None) } else { before }, lost)
-            }
-        },
-    };
-    let began = Instant::now();
-    let result = match target.tell(&event).await {
-        Some(outcome) => {
-            measures::send_seconds().record(began.elapsed());
-            Tried::Told(event, outcome)
-        }
-        None => Tried::Unwanted(event),
-    };
-    Attempted { before, lost, result }
 }

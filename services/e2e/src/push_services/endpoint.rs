@@ -17,6 +17,7 @@ use axum::{
     routing::post,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use natter_protocol::ids::ChatId;
 use serde_json::Value;
 
 use super::{
@@ -117,7 +118,7 @@ impl Endpoint {
 
     /// The contents of the messages that it took of a chat, in that order, a repetition aside.
     #[must_use]
-    pub fn said_in(&self, chat: impl ToString) -> Vec<String> {
+    pub fn said_in(&self, chat: ChatId) -> Vec<String> {
         let chat = chat.to_string();
         let mut ids = Vec::new();
         let mut said = Vec::new();
@@ -152,13 +153,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// When it has not.
-    pub async fn hears(&self, chat: impl ToString, said: &[String]) -> Result<()> {
-        let chat = chat.to_string();
+    pub async fn hears(&self, chat: ChatId, said: &[String]) -> Result<()> {
         let enough = within(PATIENCE, "all messages", async || {
-            Ok((self.said_in(&chat).len() >= said.len()).then_some(()))
+            Ok((self.said_in(chat).len() >= said.len()).then_some(()))
         });
-        enough.await.with_context(|| format!("{:?}", self.said_in(&chat)))?;
-        ensure!(self.said_in(&chat) == said, "{:?}", self.said_in(&chat));
+        enough.await.with_context(|| format!("{:?}", self.said_in(chat)))?;
+        ensure!(self.said_in(chat) == said, "{:?}", self.said_in(chat));
         ensure!(self.violations().is_empty(), "{:?}", self.violations());
         Ok(())
     }

@@ -37,6 +37,7 @@ async fn killed_in_the_middle_every_event_comes_and_none_before_an_earlier_one()
         cluster.pusher(0).start().await?;
     }
     for (_, chat, said) in &chats {
+        let chat = *chat;
         within(Duration::from_mins(1), "all of it", async || {
             Ok((hook.endpoint.said_in(chat).len() == said.len()).then_some(()))
         })

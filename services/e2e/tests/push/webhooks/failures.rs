@@ -132,6 +132,7 @@ async fn an_endpoint_that_is_away_for_a_while_catches_up() -> Result<()> {
     ensure!(tried < 25, "{tried} requests to an endpoint that is away");
     hook.endpoint.take_all();
     for (chat, said) in &chats {
+        let chat = *chat;
         within(Duration::from_mins(1), "it catches up", async || {
             Ok((hook.endpoint.said_in(chat).len() == said.len()).then_some(()))
         })

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use natter_protocol::{
-    ids::{EndpointId, Seq, Shard},
+    ids::{ChatId, EndpointId, Seq, Shard},
     webhook::{HookFilter, HookKind},
 };
 use time::OffsetDateTime;
@@ -67,7 +67,7 @@ pub struct EndpointChange {
     /// These kinds; none of them for all.
     pub kinds: Option<Option<Vec<HookKind>>>,
     /// Of these chats; none of them for all.
-    pub chats: Option<Option<Vec<natter_protocol::ids::ChatId>>>,
+    pub chats: Option<Option<Vec<ChatId>>>,
     /// Whether it is told anything.
     pub enabled: Option<bool>,
 }
@@ -138,12 +138,12 @@ pub(super) const ENDPOINTS: &str =
             CASE WHEN test_asked IS DISTINCT FROM test_answered THEN test_asked END AS test
      FROM webhook_endpoints ORDER BY created_at, id";
 
-fn sql_kinds(kinds: &Option<Vec<HookKind>>) -> Option<Vec<&'static str>> {
-    Some(kinds.as_ref()?.iter().map(|kind| kind.as_str()).collect())
+fn sql_kinds(kinds: Option<&Vec<HookKind>>) -> Option<Vec<&'static str>> {
+    Some(kinds?.iter().map(|kind| kind.as_str()).collect())
 }
 
-fn sql_chats(chats: &Option<Vec<natter_protocol::ids::ChatId>>) -> Option<Vec<Uuid>> {
-    Some(chats.as_ref()?.iter().map(|chat| chat.0).collect())
+fn sql_chats(chats: Option<&Vec<ChatId>>) -> Option<Vec<Uuid>> {
+    Some(chats?.iter().map(|chat| chat.0).collect())
 }
 
 impl Store {
@@ -172,8 +172,8 @@ impl Store {
             .bind(&new.name)
             .bind(&new.url)
             .bind(&new.secret)
-            .bind(sql_kinds(&new.filter.kinds))
-            .bind(sql_chats(&new.filter.chats))
+            .bind(sql_kinds(new.filter.kinds.as_ref()))
+            .bind(sql_chats(new.filter.chats.as_ref()))
             .execute(tx)
             .await?;
             Ok(())
@@ -229,9 +229,9 @@ impl Store {
                 .bind(url)
                 .bind(secret)
                 .bind(kinds.is_some())
-                .bind(kinds.as_ref().and_then(sql_kinds))
+                .bind(sql_kinds(kinds.as_ref().and_then(Option::as_ref)))
                 .bind(chats.is_some())
-                .bind(chats.as_ref().and_then(sql_chats))
+                .bind(sql_chats(chats.as_ref().and_then(Option::as_ref)))
                 .bind(enabled)
                 .execute(db)
                 .await
