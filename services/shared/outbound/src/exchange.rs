@@ -57,7 +57,6 @@ impl Default for Bounds {
 }
 
 /// A client that goes nowhere but where it is sent.
-#[must_use]
 pub fn client(bounds: &Bounds) -> ClientBuilder {
     // The one crypto provider of this process; another caller may have installed it before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
