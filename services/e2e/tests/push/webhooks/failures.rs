@@ -1,7 +1,7 @@
 //! Endpoints that fail, each in its own way, and are told everything all the same, in order.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -25,11 +25,11 @@ use super::{Hook, STAGE, pair, say};
 
 /// The first time that each event comes, the next of these steps.
 fn first_time(steps: Vec<Step>) -> impl Fn(&Told) -> Option<Step> + Send + Sync {
-    let seen: Mutex<HashMap<String, ()>> = Mutex::default();
+    let seen: Mutex<HashSet<String>> = Mutex::default();
     let next = AtomicUsize::new(0);
     move |told| {
         let mut seen = seen.lock().expect("nobody panics with it");
-        if seen.insert(told.id.clone(), ()).is_some() {
+        if !seen.insert(told.id.clone()) {
             return None;
         }
         Some(steps[next.fetch_add(1, Ordering::Relaxed) % steps.len()].clone())
