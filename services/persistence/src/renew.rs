@@ -33,7 +33,7 @@ pub enum RenewError {
 }
 
 /// Begins a new epoch in each of the shards 0 to `shards - 1` that has one. Workers must be running,
-/// since a log is made by its owner alone. Returns once all have begun; each step is tried for as
+/// since a log is made by its owner alone. Returns once all have begun and are open; each step is tried for as
 /// long as `patience`, since servers may still be coming up. What a log takes meanwhile goes over.
 ///
 /// # Errors
@@ -87,7 +87,8 @@ async fn begin_epoch(
     tracing::info!(shard, "sealed; its owner makes it anew");
     insist(patience, async || {
         let begun = has_begun(store, before).await?;
-        begun.then_some(()).ok_or(RenewError::NotMadeAnew(shard))
+        let open = bus.log_state(shard).await?.is_some_and(|log| !log.sealed && !log.closed);
+        (begun && open).then_some(()).ok_or(RenewError::NotMadeAnew(shard))
     })
     .await
 }
