@@ -67,6 +67,7 @@ fn node(cluster: &Cluster, target: Target) -> &Node {
     match target.role {
         Role::Gateway => cluster.gateway(target.index),
         Role::Worker => cluster.worker(target.index),
+        Role::Push => cluster.pusher(target.index),
         Role::Broker => cluster.broker(target.index),
         Role::Redis => cluster.redis(),
         Role::Postgres => cluster.postgres(),

@@ -11,6 +11,8 @@ pub enum Role {
     Gateway,
     /// A persistence worker.
     Worker,
+    /// A push worker.
+    Push,
     /// A NATS server.
     Broker,
     /// Redis.
@@ -94,6 +96,9 @@ pub struct Size {
     pub brokers: usize,
 }
 
+const ROLES: [Role; 6] =
+    [Role::Gateway, Role::Worker, Role::Push, Role::Broker, Role::Redis, Role::Postgres];
+
 /// Longest that something is away or stands still: beyond a worker's lease, a publish's patience
 /// and the time that a cluster of brokers takes over another leader.
 const LONGEST: Duration = Duration::from_secs(9);
@@ -125,7 +130,7 @@ impl Schedule {
     fn deal(&mut self) -> Fault {
         if self.deck.is_empty() {
             self.deck = vec![Fault::RollingRestart, Fault::FlushRedis, Fault::SlowSockets];
-            for role in [Role::Gateway, Role::Worker, Role::Broker, Role::Redis, Role::Postgres] {
+            for role in ROLES {
                 for fault in [Fault::Kill, Fault::Pause, Fault::Restart] {
                     let target = self.target(role);
                     self.deck.push(fault(target));
@@ -148,7 +153,7 @@ impl Schedule {
             Role::Gateway => self.size.gateways,
             Role::Worker => self.size.workers,
             Role::Broker => self.size.brokers,
-            Role::Redis | Role::Postgres => 1,
+            Role::Push | Role::Redis | Role::Postgres => 1,
         };
         Target { role, index: self.rng.random_range(0..count.max(1)) }
     }
@@ -189,6 +194,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Gateway => "gateway",
             Self::Worker => "worker",
+            Self::Push => "push",
             Self::Broker => "broker",
             Self::Redis => "redis",
             Self::Postgres => "postgres",
@@ -239,10 +245,10 @@ mod tests {
             let kinds: HashSet<_> =
                 some.flat_map(|window| window.faults.iter().map(|p| p.fault.kind())).collect();
             // A long outage comes alone.
-            assert_eq!(kinds.len(), if count == 1 { 19 } else { 18 }, "{kinds:?}");
+            assert_eq!(kinds.len(), if count == 1 { 22 } else { 21 }, "{kinds:?}");
         }
-        // Also early on: twelve windows are a deck of eighteen.
-        let early = windows.iter().take(12).flat_map(|window| &window.faults);
-        assert_eq!(early.map(|p| p.fault.kind()).collect::<HashSet<_>>().len(), 18);
+        // Also early on: fourteen windows are a deck of twenty-one.
+        let early = windows.iter().take(14).flat_map(|window| &window.faults);
+        assert_eq!(early.map(|p| p.fault.kind()).collect::<HashSet<_>>().len(), 21);
     }
 }
