@@ -12,6 +12,9 @@ import { SLICES, urls } from './settings.js';
 import { spoiler } from './spoiler.js';
 import { Typing } from './typing.js';
 
+/** Milliseconds since something was due; a clock that is set back meanwhile makes none less than 0. */
+const since = (due) => Math.max(0, now() - due);
+
 /** Members who connect at once, in one VU. */
 const AT_ONCE = 16;
 /** Between two tries of a message. */
@@ -157,7 +160,7 @@ class Chat {
       try {
         const reply = await member.request('send_message', data);
         this.ledger.acked(sender, n, reply.duplicate ? 0 : reply.seq);
-        metrics.ack.add(now() - due, this.sliced(due));
+        metrics.ack.add(since(due), this.sliced(due));
         break;
       } catch (error) {
         if (error instanceof Error) throw error;
@@ -175,7 +178,7 @@ class Chat {
     if (!this.ledger.hear(member, sender, n, seq)) return;
     // They take turns.
     const due = this.began + ((n * this.senders + sender) * 1_000) / this.plan.rate;
-    metrics.delivery.add(now() - due, this.sliced(due));
+    metrics.delivery.add(since(due), this.sliced(due));
   }
 
   /** Counts what there is to count, and says so. */
