@@ -490,7 +490,8 @@ impl FanOut {
                     }
                 }
             }
-            // Whoever arrives at this moment is asked about once they are here.
+            // Whoever arrives may have been enabled since, and is asked about once they are here.
+            Event::Disabled if self.read().arriving(user) => {}
             Event::Disabled => {
                 let frame = Shared::new(&ServerEvent::Exception(&disabled()));
                 let registry = self.read();
