@@ -12,7 +12,7 @@ use natter_e2e::{
 };
 use natter_protocol::{
     ids::{ChatId, UserId},
-    rest::{DeviceList, ParticipantPage, User},
+    rest::{ParticipantPage, User},
     server::{Chat, Message, Sent},
     service::ServerUser,
 };
@@ -274,8 +274,13 @@ async fn asked(socket: &Socket, chat: ChatId) -> Result<(Message, String)> {
 
 /// A bot that answers each question before it reads the next. Once it falls over, and remembers only
 /// where it stood a while before: it answers again what it has answered already, on the other node.
-async fn answer(bot: &ServerUser, device: &Device, gateway: usize, chat: ChatId) -> Result<()> {
-    let mut socket = device.connect(gateway).await?;
+async fn answer(
+    bot: &ServerUser,
+    device: &Device,
+    mut socket: Socket,
+    gateway: usize,
+    chat: ChatId,
+) -> Result<()> {
     let mut stood = Vec::new();
     let mut falls = true;
     while stood.len() < QUESTIONS {
@@ -316,11 +321,6 @@ async fn ask(socket: &Socket, chat: ChatId) -> Result<()> {
     Ok(())
 }
 
-async fn is_online(device: &Device) -> Result<bool> {
-    let devices: DeviceList = device.api(0).get("/devices").await?.read(200)?;
-    Ok(devices.items.iter().any(|other| other.id == device.id && other.online))
-}
-
 #[tokio::test]
 async fn two_bots_answer_each_question_once_and_in_order() -> Result<()> {
     let cluster = STAGE.among_others().await?;
@@ -330,17 +330,13 @@ async fn two_bots_answer_each_question_once_and_in_order() -> Result<()> {
     let chat = product.group(&[ana.id, bots.0.id, bots.1.id]).await?.id;
     let devices = try_join(product.device(&bots.0), product.device(&bots.1)).await?;
     let anas = ana.connect(0).await?;
-    let asking = async {
-        soon("both bots are here", async || {
-            let here = is_online(&devices.0).await? && is_online(&devices.1).await?;
-            Ok(here.then_some(()))
-        })
-        .await?;
-        ask(&anas, chat).await
-    };
-    let answering =
-        try_join(answer(&bots.0, &devices.0, 0, chat), answer(&bots.1, &devices.1, 1, chat));
-    try_join(asking, answering).await?;
+    // Both are here before anything is asked: what was said before that is history.
+    let sockets = try_join(devices.0.connect(0), devices.1.connect(1)).await?;
+    let answering = try_join(
+        answer(&bots.0, &devices.0, sockets.0, 0, chat),
+        answer(&bots.1, &devices.1, sockets.1, 1, chat),
+    );
+    try_join(ask(&anas, chat), answering).await?;
     let said = product.history(chat).await?;
     for bot in [&bots.0, &bots.1] {
         let answers: Vec<_> = said
