@@ -524,7 +524,15 @@ export interface Imported {
   url?: string;
 }
 
-/** What an old id names. */
+/**
+ * What an old id names.
+ *
+ * - `user`: A user.
+ * - `device`: A device.
+ * - `chat`: A chat.
+ * - `message`: A message.
+ * - `media`: A file.
+ */
 export type ImportedKind = "user" | "device" | "chat" | "message" | "media";
 
 /** What an invite leads to. */

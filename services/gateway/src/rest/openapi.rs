@@ -209,6 +209,7 @@ mod tests {
             "get /v1/chats/{id}/receipts",
             "get /v1/devices",
             "get /v1/devices/{id}/push",
+            "get /v1/imported/{kind}/{oldId}",
             "get /v1/invites/{code}",
             "get /v1/messages/{id}/delivery",
             "get /v1/push/key",

@@ -23,7 +23,7 @@ words! {
     pub enum Scope {
         /// Make, look up, change, disable and enable users.
         Users,
-        /// Log devices of users in, and revoke them.
+        /// Log devices of users in, and revoke them: whoever may do that can be any of these users.
         Devices,
         /// Make chats, and manage who takes part.
         Chats,
