@@ -58,10 +58,35 @@ impl Replays {
         Self { turn, held, entries: entries as usize }
     }
 
-    /// Room for a replay of so many bytes, until it is dropped.
-    async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Room for a replay of so many bytes and items, until it is dropped.
+    async fn hold(&self, bytes: usize, items: usize) -> Option<Held> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        Arc::clone(&self.held).acquire_many_owned(kib).await.ok()
+        let part = Arc::clone(&self.held).acquire_many_owned(kib).await.ok()?;
+        Some(Held { part, kib: kib as usize, items })
+    }
+
+    /// Whether one of the largest replays would have to wait for another to be taken.
+    #[must_use]
+    pub fn crowded(&self) -> bool {
+        self.held.available_permits() < read::BYTES / 1024
+    }
+}
+
+/// A replay's part of what all of a node may hold: less and less of it.
+#[derive(Debug)]
+pub struct Held {
+    part: OwnedSemaphorePermit,
+    /// What it began with.
+    kib: usize,
+    items: usize,
+}
+
+impl Held {
+    /// Only so many items are left: the room of those that were written is for other replays.
+    pub fn shrink(&mut self, items: usize) {
+        let wanted = self.kib * items / self.items.max(1) + 1;
+        let beyond = self.part.num_permits().saturating_sub(wanted);
+        drop(self.part.split(beyond));
     }
 }
 
@@ -96,7 +121,7 @@ pub struct Replay {
     /// Where the connection stands after it, at least.
     pub onto: Cursor,
     /// Its part of what a node's replays may hold.
-    pub held: Option<OwnedSemaphorePermit>,
+    pub held: Option<Held>,
 }
 
 impl Replay {
@@ -154,7 +179,7 @@ pub async fn everything(
 ) -> Result<Replay, NoReplay> {
     let _turn = app.replays.turn.acquire().await;
     let (items, bytes) = plan::everything(app, viewer, &from, &standing, snapshot).await?;
-    let held = app.replays.hold(bytes).await;
+    let held = app.replays.hold(bytes, items.len()).await;
     Ok(Replay { from, items, onto: standing.at, held })
 }
 
@@ -175,7 +200,7 @@ pub async fn chat(
     let part = reader.chat(chat, after, until).await?;
     reader.check().await?;
     let items = reader.items(part);
-    let held = app.replays.hold(reader.bytes()).await;
+    let held = app.replays.hold(reader.bytes(), items.len()).await;
     Ok(Replay { from: at.clone(), items, onto: at, held })
 }
 
@@ -187,4 +212,30 @@ pub async fn standing(app: &App, user: UserId) -> Result<Standing, NoReplay> {
     let (answer, standing) = oneshot::channel();
     app.hub.tell(Command::Standing(user, answer)).await;
     standing.await.map_err(|_| NoReplay::Failed(fault::unavailable("the node")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_written_makes_room_for_others() {
+        let replays = Replays::new(1);
+        let mut held = Vec::new();
+        while !replays.crowded() {
+            held.extend(replays.hold(read::BYTES, 100).await);
+        }
+        assert_eq!(held.len(), HELD_KIB / (read::BYTES / 1024 + 1));
+        let Some(first) = held.first_mut() else { panic!("nobody holds anything") };
+        for (left, crowded) in [(100, true), (99, false), (0, false)] {
+            first.shrink(left);
+            assert_eq!(replays.crowded(), crowded, "{left} are left");
+        }
+        drop(held);
+        assert_eq!(replays.held.available_permits(), HELD_KIB);
+        // One without items holds nothing worth giving back.
+        if let Some(mut nothing) = replays.hold(0, 0).await {
+            nothing.shrink(0);
+        }
+    }
 }

@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 /// of reading, and are one in the end.
 const OWN: usize = 10;
 /// Bytes of entries that one replay may hold.
-const BYTES: usize = 8 * 1024 * 1024;
+pub(super) const BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that an entry takes besides its own, about.
 const ENTRY: usize = 512;
 

@@ -13,7 +13,7 @@ use natter_protocol::{
     server::{Resumed, ServerEvent},
 };
 use natter_runtime::causes;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::time::{Instant, sleep};
 
 use super::{
     handshake::parse_cursor,
@@ -26,7 +26,7 @@ use crate::{
     hub::frames::Part,
     measures,
     outlet::{Outgoing, Outlet},
-    replay::{self, NoReplay, Replay, Viewer},
+    replay::{self, Held, NoReplay, Replay, Viewer},
 };
 
 /// Replays in a row that one connection gets: one that falls behind so often reads too slowly.
@@ -34,6 +34,10 @@ const AGAIN: u32 = 5;
 /// While the log is away, what is missing is asked for so often, at this pace.
 const TRIES: u32 = 60;
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Whoever takes longer than this to take in what was replayed has to come back for the rest where others wait for
+/// the room that it takes. A healthy client takes the largest replay in within a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was to be replayed.
 pub enum Replayed {
@@ -51,7 +55,8 @@ pub(super) struct Playing {
     items: vec::IntoIter<Outgoing>,
     /// Where the connection stands after it, at least.
     onto: Cursor,
-    _held: Option<OwnedSemaphorePermit>,
+    held: Option<Held>,
+    since: Instant,
     /// Of what was asked for on a live connection: where that had begun.
     began: Option<Box<Cursor>>,
     /// The client is told when it is over.
@@ -206,7 +211,8 @@ impl Session {
     fn play(&mut self, replay: Replay, began: Option<Box<Cursor>>, resumes: bool) {
         let Replay { from: at, items, onto, held } = replay;
         let items = items.into_iter();
-        self.playing = Some(Box::new(Playing { at, items, onto, _held: held, began, resumes }));
+        let since = Instant::now();
+        self.playing = Some(Box::new(Playing { at, items, onto, held, since, began, resumes }));
     }
 
     /// Writes more of what was replayed; after the last of it the queue goes on.
@@ -214,7 +220,15 @@ impl Session {
         let Some(mut playing) = self.playing.take() else { return Ok(()) };
         let Playing { at, items, began, .. } = &mut *playing;
         self.write_items(at, began.as_deref(), items).await?;
-        if playing.items.len() > 0 {
+        let left = playing.items.len();
+        if left > 0 {
+            if playing.since.elapsed() > PATIENCE && self.app.replays.crowded() {
+                measures::slow_consumers().increment(1);
+                return Err(Some(close::SLOW_CONSUMER));
+            }
+            if let Some(held) = &mut playing.held {
+                held.shrink(left);
+            }
             self.playing = Some(playing);
             return Ok(());
         }
