@@ -26,6 +26,14 @@ pub struct Extent {
     pub smaller: usize,
 }
 
+impl Extent {
+    /// How long what lasts so many seconds lasts in this run: for a mere look as long as the rest.
+    fn lasts(self, seconds: u64) -> Duration {
+        let whole = Duration::from_secs(seconds);
+        if self.smaller > 1 { whole.min(self.time) } else { whole }
+    }
+}
+
 type Running = Pin<Box<dyn Future<Output = Result<Sheet>>>>;
 
 /// One of the suite's parts.

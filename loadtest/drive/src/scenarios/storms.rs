@@ -72,22 +72,30 @@ pub async fn storms(extent: Extent) -> Result<Sheet> {
     let mut world = World::build(&plan).await?;
     world.connect(Transport::Native, 2).await?;
     let avalanche = Cut { within: Duration::ZERO, away: (1_000, 1_000), speakers: 1 };
-    let jitter = Cut { within: Duration::from_secs(10), away: (1_000, 3_000), speakers: 1 };
+    let [within, afterwards] = [10, 8].map(|seconds| extent.lasts(seconds));
+    let jitter = Cut { within, away: (1_000, 3_000), speakers: 1 };
     for _ in 0..extent.repeat {
         for (name, cut) in [("avalanche", avalanche), ("jitter", jitter)] {
-            storm(&world, &mut sheet, name, cut).await?;
+            storm(&world, &mut sheet, name, cut, afterwards).await?;
         }
     }
     world.cluster.stop().await?;
     Ok(sheet)
 }
 
-async fn storm(world: &World, sheet: &mut Sheet, name: &str, cut: Cut) -> Result<()> {
+async fn storm(
+    world: &World,
+    sheet: &mut Sheet,
+    name: &str,
+    cut: Cut,
+    afterwards: Duration,
+) -> Result<()> {
+    // People talk for a while after the last has been cut off.
     let (board, before) = world.begin()?;
     let load = Load {
         rate: Some(RATE),
         window: 1,
-        time: cut.within + Duration::from_secs(8),
+        time: cut.within + afterwards,
         chats: world.groups.len(),
     };
     let victims: Vec<usize> =
