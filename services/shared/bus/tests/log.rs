@@ -234,7 +234,7 @@ async fn a_publish_that_cannot_be_stored_says_so() -> Result<()> {
         Signal::Typing { user_id: UserId::generate(), device_id: DeviceId::generate(), ttl_ms: 0 };
     assert!(matches!(bus.signal(chat, &typing), Err(BusError::Disconnected)));
     assert!(bus.read(chat, 0, 1).await.is_err());
-    assert!(started.elapsed() < Duration::from_millis(200), "refused at once");
+    assert!(started.elapsed() < Duration::from_secs(2), "refused at once");
 
     server.start().await?;
     eventually(async || publish(&bus, chat, "back").await).await?;
@@ -260,7 +260,7 @@ async fn the_log_reader_misses_nothing_over_restarts() -> Result<()> {
     let (mut reader, batch, read) = waiting.await?;
     assert_eq!(batch?.iter().map(|raw| raw.seq).collect::<Vec<_>>(), [seq]);
     let latency = read.saturating_duration_since(acked);
-    assert!(latency < Duration::from_millis(500), "{latency:?}");
+    assert!(latency < Duration::from_secs(2), "{latency:?}");
 
     let text = "y".repeat(8_000);
     let publishing: Vec<_> = (0..2_500)
