@@ -25,6 +25,7 @@ use crate::{
     redis, secret,
     secured::Secured,
     throwaway::{Throwaway, lay_out},
+    turns,
 };
 
 mod lock;
@@ -233,6 +234,7 @@ impl Builder {
     /// data are in use by another cluster, or a process does not become ready. What has been
     /// started by then is ended.
     pub async fn start(self) -> Result<Cluster> {
+        turns::take().await;
         task::spawn_blocking(move || self.start_blocking())
             .await
             .context("starting the cluster panicked")?

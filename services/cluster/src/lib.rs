@@ -6,6 +6,7 @@
 //! | [`cluster`] | [`Cluster`]: servers and nodes started, and stopped, in order |
 //! | [`node`] | [`Node`]: one process of it that can be killed, paused and started again |
 //! | [`testing`] | the servers that the tests of one process share |
+//! | [`turns`] | how many tests are at work at once |
 //! | [`binaries`] | the node binaries, built before they are run |
 //! | [`install`] | PostgreSQL, Redis and nats-server, and what tests need: found, or installed |
 //! | [`tools`] | programs that build or install, ended when we are told to stop |
@@ -24,6 +25,7 @@ pub mod progress;
 pub mod secured;
 pub mod testing;
 pub mod tools;
+pub mod turns;
 
 mod mariadb;
 mod nats;

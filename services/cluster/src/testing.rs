@@ -21,11 +21,13 @@ use crate::{
     progress::Progress,
     redis,
     throwaway::Throwaway,
+    turns,
 };
 
 /// The URL of a new, empty database on the shared PostgreSQL; no migration has run.
 pub async fn postgres() -> Result<String> {
     static SHARED: OnceCell<Own<Postgres>> = OnceCell::const_new();
+    turns::take().await;
     let server = SHARED.get_or_try_init(start_postgres).await?;
     task::spawn_blocking(|| server.fresh_database()).await?
 }
@@ -35,6 +37,7 @@ pub async fn postgres() -> Result<String> {
 pub async fn redis() -> Result<String> {
     static SHARED: OnceCell<Own<Node>> = OnceCell::const_new();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+    turns::take().await;
     let server = SHARED.get_or_try_init(start_redis).await?;
     let database = NEXT.fetch_add(1, Ordering::Relaxed) % redis::DATABASES;
     Ok(redis::url(&server.server, database))
@@ -44,6 +47,7 @@ pub async fn redis() -> Result<String> {
 /// system's streams takes [`nats_fresh`].
 pub async fn nats() -> Result<String> {
     static SHARED: OnceCell<Own<Node>> = OnceCell::const_new();
+    turns::take().await;
     let server = SHARED.get_or_try_init(start_nats).await?;
     Ok(nats::url(&server.server))
 }
@@ -134,6 +138,7 @@ async fn own<T: Send + 'static>(
     server: Tool,
     start: impl FnOnce(&Path) -> Result<T> + Send + 'static,
 ) -> Result<Own<T>> {
+    turns::take().await;
     task::spawn_blocking(move || {
         install::ensure(&[server], Progress::Lines)?;
         let dir = Throwaway::new()?;

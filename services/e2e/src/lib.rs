@@ -11,6 +11,7 @@
 //! | [`engine`] | Engine.IO sessions, request by request and frame by frame |
 //! | [`peers`] | official Socket.IO clients, many in one process |
 //! | [`balancer`] | one address for all gateways, without sticky sessions |
+//! | [`cloud`] | a store of files as clouds have them |
 //! | [`heard`] | waiting for what comes on a connection |
 //! | [`push_services`] | the push services that devices are notified by |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
@@ -29,6 +30,7 @@
 
 pub mod api;
 pub mod balancer;
+pub mod cloud;
 pub mod crowd;
 pub mod engine;
 pub mod heard;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 /// Within this everything happens that is going to; a story that waits longer has failed.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(20);

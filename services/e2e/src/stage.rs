@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{select_all, try_join_all};
-use natter_cluster::{Builder, Cluster, Node};
+use natter_cluster::{Builder, Cluster, Node, turns};
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// For so long an empty stage is kept for the next story. Stories of one file follow one another;
@@ -56,13 +56,16 @@ impl Stage {
     /// # Errors
     /// When it does not start.
     pub async fn among_others(&'static self) -> Result<Scene> {
-        let cluster = self.cluster().await?;
         let turn = self.turns.read().await;
         if matches!(*turn, State::InOrder) {
+            turns::take().await;
+            let cluster = self.cluster().await?;
             return Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn } });
         }
         drop(turn);
         let mut turn = self.turns.write().await;
+        turns::take().await;
+        let cluster = self.cluster().await?;
         put_in_order(&cluster).await?;
         *turn = State::InOrder;
         Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn.downgrade() } })
@@ -84,6 +87,7 @@ impl Stage {
         &'static self,
         mut turn: RwLockWriteGuard<'static, State>,
     ) -> Result<Scene> {
+        turns::take().await;
         let cluster = self.cluster().await?;
         if matches!(*turn, State::Unknown) {
             put_in_order(&cluster).await?;

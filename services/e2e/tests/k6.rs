@@ -50,7 +50,7 @@ async fn what_is_spoilt_turns_it_red() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let counts = ["natter_lost", "natter_duplicates", "natter_reordered"];
     for (fault, spoilt) in ["drop", "duplicate", "swap"].into_iter().zip(counts) {
-        let faults = [("NATTER_SEED_FAULT", fault), ("NATTER_GRACE_SECONDS", "2")];
+        let faults = [("NATTER_SEED_FAULT", fault), ("NATTER_GRACE_SECONDS", "8")];
         let run = Run::of(&cluster, "smoke", &faults).await?;
         ensure!(run.code == Some(MISSED), "{fault} was not seen: {run}");
         for count in counts {

@@ -15,8 +15,8 @@ use natter_e2e::nemesis::{
 
 /// Every kind of fault is dealt in so many windows.
 const WINDOWS: usize = 14;
-/// What it may take in all, the cluster's start included.
-const SHORT: Duration = Duration::from_mins(3);
+/// What it may take in all, the cluster's start included: on two quiet cores it is less than two minutes.
+const SHORT: Duration = Duration::from_mins(5);
 
 #[tokio::test]
 async fn a_mix_of_faults_loses_nothing() -> Result<()> {
@@ -42,7 +42,7 @@ async fn a_mix_of_faults_loses_nothing() -> Result<()> {
     let done: BTreeSet<String> = report.faults.keys().cloned().collect();
     ensure!(dealt.len() == 21 && dealt.is_subset(&done), "{dealt:?} were dealt: {report}");
     // Beside them, with this seed, comes nothing that could take the connection away.
-    ensure!(report.slow_closed > 0, "nobody was too slow: {report}");
+    ensure!(report.slow_closed + report.slow_cut > 0, "nobody was too slow: {report}");
     ensure!(
         report.operations["sends ok"] > 200 && report.operations["resumes ok"] > 20,
         "{report}"

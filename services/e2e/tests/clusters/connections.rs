@@ -32,6 +32,8 @@ static STAGE: Stage = Stage::with(|builder| {
 static CROWD: Stage = Stage::with(|builder| {
     tokens::trusted(builder)
         .gateway_env("NATTER_QUEUE_FRAMES", "128")
+        // Who does not read does not answer pings either, and is to be given up for the former.
+        .gateway_env("NATTER_HEARTBEAT_SECONDS", "300")
         .gateway_env("NATTER_EVENTS_BURST", "1000")
 });
 
@@ -184,7 +186,8 @@ async fn who_reads_too_slowly_is_cut_off_rather_than_skipped() -> Result<()> {
     }
     // What did get through has no hole, and is not all.
     let end = heard.take_rest(&mut slow).await?;
-    ensure!(matches!(end, Next::Closed(Some(4430))), "{end:?}");
+    // Whoever has not taken a frame to its end within a second after that cannot be told why.
+    ensure!(matches!(end, Next::Closed(Some(4430)) | Next::Cut), "{end:?}");
     ensure!(sent.starts_with(&heard.seqs) && heard.seqs.len() < sent.len(), "{:?}", heard.seqs);
     // Whoever else is there was not held up.
     let last = *sent.last().context("nothing was sent")?;
@@ -277,7 +280,8 @@ async fn a_thousand_who_do_not_read_cost_little_and_their_neighbours_nothing() -
         }
         // Neighbours get everything, while the others are stuck.
         let last = *sent.last().context("nothing was sent")?;
-        cleos.expect("message", |data| data["seq"] == last).await?;
+        let reached = |data: &Value| data["seq"] == last;
+        cleos.expect_within(Duration::from_mins(1), "message", reached).await?;
         most = most.max(resident(pid)?.saturating_sub(before));
     }
     assert_eq!(cleos.events("message").len(), sent.len());

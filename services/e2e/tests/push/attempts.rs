@@ -8,7 +8,7 @@ use natter_e2e::{
 use natter_protocol::notify::{PushReason, PushState, PushTarget};
 use time::Duration;
 
-use crate::support::{Offline, STAGE, comes_to, decided, of, register, services};
+use crate::push::support::{Offline, STAGE, comes_to, decided, of, register, services};
 
 #[tokio::test]
 async fn whoever_is_offline_hears_of_it_once_and_everybody_concerned_can_see_why() -> Result<()> {

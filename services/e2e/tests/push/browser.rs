@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
-use crate::support::{STAGE, pushed, services};
+use crate::push::support::{STAGE, pushed, services};
 
 /// How long an answer of the browser may take.
 const ANSWERED: Duration = Duration::from_secs(20);

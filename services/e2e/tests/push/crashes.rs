@@ -15,7 +15,7 @@ use natter_protocol::{
     notify::{Delivery, PushState},
 };
 
-use crate::support::{comes_to, delivery, register, sociable};
+use crate::push::support::{comes_to, delivery, register, sociable};
 
 /// What a killed worker has in hand is taken over after the time that a service may take, and some more.
 const TAKEN_OVER: Duration = Duration::from_secs(40);
@@ -119,7 +119,8 @@ async fn killed_while_it_holds_or_decides_a_worker_leaves_it_to_another() -> Res
         })
         .await?;
     }
-    assert_eq!(services.web_push.desk.pushed().len(), people.len());
+    // On a slow machine one of the first may have been with the service already.
+    assert_eq!(services.web_push.desk.shown().len(), people.len());
     assert_eq!(services.web_push.desk.violations(), Vec::<String>::new());
     cluster.stop().await
 }

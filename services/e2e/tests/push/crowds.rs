@@ -12,7 +12,7 @@ use natter_e2e::{
     usage,
 };
 
-use crate::support::{Offline, STAGE, decided, delivery, register, services, sociable};
+use crate::push::support::{Offline, STAGE, decided, delivery, register, services, sociable};
 
 /// People in the large group.
 const CROWD: usize = 10_000;

@@ -5,7 +5,7 @@ use natter_e2e::{Person, soon};
 use natter_protocol::notify::{PushKey, PushReason, PushState, PushTarget};
 use serde_json::json;
 
-use crate::support::{Offline, STAGE, pushed, register, services, skips};
+use crate::push::support::{Offline, STAGE, pushed, register, services, skips};
 
 #[tokio::test]
 async fn a_device_registers_itself_and_shows_no_secrets() -> Result<()> {

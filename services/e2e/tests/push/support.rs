@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use natter_cluster::{Builder, Cluster};
+use natter_cluster::{Builder, Cluster, Node};
 use natter_e2e::{
     Api, Device, Person, Stage,
     push_services::{PushServices, Pushed, web_push::WebPush},
@@ -46,7 +46,7 @@ pub(crate) fn configured(builder: Builder) -> Builder {
     builder
         .push_env("NATTER_PUSH_WAIT", WAIT)
         .push_env("NATTER_PUSH_RETRY_SECONDS", "1")
-        .push_env("NATTER_PUSH_DEADLINE_SECONDS", "1")
+        .push_env("NATTER_PUSH_DEADLINE_SECONDS", "3")
 }
 
 /// Where stories may ask as often as they like.
@@ -101,6 +101,31 @@ impl Offline {
         })
         .await
     }
+}
+
+/// The push worker stands still until this is dropped, so that what a story does meanwhile is done within the
+/// time that a message waits, however long it takes.
+pub(crate) struct Held<'a>(&'a Node);
+
+impl<'a> Held<'a> {
+    pub(crate) fn of(cluster: &'a Cluster) -> Result<Self> {
+        let worker = cluster.pusher(0);
+        worker.pause()?;
+        Ok(Self(worker))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.resume() {
+            eprintln!("the push worker stands still: {error:#}");
+        }
+    }
+}
+
+/// Waits until this query finds something.
+pub(crate) async fn written(cluster: &Cluster, query: &str) -> Result<()> {
+    soon("it is written", async || Ok((!cluster.sql(query)?.trim().is_empty()).then_some(()))).await
 }
 
 /// What a browser's subscription was sent.

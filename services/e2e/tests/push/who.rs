@@ -7,11 +7,14 @@ use natter_e2e::{Api, Person, soon};
 use natter_protocol::{
     ids::{ChatId, Seq},
     notify::{NotificationSettings, PushReason, PushState},
+    rest::DeviceList,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::support::{Offline, STAGE, comes_to, decided, mention, of, services, skips};
+use crate::push::support::{
+    Held, Offline, STAGE, comes_to, decided, mention, of, services, skips, written,
+};
 
 async fn wants(api: &Api, change: Value) -> Result<NotificationSettings> {
     api.patch("/users/me/notifications", change).await?.read(200)
@@ -21,6 +24,15 @@ async fn reads(api: &Api, chat: ChatId, seq: Seq) -> Result<()> {
     api.post(&format!("/chats/{chat}/read"), json!({"seq": seq})).await?.expect(200).map(drop)
 }
 
+/// Waits until this is what is known of whether they are online.
+async fn shown(who: &Offline, online: bool) -> Result<()> {
+    soon("it is known who is online", async || {
+        let devices: DeviceList = who.person.api(0).get("/devices").await?.read(200)?;
+        Ok((devices.items.iter().any(|device| device.online) == online).then_some(()))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn whoever_reads_it_on_another_device_meanwhile_is_left_alone() -> Result<()> {
     let cluster = STAGE.alone().await?;
@@ -28,8 +40,15 @@ async fn whoever_reads_it_on_another_device_meanwhile_is_left_alone() -> Result<
     let ben = Offline::register(&cluster, "Ben").await?;
     let tablet = ben.person.device("tablet").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
+    let held = Held::of(&cluster)?;
     let sent = ana.api(0).say(chat, "read at once").await?;
     reads(&tablet.api(1), chat, sent.seq).await?;
+    let (user, seq) = (ben.person.id, sent.seq);
+    let read = format!(
+        "SELECT 1 FROM chat_members WHERE chat_id = '{chat}' AND user_id = '{user}' AND read_seq >= {seq}"
+    );
+    written(&cluster, &read).await?;
+    drop(held);
     skips(&ana.api(0), &sent, ben.person.id, PushReason::Read).await?;
     // What comes later on the same way: the first was not on it.
     let sent = ana.api(0).say(chat, "not read").await?;
@@ -44,10 +63,14 @@ async fn whoever_comes_online_meanwhile_gets_it_live_and_is_left_alone() -> Resu
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
+    let held = Held::of(&cluster)?;
     let sent = ana.api(0).say(chat, "are you there?").await?;
     let socket = ben.person.connect(1).await?;
+    shown(&ben, true).await?;
+    drop(held);
     skips(&ana.api(0), &sent, ben.person.id, PushReason::Online).await?;
     drop(socket);
+    shown(&ben, false).await?;
     let later = ana.api(0).say(chat, "gone again?").await?;
     ben.notified(later.id).await?;
     assert_eq!(ben.pushed().len(), 1);
@@ -61,6 +84,7 @@ async fn where_nobody_can_tell_who_is_online_everybody_is_notified() -> Result<(
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
     let _socket = ben.person.connect(1).await?;
+    shown(&ben, true).await?;
     let sent = ana.api(0).say(chat, "live").await?;
     skips(&ana.api(0), &sent, ben.person.id, PushReason::Online).await?;
     cluster.redis().kill().await?;
@@ -192,12 +216,17 @@ async fn what_is_taken_back_meanwhile_nobody_hears_of() -> Result<()> {
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
+    let held = Held::of(&cluster)?;
     let sent = ana.api(0).say(chat, "oops").await?;
     soon("it can be taken back", async || {
         let path = format!("/chats/{chat}/messages/{}", sent.id);
         Ok((ana.api(0).delete(&path).await?.status() == 200).then_some(()))
     })
     .await?;
+    let deleted =
+        format!("SELECT 1 FROM messages WHERE id = '{}' AND deleted_at IS NOT NULL", sent.id);
+    written(&cluster, &deleted).await?;
+    drop(held);
     let page = decided(&ana.api(0), sent.id).await?;
     assert_eq!((page.reason, page.items.len()), (Some(PushReason::Deleted), 0));
     let later = ana.api(0).say(chat, "what I meant").await?;
@@ -213,7 +242,7 @@ async fn each_device_that_has_registered_is_notified_and_no_other() -> Result<()
     let ben = Offline::register(&cluster, "Ben").await?;
     let (tablet, watch) = (ben.person.device("tablet").await?, ben.person.device("watch").await?);
     let second = services().subscribe()?;
-    crate::support::register(&tablet, &second).await?;
+    crate::push::support::register(&tablet, &second).await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
     let sent = ana.api(0).say(chat, "everywhere").await?;
     for device in [ben.person.first.id, tablet.id] {

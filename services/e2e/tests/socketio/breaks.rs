@@ -5,7 +5,7 @@ use natter_cluster::Cluster;
 use natter_e2e::{Mode, Peer, Socket, peers::Language, record::Mark, soon};
 use serde_json::json;
 
-use crate::{APART, STAGE, Scenery, heard_from};
+use crate::socketio::{APART, STAGE, Scenery, heard_from};
 
 /// Ben, on the node that stays.
 async fn ben_beside(scenery: &Scenery, owner: usize) -> Result<Socket> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use natter_e2e::{Mode, peers::Language};
 use serde_json::json;
 
-use crate::{CLIENTS, STAGE, Scenery, heard_from, text};
+use crate::socketio::{CLIENTS, STAGE, Scenery, heard_from, text};
 
 /// Checkpoints that may be unacknowledged: see the gateway's `socket/checkpoints.rs`.
 const UNACKNOWLEDGED: usize = 4;

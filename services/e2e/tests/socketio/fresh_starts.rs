@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use natter_e2e::{Mode, Peer, peers::Language};
 use serde_json::{Value, json};
 
-use crate::{STAGE, Scenery, heard_from};
+use crate::socketio::{STAGE, Scenery, heard_from};
 
 /// Comes back with something made up, and is no more than connected.
 async fn starts_afresh(scenery: &Scenery, anas: &Peer, forged: Value, reason: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use natter_e2e::{Mode, balancer::Kind, peers::Dial, peers::Language, soon::soon};
 use serde_json::{Value, json};
 
-use crate::{APART, CLIENTS, STAGE, Scenery, heard_from};
+use crate::socketio::{APART, CLIENTS, STAGE, Scenery, heard_from};
 
 #[tokio::test]
 async fn a_device_that_is_revoked_is_told_and_does_not_come_back() -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use natter_e2e::{Balancer, Mode, Peers, Person, peers::Dial, peers::Language};
 use serde_json::json;
 
-use crate::{CLIENTS, STAGE, heard_from};
+use crate::socketio::{CLIENTS, STAGE, heard_from};
 
 async fn flow(language: Language, mode: Mode) -> Result<()> {
     let cluster = STAGE.among_others().await?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use natter_e2e::{Mode, peers::Language};
 use serde_json::json;
 
-use crate::{STAGE, Scenery};
+use crate::socketio::{STAGE, Scenery};
 
 #[tokio::test]
 async fn reading_shows_on_both_transports() -> Result<()> {

@@ -9,7 +9,7 @@ use natter_protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::{CLIENTS, STAGE, Scenery, heard_from};
+use crate::socketio::{CLIENTS, STAGE, Scenery, heard_from};
 
 async fn acknowledged(language: Language, mode: Mode) -> Result<()> {
     let cluster = STAGE.among_others().await?;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use natter_e2e::{Mode, Peer, Socket, balancer::Kind, peers::Language};
 use natter_protocol::ids::ChatId;
 
-use crate::{STAGE, Scenery, heard_from};
+use crate::socketio::{STAGE, Scenery, heard_from};
 
 /// Says these one after the other.
 async fn client_says(peer: &Peer, chat: ChatId, words: &[String]) -> Result<()> {

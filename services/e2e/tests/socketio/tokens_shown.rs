@@ -6,7 +6,7 @@ use reqwest::{Method, header};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
-use crate::{CLIENTS, PAGE, STAGE, Scenery, text};
+use crate::socketio::{CLIENTS, PAGE, STAGE, Scenery, text};
 
 #[tokio::test]
 async fn a_token_that_is_no_good_is_refused_in_words_and_with_a_code() -> Result<()> {
@@ -66,7 +66,7 @@ async fn who_stays_longer_than_the_token_is_told_and_may_renew_it_before() -> Re
     let cluster = STAGE.among_others().await?;
     let scenery = Scenery::new(&cluster, Language::JavaScript).await?;
     let claims = tokens::claims(&scenery.ana.first.access_token)?;
-    let soon = (OffsetDateTime::now_utc() + Duration::seconds(4)).unix_timestamp();
+    let soon = (OffsetDateTime::now_utc() + Duration::seconds(8)).unix_timestamp();
     let short = tokens::altered(&claims, "exp", json!(soon));
     let short = tokens::shared_secret(cluster.jwt_secret().as_bytes(), &short)?;
     let dial = |mode| Dial::new(&scenery.balancer.url(), &short, mode);

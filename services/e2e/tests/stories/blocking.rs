@@ -6,7 +6,7 @@ use natter_protocol::{ids::UserId, server::PresenceList};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 async fn block(api: &Api, user: UserId) -> Result<u16> {
     let answer = api.request(Method::PUT, &format!("/users/{user}/block")).send().await?;

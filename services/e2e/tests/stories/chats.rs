@@ -11,7 +11,7 @@ use natter_protocol::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 /// A word that occurs in no other story.
 fn word() -> String {

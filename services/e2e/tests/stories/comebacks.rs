@@ -12,7 +12,7 @@ use natter_protocol::{
 };
 use serde_json::json;
 
-use crate::{APART, STAGE};
+use crate::stories::{APART, STAGE};
 
 #[tokio::test]
 async fn what_came_live_before_resuming_is_not_told_again() -> Result<()> {

@@ -16,7 +16,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 const CHECK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/described.cjs");
 

@@ -9,7 +9,7 @@ use natter_protocol::{
 };
 use serde_json::json;
 
-use crate::{APART, STAGE};
+use crate::stories::{APART, STAGE};
 
 /// Everything there is, read from the newest backwards in pages of `limit`.
 async fn backwards(api: &Api, chat: ChatId, limit: usize) -> Result<Vec<Message>> {

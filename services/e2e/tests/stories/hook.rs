@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{
+use crate::stories::{
     censor::{Does, censor, checked},
     product::Product,
 };

@@ -12,7 +12,7 @@ use natter_e2e::{Device, Person, Socket, soon::within};
 use natter_protocol::ids::{ChatId, Seq};
 use serde_json::json;
 
-use crate::APART;
+use crate::stories::APART;
 
 /// How often it happens, and devices that come back meanwhile.
 const ROUNDS: usize = 5;

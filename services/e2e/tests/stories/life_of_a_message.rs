@@ -7,7 +7,7 @@ use serde_json::json;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 #[tokio::test]
 async fn it_goes_from_one_gateway_to_the_other() -> Result<()> {

@@ -17,7 +17,7 @@ use reqwest::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/page");
 const FOLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/page.mjs");

@@ -11,7 +11,7 @@ use natter_protocol::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::{APART, STAGE};
+use crate::stories::{APART, STAGE};
 
 async fn subscribe(socket: &Socket, users: &[UserId]) -> Result<Vec<Presence>> {
     let answer = socket.request("presence_subscribe", json!({"userIds": users})).await?;

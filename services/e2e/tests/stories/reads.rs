@@ -10,7 +10,7 @@ use natter_protocol::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{APART, PARTICIPANTS, STAGE};
+use crate::stories::{APART, PARTICIPANTS, STAGE};
 
 fn up_to(chat: ChatId, seq: Seq) -> Value {
     json!({"chatId": chat, "seq": seq})

@@ -7,7 +7,7 @@ use natter_e2e::{Device, Person, Socket, record::Got};
 use natter_protocol::ids::{ChatId, Seq};
 use serde_json::json;
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 /// The entries of each chat, in the order in which they came.
 fn by_chat(entries: &[Got]) -> HashMap<ChatId, Vec<Seq>> {

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use zip::ZipArchive;
 
-use crate::{APART, STAGE};
+use crate::stories::{APART, STAGE};
 
 /// More than lies between a gateway and somebody who reads nothing.
 const LARGE: usize = 48 << 20;

@@ -11,7 +11,7 @@ use natter_protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::STAGE;
+use crate::stories::STAGE;
 
 async fn set_role(api: &Api, chat: ChatId, user: UserId, role: &str) -> Result<Answer> {
     api.patch(&format!("/chats/{chat}/participants/{user}"), json!({"role": role})).await

@@ -11,13 +11,13 @@ use natter_protocol::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{APART, STAGE};
+use crate::stories::{APART, STAGE};
 
 /// Typing lasts 5 s after the last start or ping; a little less by another clock,
 const EARLIEST: Duration = Duration::from_millis(4_800);
 
-/// and a little more with the timers and the way there.
-const LATEST: Duration = Duration::from_millis(6_500);
+/// and a little more with the timers and the way there, on a machine that is busy with other stories.
+const LATEST: Duration = Duration::from_secs(10);
 
 /// Half way.
 const HALF: Duration = Duration::from_millis(2_500);
@@ -94,7 +94,7 @@ async fn it_ends_by_itself_five_seconds_after_the_last_ping() -> Result<()> {
     sees(&cleos, extended, ana.id, true).await?;
     // The one is pinged until the other has ended by itself.
     let mut pinged = first;
-    within(LATEST, "the one that is not pinged ends", async || {
+    within(2 * LATEST, "the one that is not pinged ends", async || {
         let ended = bens.events("user_typing").len() > 1;
         if !ended {
             pinged = Instant::now();

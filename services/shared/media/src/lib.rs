@@ -37,9 +37,6 @@ mod jpeg;
 mod markup;
 mod open;
 
-#[cfg(feature = "testing")]
-pub mod testing;
-
 pub use dimensions::dimensions;
 pub use error::FilesError;
 pub use files::{Files, Incoming};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use natter_media::testing::S3Server;
+use natter_e2e::cloud::S3Server;
 use natter_media::{Files, FilesError, disposition};
 use tempfile::TempDir;
 use uuid::Uuid;

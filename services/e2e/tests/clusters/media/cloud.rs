@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;
+use natter_e2e::cloud::S3Server;
 use natter_e2e::soon::{SOON, soon, within};
-use natter_media::testing::S3Server;
 use natter_protocol::media::{UploadTicket, Uploaded};
 use reqwest::{Client, Method, redirect::Policy};
 use serde_json::json;
@@ -65,7 +65,7 @@ async fn files_are_in_the_store_and_go_through_either_gateway() -> Result<()> {
 async fn large_files_go_past_the_gateways_and_are_looked_at() -> Result<()> {
     let cloud = Cloud::start(&[
         ("NATTER_MEDIA_SIGNED_BYTES", "1000"),
-        ("NATTER_MEDIA_SIGNED_SECONDS", "10"),
+        ("NATTER_MEDIA_SIGNED_SECONDS", "15"),
     ])
     .await?;
     let pair = Pair::of(&cloud.cluster).await?;

@@ -1,6 +1,7 @@
 //! What comes unasked, in order, on whichever way.
 
 use anyhow::{Context, Result, bail, ensure};
+use futures::future::try_join_all;
 use natter_e2e::{
     Person,
     engine::{Frame, KINDS, Kind, Link, Next},
@@ -62,13 +63,13 @@ async fn messages_come_in_order() -> Result<()> {
     let (ben, chat) = chat(&ground).await?;
     let mut links = Vec::new();
     for kind in KINDS {
-        links.push(connected(&ground, kind).await?);
+        links.push((connected(&ground, kind).await?, Vec::new()));
     }
-    say_all(&ben, chat).await?;
-    for link in &mut links {
-        let mut heard = Vec::new();
-        hear(link, &mut heard, SENT).await?;
-        assert_eq!(heard, all());
+    // Who is not listened to does not answer pings, and is dead in the end.
+    let listen = try_join_all(links.iter_mut().map(|(link, heard)| hear(link, heard, SENT)));
+    tokio::try_join!(say_all(&ben, chat), listen)?;
+    for (link, heard) in &mut links {
+        assert_eq!(*heard, all());
         usable(link).await?;
     }
     ground.finish()

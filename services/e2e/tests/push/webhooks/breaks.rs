@@ -7,7 +7,7 @@ use natter_cluster::{Builder, Cluster};
 use natter_e2e::{push_services::Step, soon::within, stage::nothing_panicked};
 
 use super::{Hook, failures::ordered, impatient, pair, say};
-use crate::support::sociable;
+use crate::push::support::sociable;
 
 fn slow(told: &natter_e2e::push_services::endpoint::Told) -> Option<Step> {
     (told.body["type"] == "message").then_some(Step::Late(Duration::from_millis(30)))

@@ -102,8 +102,8 @@ async fn an_endpoint_is_made_tested_given_another_secret_disabled_and_removed() 
     let cluster = STAGE.among_others().await?;
     let hook = Hook::add(&cluster, "managed", &["--kinds=message"]).await?;
     hook.of_it("test", &[]).await?;
-    let test = hook.endpoint.told();
-    assert_eq!(test.last().context("a test")?.body["type"], "test");
+    let told = hook.endpoint.told();
+    ensure!(told.iter().any(|told| told.body["type"] == "test"), "{told:?}");
     hook.of_it("list", &[]).await.err().context("list takes no name")?;
     hook.natter(&["list"]).await?;
     hook.of_it("show", &["--json"]).await?;

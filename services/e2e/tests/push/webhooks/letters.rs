@@ -13,7 +13,7 @@ use natter_e2e::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Hook, STAGE, impatient, pair, say};
-use crate::support::sociable;
+use crate::push::support::sociable;
 
 fn is_poison(told: &Told) -> bool {
     told.body["data"]["content"] == "poison"

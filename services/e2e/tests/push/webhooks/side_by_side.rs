@@ -8,7 +8,7 @@ use natter_e2e::{push_services::Step, soon};
 use tokio::time::Instant;
 
 use super::{Hook, impatient, pair, say};
-use crate::support::{Offline, configured, sociable};
+use crate::push::support::{Offline, configured, sociable};
 
 #[tokio::test]
 async fn one_that_hangs_slows_neither_the_other_nor_push_nor_what_is_written() -> Result<()> {

@@ -1,4 +1,4 @@
-//! An S3 server in the process, for tests: it keeps objects in a folder and checks signatures.
+//! An S3 server in the process: it keeps objects in a folder and checks signatures.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl S3Server {
         Ok(Self { folder: folder.to_owned(), endpoint, serving })
     }
 
-    /// What [`Files::open`](crate::Files::open) wants, without a prefix.
+    /// What `Files::open` of `natter-media` wants, without a prefix.
     pub fn url(&self) -> String {
         format!("s3://{BUCKET}")
     }
