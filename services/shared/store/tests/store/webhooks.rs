@@ -113,12 +113,12 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     let one = endpoint(&store, "one").await?;
     let (lanes, _) = look(&store, "a").await?;
     let lane = lanes.first().context("a lane")?.clone();
-    let (early, late) = (behind(3), behind(8));
+    let (early, late, beyond) = (behind(3), behind(8), behind(15));
     let save = LaneSave {
         seq: 10,
         log_seq: 20,
         lost: 2,
-        behind: vec![early, late],
+        behind: vec![early, late, beyond],
         most_letters: 5,
         ..LaneSave::default()
     };
@@ -127,6 +127,9 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
 
     ensure!(!store.rewind_lane(one.id, lane.key.shard, 10).await?, "it is not so far");
+    // Its owner knows nothing of it, and goes on: what waits beyond the place waits as before.
+    assert_eq!(store.behind(lane.key).await?.len(), 3);
+    store.save_lane("a", &lane, &save).await?;
     ensure!(store.rewind_lane(one.id, lane.key.shard, 5).await?, "it is");
     // What comes again by itself does not wait any more; what lies before does.
     assert_eq!(store.behind(lane.key).await?, [early]);
@@ -140,7 +143,7 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     ensure!(store.behind(lane.key).await?.is_empty());
     let report = store.endpoint_lanes(one.id).await?;
     let report = report.iter().find(|report| report.shard == lane.key.shard).context("it")?;
-    assert_eq!((report.seq, report.lost, report.behind), (Some(12), 2, 0));
+    assert_eq!((report.seq, report.lost, report.behind), (Some(12), 4, 0));
 
     store.remove_endpoint(one.id).await?;
     let gone = store.save_lane("a", moved, &caught_up).await;
