@@ -167,3 +167,9 @@ async fn one_worker_fills_a_shard_and_another_goes_on_where_it_was() -> Result<(
     assert_eq!(store.claim_fill(0, "b", LEASE, 90).await?, Some(row));
     Ok(())
 }
+    let one = endpoint(&store, "one").await?;
+    look(&store, "a").await?;
+    // What nobody could keep is lost to every endpoint that there is, of this shard.
+    store.lose_hooks(0, 3).await?;
+    let lanes = store.endpoint_lanes(one.id).await?;
+    assert_eq!(lanes.iter().map(|lane| lane.lost).collect::<Vec<_>>(), [4, 0]);
