@@ -3,7 +3,8 @@
 //! Events are read in order. One that is wanted waits in its feed's queue, and of each feed one is with the
 //! endpoint at a time. When it fails, the feed falls **behind**: its queue is emptied, and from then on its
 //! events are taken from the stream one by one, until it has caught up with what was read meanwhile. So a
-//! feed that fails holds up no other, costs a row, and goes on where it was, also with another owner.
+//! feed that fails holds up no other, costs a row, and goes on where it was, also with another owner. Those that
+//! are due and those that go well take turns: neither waits for the other to have nothing to tell.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -28,6 +29,8 @@ pub struct Book {
     late: HashMap<Feed, Late>,
     /// Of those that are behind, those of which nothing is with the endpoint.
     due: BTreeSet<(OffsetDateTime, Feed)>,
+    /// The turn is of one that is behind, if one is due.
+    turn_of_late: bool,
     changes: Changes,
 }
 
@@ -72,6 +75,7 @@ impl Book {
             ready: VecDeque::new(),
             late: late.collect(),
             due,
+            turn_of_late: true,
             changes: Changes::default(),
         }
     }
@@ -99,22 +103,28 @@ impl Book {
         }
     }
 
-    /// What can be told now: of the feeds that go well first.
+    /// What can be told now: by turns of a feed that is behind and due, and of one that goes well.
     pub fn next(&mut self, now: OffsetDateTime) -> Option<Next> {
-        if let Some(feed) = self.ready.pop_front() {
-            return self.queues.get(&feed)?.front().cloned().map(Next::Tell);
+        let first = self.due.first().copied().filter(|(at, _)| *at <= now);
+        match first {
+            Some(first) if self.turn_of_late || self.ready.is_empty() => {
+                self.turn_of_late = false;
+                self.due.remove(&first);
+                self.late.get(&first.1).map(|late| Next::LookUp(late.behind, late.upto))
+            }
+            _ => {
+                self.turn_of_late = true;
+                let feed = self.ready.pop_front()?;
+                self.queues.get(&feed)?.front().cloned().map(Next::Tell)
+            }
         }
-        let first = *self.due.first()?;
-        if first.0 > now {
-            return None;
-        }
-        self.due.remove(&first);
-        self.late.get(&first.1).map(|late| Next::LookUp(late.behind, late.upto))
     }
 
     /// Puts back what [`Self::next`] has given, as if it had not.
     pub fn put_back(&mut self, feed: Feed) {
-        match self.late.get(&feed) {
+        let late = self.late.get(&feed);
+        self.turn_of_late = late.is_some();
+        match late {
             Some(late) => drop(self.due.insert((late.behind.due_at, feed))),
             None => self.ready.push_front(feed),
         }
@@ -342,6 +352,36 @@ mod tests {
         assert!(changes.caught_up.contains(&feed(1)) && changes.behind.is_empty());
         book.take(event(5, 1), true);
         assert_eq!(tell(&mut book).expect("as before").seq, 5);
+    }
+
+    #[test]
+    fn feeds_that_are_due_and_feeds_that_go_well_take_turns() {
+        let mut book = Book::new(0, 0, Vec::new());
+        let later = NOW + Duration::seconds(5);
+        for chat in 1..=2 {
+            book.take(event(chat.into(), chat), true);
+            let failed = tell(&mut book).expect("new");
+            book.failed(&failed, 1, NOW, later);
+        }
+        for chat in 3..=6 {
+            book.take(event(chat.into(), chat), true);
+        }
+        let feed_of = |next: &Next| match next {
+            Next::Tell(event) => event.feed,
+            Next::LookUp(behind, _) => behind.feed,
+        };
+        let mut turns = Vec::new();
+        while let Some(next) = book.next(later) {
+            // Not all that is wanted can be begun: whose turn it is stays.
+            book.put_back(feed_of(&next));
+            assert_eq!(book.next(later).as_ref().map(feed_of), Some(feed_of(&next)));
+            turns.push(feed_of(&next));
+        }
+        let place = |chat| turns.iter().position(|turn| *turn == feed(chat));
+        assert_eq!(turns.len(), 6, "{turns:?}");
+        // However many go well, the second that is due is not behind more than two of them.
+        assert!(place(1) <= Some(1) && place(2) <= Some(3), "{turns:?}");
+        assert!(place(3) <= Some(1) && place(4) <= Some(3), "{turns:?}");
     }
 
     #[test]
