@@ -10,7 +10,7 @@ mod place;
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use attempt::{Attempted, Tried, attempt};
+use attempt::{Attempted, Tried, attempt, next_try};
 use natter_bus::{Bus, BusError, HookReader, Hooked};
 use natter_outbound::{Outcome, backoff::pause};
 use natter_protocol::ids::Seq;
@@ -455,8 +455,10 @@ impl Lane {
         self.measures.retry.increment(1);
         let config = &self.parts.config;
         let wait = pause(config.retry, attempts, rand::random_range(0.0..1.0));
-        let due_at = now + wait.max(after.unwrap_or_default());
-        if attempts < config.attempts && due_at - failing_since <= config.give_up {
+        let wait = wait.max(after.unwrap_or_default());
+        if attempts < config.attempts
+            && let Some(due_at) = next_try(failing_since, now, wait, config.give_up)
+        {
             self.book.failed(event, attempts, failing_since, due_at);
             return;
         }
