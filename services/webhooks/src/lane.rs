@@ -141,16 +141,16 @@ impl Lane {
         let shard = place.key.shard;
         let target = orders.target.borrow_and_update().clone();
         let state = parts.bus.hooks_state(shard).await?.ok_or(BusError::NoStream)?;
-        let seq = match place.seq {
+        let (seq, whole) = match place.seq {
             Some(_) => place::told_up_to(&parts.bus, &place, &state).await?,
-            None => parts.bus.hooked_since(shard, place.from_at).await?.saturating_sub(1),
+            None => (parts.bus.hooked_since(shard, place.from_at).await?.saturating_sub(1), true),
         };
         let mut behind = parts.store.behind(place.key).await?;
         // What the stream has lost stands elsewhere by now, beyond what it has kept.
         for behind in &mut behind {
             behind.seq = behind.seq.min(seq + 1);
         }
-        let book = Book::new(seq, place.log_seq, behind);
+        let book = Book::new(seq, place.log_seq, behind, whole);
         let reader = parts.bus.hook_reader(shard, book.read() + 1);
         let measures = LaneMeasures::of(&target.endpoint.name, shard);
         Ok(Self {
@@ -381,6 +381,10 @@ impl Lane {
             // More of it may have been read, and passed over, since it was looked up.
             Tried::Nothing(behind, upto) if self.book.passed_since(behind.feed, upto) => {
                 self.book.again_at(behind.feed, now);
+            }
+            // It was there, and will be again.
+            Tried::Nothing(behind, _) if !self.book.whole() => {
+                self.book.again_at(behind.feed, now + AGAIN);
             }
             Tried::Nothing(behind, _) => {
                 if behind.attempts > 0 {
