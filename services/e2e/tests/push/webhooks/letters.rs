@@ -140,8 +140,9 @@ async fn events_are_told_again_from_a_cursor_and_from_a_time() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_dropped_before_it_was_told_is_counted_and_the_rest_comes_in_order() -> Result<()> {
-    let builder =
-        impatient(sociable(Cluster::builder())).push_env("NATTER_WEBHOOK_MAX_BYTES", "1000000");
+    let builder = impatient(sociable(Cluster::builder()))
+        .push_env("NATTER_WEBHOOK_MAX_BYTES", "1000000")
+        .push_env("NATTER_WEBHOOK_FAILURES", "1");
     let cluster = builder.start().await?;
     let hook = Hook::add(&cluster, "dropped", &["--kinds=message"]).await?;
     let (ada, _ben, chat) = pair(&cluster).await?;
@@ -184,5 +185,19 @@ async fn what_is_dropped_before_it_was_told_is_counted_and_the_rest_comes_in_ord
     assert_eq!(lane.await?.lost, dropped);
     let lost = value(cluster.pusher(0), "natter_webhook_lost_total{where=\"stream\"}").await?;
     assert_eq!(lost, Some(dropped as f64));
+
+    // One that is left alone and then removed is none of those that are left alone.
+    hook.endpoint.rule(|_| Some(Step::status(500)));
+    ada.api(0).say(chat, "refused").await?;
+    let left_alone = async |count: f64| {
+        soon("endpoints that are left alone", async || {
+            let open = value(cluster.pusher(0), "natter_webhook_circuits_open").await?;
+            Ok((open == Some(count)).then_some(()))
+        })
+        .await
+    };
+    left_alone(1.0).await?;
+    hook.remove().await?;
+    left_alone(0.0).await?;
     cluster.stop().await
 }
