@@ -63,7 +63,8 @@ pub struct RunArgs {
 
     /// Bytes of a shard's log that are kept after they are written to Postgres, so that resuming
     /// and repair rarely need it: 0 to three quarters of the log's limit, half of it by default.
-    /// What is not yet written is never purged.
+    /// What is not yet written is never purged. Webhooks have it from there: while no push worker
+    /// runs, events are kept for no longer than this.
     #[arg(long, env = "NATTER_LOG_RETAIN_BYTES")]
     pub log_retain_bytes: Option<u64>,
 

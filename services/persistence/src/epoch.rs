@@ -11,9 +11,10 @@
 //! | goes on where Postgres ends | read on |
 //!
 //! To make it anew: the log is sealed, so that nothing is acked that nobody looks at; what it holds
-//! and Postgres does not is kept elsewhere; the epoch is started; the log is deleted and made,
-//! closed; what was kept is published into it; it is opened. Whoever dies in between leaves a log
-//! that is sealed, missing or closed, and the next owner goes on from that.
+//! and Postgres does not is kept elsewhere; what webhooks have not looked at of the rest is added to their
+//! stream of events; the epoch is started; the log is deleted and made, closed; what was kept is published
+//! into it; it is opened. Whoever dies in between leaves a log that is sealed, missing or closed, and the
+//! next owner goes on from that.
 //!
 //! Closed, it takes only what is carried over, so that nothing said later comes before that. It
 //! remembers no message ids from before either: it stays closed for [`natter_bus::CLOSED_FOR`], until every
@@ -29,7 +30,7 @@ use natter_store::{ShardRow, Store, StoreError};
 use time::{Duration, OffsetDateTime};
 use tokio::time::sleep;
 
-use crate::{measures, salvage};
+use crate::{measures, salvage, untold};
 
 /// Of a time in Postgres.
 pub(crate) const PRECISION: Duration = Duration::milliseconds(1);
@@ -98,8 +99,10 @@ async fn find_log(
             return Ok(row);
         }
         tracing::error!(shard, epoch = row.epoch, "the shard's log is gone");
+        let lost = untold::gone(store, bus, config.replicas, &row).await;
         let row = start(store, &row, first_seq).await?;
         bus.create_closed_log(shard, config, first_seq).await?;
+        untold::count(store, shard, lost).await;
         return Ok(row);
     };
     if row.epoch == 0 {
@@ -144,11 +147,14 @@ async fn make_anew(
     store.persist(shard, &owner, position, position, row.persisted_at, &[]).await?;
     let log = bus.seal_log(shard, log.made_at).await?;
     bus.ensure_kept(shard, config.replicas).await?;
-    let kept = salvage::keep(bus, &row, &log).await?;
+    let unwritten = salvage::first_unwritten(bus, &row, &log).await?;
+    let kept = salvage::keep(bus, shard, &log, unwritten).await?;
     tracing::warn!(shard, kept, "kept what the log holds and Postgres does not");
+    let lost = untold::hand_over(store, bus, config.replicas, (shard, &log, unwritten)).await;
     let first_seq = first_of_next(&row, seen).max(log.last_seq + EPOCH_GAP);
     let row = start(store, &row, first_seq).await?;
     bus.replace_log(shard, config, first_seq, log.made_at).await?;
+    untold::count(store, shard, lost).await;
     Ok(row)
 }
 

@@ -18,6 +18,7 @@
 //! | `digest` | tells gateways what the log touched |
 //! | [`renew`] | a new epoch because an operator says so |
 //! | [`salvage`] | what goes over from a log that is made anew |
+//! | `untold` | what webhooks have not looked at of such a log |
 //! | `measures` | what is counted and timed |
 //! | `trace` | the worker's part of a message's trace |
 
@@ -37,6 +38,7 @@ pub mod retention;
 pub mod salvage;
 pub mod search;
 mod trace;
+mod untold;
 pub mod upkeep;
 pub mod worker;
 

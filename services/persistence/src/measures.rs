@@ -73,6 +73,7 @@ pub(crate) fn register(shards: Shard) {
         entries(),
         dead_letters(),
         epochs(),
+        lost_to_webhooks(),
         mirrors_made_anew(),
         outbox_relayed(),
         orphans(),
@@ -103,6 +104,11 @@ pub(crate) fn dead_letters() -> Counter {
 /// Logs made anew.
 pub(crate) fn epochs() -> Counter {
     metrics::counter!("natter_persistence_epochs_total")
+}
+
+/// Entries of a log that was made anew that webhooks had not looked at, and that nobody has any more.
+pub(crate) fn lost_to_webhooks() -> Counter {
+    metrics::counter!("natter_webhook_lost_total", "where" => "epoch")
 }
 
 /// How long writing a batch took.

@@ -17,9 +17,14 @@ use crate::epoch::{EpochError, PRECISION};
 const BATCH: usize = 1_000;
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Keeps what a sealed log holds and Postgres does not.
-pub(crate) async fn keep(bus: &Bus, row: &ShardRow, log: &LogState) -> Result<u64, EpochError> {
-    let mut reader = bus.log_reader(row.shard, first_unwritten(bus, row, log).await?);
+/// Keeps what a sealed log holds from a place on, which is what Postgres does not have.
+pub(crate) async fn keep(
+    bus: &Bus,
+    shard: Shard,
+    log: &LogState,
+    from: Seq,
+) -> Result<u64, EpochError> {
+    let mut reader = bus.log_reader(shard, from);
     let mut kept = 0;
     while reader.next_seq() <= log.last_seq {
         let batch = reader.next_batch(BATCH, WAIT).await?;
@@ -73,7 +78,11 @@ where
 /// Where what Postgres does not have begins. In a log that still holds what was written last, that
 /// is after it. One that has lost it has stored other things in its place, which are younger; what
 /// it has not lost is older, and written.
-async fn first_unwritten(bus: &Bus, row: &ShardRow, log: &LogState) -> Result<Seq, BusError> {
+pub(crate) async fn first_unwritten(
+    bus: &Bus,
+    row: &ShardRow,
+    log: &LogState,
+) -> Result<Seq, BusError> {
     let after = row.persisted_seq + 1;
     let youngest_written = row.persisted_at + PRECISION;
     if after <= log.first_seq {

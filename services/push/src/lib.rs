@@ -33,7 +33,7 @@
 //! | `delivered` | the push service has it | nobody | |
 //! | `gone` | the push service knows no such target; the device's is forgotten, unless it has another by now | nobody | |
 //! | `refused` | the push service does not take it | nobody | |
-//! | `cancelled` | not wanted any more when it was taken: read, taken back, left, muted, logged out, or a newer one of the chat waits for the device | nobody | |
+//! | `cancelled` | not wanted any more when it was taken: read, taken back, left, muted, logged out, disabled, or a newer one of the chat waits for the device | nobody | |
 //! | `given_up` | failed too often, or too old | nobody | |
 //!
 //! What happens when a worker dies, or stands still for too long:

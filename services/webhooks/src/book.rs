@@ -3,7 +3,8 @@
 //! Events are read in order. One that is wanted waits in its feed's queue, and of each feed one is with the
 //! endpoint at a time. When it fails, the feed falls **behind**: its queue is emptied, and from then on its
 //! events are taken from the stream one by one, until it has caught up with what was read meanwhile. So a
-//! feed that fails holds up no other, costs a row, and goes on where it was, also with another owner.
+//! feed that fails holds up no other, costs a row, and goes on where it was, also with another owner. Those that
+//! are due and those that go well take turns: neither waits for the other to have nothing to tell.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -19,6 +20,8 @@ pub struct Book {
     read: (Seq, Seq),
     /// What lies up to here in the log was told before the stream was lost and filled again.
     told_log: Seq,
+    /// The stream has come so far again.
+    whole: bool,
     /// Read, and neither told nor behind: its place in the log, and when that stored it.
     open: BTreeMap<Seq, (Seq, OffsetDateTime)>,
     bytes: usize,
@@ -28,6 +31,8 @@ pub struct Book {
     late: HashMap<Feed, Late>,
     /// Of those that are behind, those of which nothing is with the endpoint.
     due: BTreeSet<(OffsetDateTime, Feed)>,
+    /// The turn is of one that is behind, if one is due.
+    turn_of_late: bool,
     changes: Changes,
 }
 
@@ -58,20 +63,23 @@ pub enum Next {
 
 impl Book {
     /// For a lane that has dealt with all up to `seq`, and up to `log_seq` in the log, but for what is behind.
+    /// `whole` unless the stream has lost its end, and perhaps not come to that place of the log again.
     #[must_use]
-    pub fn new(seq: Seq, log_seq: Seq, behind: Vec<Behind>) -> Self {
+    pub fn new(seq: Seq, log_seq: Seq, behind: Vec<Behind>, whole: bool) -> Self {
         let due = behind.iter().map(|behind| (behind.due_at, behind.feed)).collect();
         // How far they are to catch up the owner before has not said: at most to its own place.
         let late = behind.into_iter().map(|behind| (behind.feed, Late { behind, upto: seq }));
         Self {
             read: (seq, log_seq),
             told_log: log_seq,
+            whole,
             open: BTreeMap::new(),
             bytes: 0,
             queues: HashMap::new(),
             ready: VecDeque::new(),
             late: late.collect(),
             due,
+            turn_of_late: true,
             changes: Changes::default(),
         }
     }
@@ -80,6 +88,7 @@ impl Book {
     pub fn take(&mut self, event: Hooked, wanted: bool) {
         let (seq, log_seq, feed) = (event.seq, event.log_seq, event.feed);
         self.read = (seq.max(self.read.0), log_seq.max(self.read.1));
+        self.whole |= log_seq >= self.told_log;
         if !wanted {
             return;
         }
@@ -99,22 +108,28 @@ impl Book {
         }
     }
 
-    /// What can be told now: of the feeds that go well first.
+    /// What can be told now: by turns of a feed that is behind and due, and of one that goes well.
     pub fn next(&mut self, now: OffsetDateTime) -> Option<Next> {
-        if let Some(feed) = self.ready.pop_front() {
-            return self.queues.get(&feed)?.front().cloned().map(Next::Tell);
+        let first = self.due.first().copied().filter(|(at, _)| *at <= now);
+        match first {
+            Some(first) if self.turn_of_late || self.ready.is_empty() => {
+                self.turn_of_late = false;
+                self.due.remove(&first);
+                self.late.get(&first.1).map(|late| Next::LookUp(late.behind, late.upto))
+            }
+            _ => {
+                self.turn_of_late = true;
+                let feed = self.ready.pop_front()?;
+                self.queues.get(&feed)?.front().cloned().map(Next::Tell)
+            }
         }
-        let first = *self.due.first()?;
-        if first.0 > now {
-            return None;
-        }
-        self.due.remove(&first);
-        self.late.get(&first.1).map(|late| Next::LookUp(late.behind, late.upto))
     }
 
     /// Puts back what [`Self::next`] has given, as if it had not.
     pub fn put_back(&mut self, feed: Feed) {
-        match self.late.get(&feed) {
+        let late = self.late.get(&feed);
+        self.turn_of_late = late.is_some();
+        match late {
             Some(late) => drop(self.due.insert((late.behind.due_at, feed))),
             None => self.ready.push_front(feed),
         }
@@ -147,15 +162,27 @@ impl Book {
 
     fn late_done(&mut self, feed: Feed, event: &Hooked, now: OffsetDateTime) {
         let Some(late) = self.late.get_mut(&feed) else { return };
-        let (seq, log_seq) = (event.seq + 1, event.log_seq + 1);
-        late.behind =
-            Behind { seq, log_seq, attempts: 0, failing_since: None, due_at: now, ..late.behind };
-        if seq > late.upto {
+        let seq = event.seq + 1;
+        late.behind = if event.log_seq < late.behind.log_seq {
+            // Told before the stream lost its end, and passed over: what has failed comes after it.
+            Behind { seq, due_at: now, ..late.behind }
+        } else {
+            let log_seq = event.log_seq + 1;
+            Behind { seq, log_seq, attempts: 0, failing_since: None, due_at: now, ..late.behind }
+        };
+        if seq > late.upto && self.whole {
             self.caught_up(feed);
         } else {
             self.due.insert((now, feed));
             self.changes.behind.insert(feed);
         }
+    }
+
+    /// Whether all is in the stream that was passed over of feeds that are behind: one that has lost its end is
+    /// filled again first.
+    #[must_use]
+    pub fn whole(&self) -> bool {
+        self.whole
     }
 
     /// A feed that is behind has nothing more up to where it was passed over.
@@ -299,7 +326,7 @@ mod tests {
 
     #[test]
     fn of_a_feed_one_is_told_at_a_time_and_the_place_waits_for_the_oldest() {
-        let mut book = Book::new(0, 0, Vec::new());
+        let mut book = Book::new(0, 0, Vec::new(), true);
         for (seq, chat) in [(1, 1), (2, 1), (3, 2)] {
             book.take(event(seq, chat), true);
         }
@@ -317,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_feed_that_fails_is_passed_over_until_it_has_caught_up() {
-        let mut book = Book::new(0, 0, Vec::new());
+        let mut book = Book::new(0, 0, Vec::new(), true);
         for (seq, chat) in [(1, 1), (2, 1), (3, 2)] {
             book.take(event(seq, chat), true);
         }
@@ -345,8 +372,87 @@ mod tests {
     }
 
     #[test]
+    fn feeds_that_are_due_and_feeds_that_go_well_take_turns() {
+        let mut book = Book::new(0, 0, Vec::new(), true);
+        let later = NOW + Duration::seconds(5);
+        for chat in 1..=2 {
+            book.take(event(chat.into(), chat), true);
+            let failed = tell(&mut book).expect("new");
+            book.failed(&failed, 1, NOW, later);
+        }
+        for chat in 3..=6 {
+            book.take(event(chat.into(), chat), true);
+        }
+        let feed_of = |next: &Next| match next {
+            Next::Tell(event) => event.feed,
+            Next::LookUp(behind, _) => behind.feed,
+        };
+        let mut turns = Vec::new();
+        while let Some(next) = book.next(later) {
+            // Not all that is wanted can be begun: whose turn it is stays.
+            book.put_back(feed_of(&next));
+            assert_eq!(book.next(later).as_ref().map(feed_of), Some(feed_of(&next)));
+            turns.push(feed_of(&next));
+        }
+        let place = |chat| turns.iter().position(|turn| *turn == feed(chat));
+        assert_eq!(turns.len(), 6, "{turns:?}");
+        // However many go well, the second that is due is not behind more than two of them.
+        assert!(place(1) <= Some(1) && place(2) <= Some(3), "{turns:?}");
+        assert!(place(3) <= Some(1) && place(4) <= Some(3), "{turns:?}");
+    }
+
+    #[test]
+    fn what_was_told_and_stands_elsewhere_now_is_passed_over_and_nothing_more() {
+        let mut book = Book::new(0, 0, Vec::new(), true);
+        for seq in 1..=3 {
+            book.take(event(seq, 1), true);
+        }
+        let one = tell(&mut book).expect("new");
+        book.done(&one, NOW);
+        let two = tell(&mut book).expect("the next");
+        book.failed(&two, 7, NOW, NOW);
+        let now = NOW + Duration::seconds(1);
+        // The stream was filled again, and what was told stands where the one that fails was.
+        let Some(Next::LookUp(behind, _)) = book.next(now) else { panic!("it is due") };
+        let again = Hooked { log_seq: one.log_seq, ..event(behind.seq, 1) };
+        book.done(&again, now);
+        let Some(Next::LookUp(behind, _)) = book.next(now) else { panic!("it is due") };
+        assert_eq!((behind.seq, behind.log_seq), (3, two.log_seq));
+        assert_eq!((behind.attempts, behind.failing_since), (7, Some(NOW)));
+    }
+
+    #[test]
+    fn a_feed_that_is_behind_waits_for_a_stream_that_has_lost_its_end() {
+        let one = event(1, 1);
+        let behind = Behind {
+            feed: one.feed,
+            seq: 2,
+            log_seq: 20,
+            at: NOW,
+            attempts: 3,
+            failing_since: Some(NOW),
+            due_at: NOW,
+        };
+        // Two to four were there; now only the first is, and once more at the second's place.
+        let mut book = Book::new(1, 40, vec![behind], false);
+        let Some(Next::LookUp(..)) = book.next(NOW) else { panic!("it is due") };
+        book.done(&Hooked { log_seq: 10, ..event(2, 1) }, NOW);
+        assert!(book.behind() == 1 && !book.whole());
+        let Some(Next::LookUp(behind, _)) = book.next(NOW) else { panic!("it is due") };
+        assert_eq!((behind.seq, behind.attempts), (3, 3));
+        book.again_at(behind.feed, NOW);
+        for (seq, log_seq) in [(3, 20), (4, 30), (5, 40)] {
+            assert!(!book.whole());
+            book.take(Hooked { log_seq, ..event(seq, 1) }, true);
+        }
+        assert!(book.whole());
+        let Some(Next::LookUp(_, upto)) = book.next(NOW) else { panic!("it is due") };
+        assert_eq!(upto, 5);
+    }
+
+    #[test]
     fn what_was_told_before_the_stream_was_lost_is_not_told_again() {
-        let mut book = Book::new(2, 20, Vec::new());
+        let mut book = Book::new(2, 20, Vec::new(), true);
         let again = |seq, log_seq| Hooked { log_seq, ..event(seq, 1) };
         book.take(again(1_000, 20), true);
         assert_eq!(tell(&mut book), None);
@@ -360,7 +466,7 @@ mod tests {
         let (mut told, mut now) = (Vec::new(), NOW);
         let mut saved = (0, 0);
         let mut rows: HashMap<Feed, Behind> = HashMap::new();
-        let mut book = Book::new(0, 0, Vec::new());
+        let mut book = Book::new(0, 0, Vec::new(), true);
         let mut out: Vec<(Hooked, u16)> = Vec::new();
         let steps = steps.iter().copied();
         // In the end nothing fails any more.
@@ -410,7 +516,7 @@ mod tests {
                 // Dies, and another goes on from what is written.
                 5 => {
                     out.clear();
-                    book = Book::new(saved.0, saved.1, rows.values().copied().collect());
+                    book = Book::new(saved.0, saved.1, rows.values().copied().collect(), true);
                 }
                 _ => {}
             }

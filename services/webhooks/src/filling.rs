@@ -6,12 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natter_bus::{Bus, BusError, HooksState, LogReader, PublishError, Raw};
-use natter_protocol::{
-    feed::Entry,
-    ids::{EPOCH_GAP, Seq, Shard},
-    webhook,
-};
+use natter_bus::{Bus, BusError, Filled, HookError, LogReader, Raw};
+use natter_protocol::ids::{EPOCH_GAP, Seq, Shard};
 use natter_runtime::causes;
 use natter_store::{FillRow, Store, StoreError};
 use tokio::time::{Instant, sleep};
@@ -51,19 +47,8 @@ enum FillError {
     Store(#[from] StoreError),
     #[error("the log, or the stream")]
     Bus(#[from] BusError),
-    #[error("the stream")]
-    Publish(#[from] PublishError),
-    /// The stream has it already: another has filled it.
-    #[error("another fills the stream")]
-    Overtaken,
-}
-
-/// Where a filler stands.
-struct Position {
-    /// All up to here of the log is looked at.
-    log: Seq,
-    /// The last event.
-    stream: Seq,
+    #[error(transparent)]
+    Hook(#[from] HookError),
 }
 
 impl Filler {
@@ -83,12 +68,17 @@ impl Filler {
             loop {
                 let (mut pause, mut filled) = (AGAIN, false);
                 if let Err(error) = self.turn(&mut filled).await {
-                    if filled && matches!(error, FillError::Bus(_) | FillError::Publish(_)) {
+                    if filled
+                        && matches!(
+                            error,
+                            FillError::Bus(_) | FillError::Hook(HookError::Publish(_))
+                        )
+                    {
                         pause = SETTLED;
                     }
                     let quiet = matches!(
                         error,
-                        FillError::Overtaken
+                        FillError::Hook(HookError::Overtaken)
                             | FillError::Store(StoreError::Fenced)
                             | FillError::Bus(BusError::NoStream | BusError::Disconnected)
                     );
@@ -135,60 +125,43 @@ impl Filler {
         }
         let mut position = self.open(row).await?;
         *filled = true;
-        let mut reader = self.bus.log_reader(self.shard, position.log + 1);
+        let mut reader = self.bus.log_reader(self.shard, position.log_seq + 1);
         let ended = self.follow(&mut reader, &mut position).await;
         reader.close().await;
         ended
     }
 
     /// Makes sure of the stream, and finds out up to where it is filled.
-    async fn open(&self, row: FillRow) -> Result<Position, FillError> {
+    async fn open(&self, row: FillRow) -> Result<Filled, FillError> {
         let shard = self.shard;
-        let first = if row.stream_seq == 0 { 1 } else { row.stream_seq + EPOCH_GAP };
-        let HooksState { first, last, .. } =
-            self.bus.ensure_hooks(shard, &self.config.stream, first).await?;
+        let saved = Filled { log_seq: row.log_seq, stream_seq: row.stream_seq };
+        let stream = &self.config.stream;
+        let state = self.bus.ensure_hooks(shard, stream, saved.next_stream()).await?;
+        if let Some(filled) = self.bus.filled(shard, &state, saved).await? {
+            return Ok(filled);
+        }
+        tracing::error!(shard, "the stream of events is gone, and filled from the log again");
         // As far back as the log goes: lanes know by it what they have told.
-        let all = async || {
-            let log = self.bus.log_state(shard).await?.ok_or(BusError::NoStream)?;
-            Ok::<_, FillError>(log.first_seq - 1)
-        };
-        let newest = if last < first { None } else { self.bus.hooked(shard, last).await? };
-        let log = match newest {
-            None if is_another(row.stream_seq, last) => {
-                tracing::error!(
-                    shard,
-                    "the stream of events is gone, and filled from the log again"
-                );
-                all().await?
-            }
-            None => row.log_seq,
-            // It has lost its end: the same entries come to the same places.
-            Some(newest) if last < row.stream_seq => newest.log_seq,
-            Some(newest) => newest.log_seq.max(row.log_seq),
-        };
-        Ok(Position { log, stream: last })
+        let log = self.bus.log_state(shard).await?.ok_or(BusError::NoStream)?;
+        Ok(Filled { log_seq: log.first_seq - 1, stream_seq: state.last })
     }
 
-    async fn follow(
-        &self,
-        reader: &mut LogReader,
-        position: &mut Position,
-    ) -> Result<(), FillError> {
+    async fn follow(&self, reader: &mut LogReader, position: &mut Filled) -> Result<(), FillError> {
         let mut saved = Instant::now();
         let mut lost = 0;
         loop {
             let batch = reader.next_batch(BATCH, WAIT).await?;
             if let (Some(first), Some(last)) = (batch.first(), batch.last()) {
-                lost += self.gap(position.log, first.seq).await?;
+                lost += self.gap(position.log_seq, first.seq).await?;
                 let last = last.seq;
                 self.add(&batch, position).await?;
-                position.log = last;
+                position.log_seq = last;
             }
             if saved.elapsed() < SAVE {
                 continue;
             }
             saved = Instant::now();
-            let row = FillRow { log_seq: position.log, stream_seq: position.stream };
+            let row = FillRow { log_seq: position.log_seq, stream_seq: position.stream_seq };
             self.store.save_fill(self.shard, &self.worker, row, lost).await?;
             lost = 0;
             let kept = self.store.claim_fill(self.shard, &self.worker, LEASE, row.log_seq).await?;
@@ -202,54 +175,43 @@ impl Filler {
         }
     }
 
-    /// How many entries the log has dropped between two places. It has no holes, but where a new epoch
-    /// begins, and all that was in the one before comes again.
+    /// How many entries the log has dropped between two places.
     async fn gap(&self, after: Seq, next: Seq) -> Result<u64, FillError> {
         if next == after + 1 {
             return Ok(0);
         }
-        let epoch = self.store.shards().await?;
-        if epoch.iter().any(|row| row.shard == self.shard && row.first_seq == next) {
-            return Ok(0);
+        let shards = self.store.shards().await?;
+        let epoch =
+            shards.iter().find(|row| row.shard == self.shard).map_or(1, |row| row.first_seq);
+        let lost = dropped(after, next, epoch);
+        if lost > 0 {
+            tracing::error!(
+                shard = self.shard,
+                after,
+                next,
+                "the log was cut before webhooks had read it"
+            );
+            measures::lost(Lost::Log).increment(lost);
         }
-        let lost = next - after - 1;
-        tracing::error!(
-            shard = self.shard,
-            after,
-            next,
-            "the log was cut before webhooks had read it"
-        );
-        measures::lost(Lost::Log).increment(lost);
         Ok(lost)
     }
 
-    /// Adds what endpoints are told of, whoever wants to be: so the same entry always has the same place.
-    async fn add(&self, batch: &[Raw], position: &mut Position) -> Result<(), FillError> {
-        let mut adding = Vec::with_capacity(batch.len());
-        for raw in batch.iter().filter(|raw| is_told(raw)) {
-            adding.push(self.bus.hook(raw, position.stream + adding.len() as Seq)?);
-        }
-        for added in adding {
-            let added = added.await?;
-            if added.duplicate || added.seq != position.stream + 1 {
-                return Err(FillError::Overtaken);
-            }
-            position.stream = added.seq;
-            measures::stored().increment(1);
-        }
+    /// Adds what endpoints are told of.
+    async fn add(&self, batch: &[Raw], position: &mut Filled) -> Result<(), FillError> {
+        let last = self.bus.add_hooks(batch, position.stream_seq).await?;
+        measures::stored().increment(last - position.stream_seq);
+        position.stream_seq = last;
         Ok(())
     }
 }
 
-/// Whether an empty stream whose last place this is has never held what was in it when it was saved; or
-/// else all of that has become too old.
-fn is_another(saved: Seq, last: Seq) -> bool {
-    saved != 0 && (last < saved || last >= saved + EPOCH_GAP - 1)
-}
-
-fn is_told(raw: &Raw) -> bool {
-    let entry = || serde_json::from_slice::<Entry>(&raw.body).ok();
-    raw.feed.is_some() && entry().is_some_and(|entry| webhook::kinds(&entry.event).is_some())
+/// How many entries are missing between two places of a log whose epoch begins at `epoch`. It has no holes, but
+/// below an epoch that begins far above the one before: whoever made the log anew has seen to what was left of
+/// that.
+fn dropped(after: Seq, next: Seq, epoch: Seq) -> u64 {
+    let before = epoch.saturating_sub(1);
+    let anew = next >= epoch && before.saturating_sub(after) >= EPOCH_GAP / 2;
+    next.saturating_sub(if anew { before } else { after } + 1)
 }
 
 #[cfg(test)]
@@ -257,9 +219,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_stream_is_another_where_its_places_do_not_go_on() {
-        assert!(!is_another(0, 0), "there was none");
-        assert!(!is_another(7, 7) && !is_another(7, 9), "it has become empty");
-        assert!(is_another(7, 3) && is_another(7, 7 + EPOCH_GAP - 1));
+    fn what_is_missing_is_counted_but_for_what_lies_below_an_epoch_that_begins_far_above() {
+        assert_eq!((dropped(7, 8, 1), dropped(7, 11, 1)), (0, 3));
+        let epoch = 7 + EPOCH_GAP;
+        assert_eq!((dropped(7, epoch, epoch), dropped(7, epoch + 2, epoch)), (0, 2));
+        // A log that was taken as it is, though it starts after what is written.
+        assert_eq!(dropped(7, 11, 11), 3);
     }
 }

@@ -10,7 +10,7 @@ mod place;
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use attempt::{Attempted, Tried, attempt};
+use attempt::{Attempted, Tried, attempt, next_try};
 use natter_bus::{Bus, BusError, HookReader, Hooked};
 use natter_outbound::{Outcome, backoff::pause};
 use natter_protocol::ids::Seq;
@@ -141,16 +141,16 @@ impl Lane {
         let shard = place.key.shard;
         let target = orders.target.borrow_and_update().clone();
         let state = parts.bus.hooks_state(shard).await?.ok_or(BusError::NoStream)?;
-        let seq = match place.seq {
+        let (seq, whole) = match place.seq {
             Some(_) => place::told_up_to(&parts.bus, &place, &state).await?,
-            None => parts.bus.hooked_since(shard, place.from_at).await?.saturating_sub(1),
+            None => (parts.bus.hooked_since(shard, place.from_at).await?.saturating_sub(1), true),
         };
         let mut behind = parts.store.behind(place.key).await?;
         // What the stream has lost stands elsewhere by now, beyond what it has kept.
         for behind in &mut behind {
             behind.seq = behind.seq.min(seq + 1);
         }
-        let book = Book::new(seq, place.log_seq, behind);
+        let book = Book::new(seq, place.log_seq, behind, whole);
         let reader = parts.bus.hook_reader(shard, book.read() + 1);
         let measures = LaneMeasures::of(&target.endpoint.name, shard);
         Ok(Self {
@@ -382,6 +382,10 @@ impl Lane {
             Tried::Nothing(behind, upto) if self.book.passed_since(behind.feed, upto) => {
                 self.book.again_at(behind.feed, now);
             }
+            // It was there, and will be again.
+            Tried::Nothing(behind, _) if !self.book.whole() => {
+                self.book.again_at(behind.feed, now + AGAIN);
+            }
             Tried::Nothing(behind, _) => {
                 if behind.attempts > 0 {
                     self.lose_one();
@@ -455,8 +459,10 @@ impl Lane {
         self.measures.retry.increment(1);
         let config = &self.parts.config;
         let wait = pause(config.retry, attempts, rand::random_range(0.0..1.0));
-        let due_at = now + wait.max(after.unwrap_or_default());
-        if attempts < config.attempts && due_at - failing_since <= config.give_up {
+        let wait = wait.max(after.unwrap_or_default());
+        if attempts < config.attempts
+            && let Some(due_at) = next_try(failing_since, now, wait, config.give_up)
+        {
             self.book.failed(event, attempts, failing_since, due_at);
             return;
         }

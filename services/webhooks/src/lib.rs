@@ -34,6 +34,9 @@
 //! | the endpoint answers 410 | it is disabled |
 //! | it is away for so long that the stream has dropped what it was not told | it goes on with what there is, and what is lost is counted, with the lane and in the metrics |
 //!
+//! What is not copied yet when a log is made anew its owner copies, since the new one holds only what is not
+//! written. What is gone before anybody could copy it is counted for every endpoint.
+//!
 //! What happens when a worker dies, or stands still for too long: the place up to which all is dealt with is
 //! written a few times a second, in one transaction with the feeds that are behind and the dead letters.
 //! Whoever owns the lane next goes on from there, and tells again what was told since, in the same order and

@@ -112,6 +112,9 @@ impl Roster {
         let off: HashSet<EndpointId> =
             endpoints.iter().filter(|one| !one.enabled).map(|one| one.id).collect();
         self.targets.retain(|id, _| there.contains(id));
+        let circuits: HashSet<String> =
+            endpoints.iter().filter(|one| one.enabled).map(circuit_of).collect();
+        self.circuits.retain(|circuit| circuits.contains(circuit));
         for endpoint in endpoints {
             self.know(endpoint);
         }
@@ -150,12 +153,14 @@ impl Roster {
         if known.is_some_and(|target| target.borrow().endpoint == endpoint) {
             return;
         }
-        // Where it has moved nobody has failed yet.
+        // Where it has moved nobody has failed yet, and one that is told nothing does not fail.
         let same = known.map(|target| target.borrow().clone());
-        let same = same.filter(|target| target.endpoint.url == endpoint.url);
+        let same = same.filter(|target| {
+            target.endpoint.url == endpoint.url && (endpoint.enabled || !target.endpoint.enabled)
+        });
         let shared = same.map_or_else(
             || {
-                let circuit = self.circuits.of(&format!("{} {}", endpoint.id, endpoint.url));
+                let circuit = self.circuits.of(&circuit_of(&endpoint));
                 Arc::new(Shared::new(self.parts.config.bounds.concurrency, circuit))
             },
             |target| target.shared.clone(),
@@ -204,6 +209,11 @@ impl Roster {
             tracing::debug!(error = %causes(&error), "others take over when the lease has run out");
         }
     }
+}
+
+/// What an endpoint's circuit is called: it is another where the endpoint moves.
+fn circuit_of(endpoint: &WebhookEndpoint) -> String {
+    format!("{} {}", endpoint.id, endpoint.url)
 }
 
 /// A lane's life.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -37,8 +37,10 @@ pub struct Endpoint {
 }
 
 /// What it was told.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Told {
+    /// When it came.
+    pub at: Instant,
     /// `webhook-id`.
     pub id: String,
     /// The body.
@@ -195,7 +197,7 @@ impl Inner {
         if !body["data"].is_object() {
             return Err("no data".to_owned());
         }
-        Ok(Told { id, body, taken: false })
+        Ok(Told { at: Instant::now(), id, body, taken: false })
     }
 }
 

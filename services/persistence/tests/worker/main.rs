@@ -7,4 +7,5 @@ mod epochs;
 mod failover;
 mod support;
 mod sweeping;
+mod untold;
 mod writing;

@@ -6,6 +6,8 @@
 //! beginning. Each event names its place in the log. That is given once, its place here perhaps not: a stream
 //! that has lost its end is filled again from there.
 
+mod filling;
+
 use std::time::Duration;
 
 use async_nats::{
@@ -13,6 +15,7 @@ use async_nats::{
     jetstream::stream::{Config, DiscardPolicy, Info, StorageType},
 };
 use bytes::Bytes;
+pub use filling::{Filled, HookError};
 use natter_protocol::{
     feed::Feed,
     ids::{Seq, Shard},
@@ -41,6 +44,13 @@ pub struct HooksConfig {
     pub max_bytes: u64,
     /// Age beyond which they do.
     pub max_age: Duration,
+}
+
+/// As the settings' defaults say, held by one server.
+impl Default for HooksConfig {
+    fn default() -> Self {
+        Self { replicas: 1, max_bytes: 512 * 1024 * 1024, max_age: Duration::from_hours(72) }
+    }
 }
 
 /// How it stands.
@@ -136,7 +146,7 @@ impl Bus {
     ///
     /// # Errors
     /// [`PublishError::NotSent`]; for an entry of no feed too.
-    pub fn hook(&self, raw: &Raw, after: Seq) -> Result<Publishing, PublishError> {
+    pub(crate) fn hook(&self, raw: &Raw, after: Seq) -> Result<Publishing, PublishError> {
         let feed = raw.feed.ok_or_else(|| PublishError::NotSent("of no feed".to_owned()))?;
         let Raw { seq, at, msg_id, .. } = raw;
         let (nanos, name) = (at.unix_timestamp_nanos(), msg_id.as_deref().unwrap_or_default());

@@ -45,7 +45,7 @@ pub use client::Bus;
 pub use config::{BusConfig, NatsArgs};
 pub use dead_letter::DeadLetter;
 pub use error::BusError;
-pub use hooks::{HookReader, Hooked, HooksConfig, HooksState};
+pub use hooks::{Filled, HookError, HookReader, Hooked, HooksConfig, HooksState};
 pub use inspection::LogReport;
 pub use intake::{Backlog, Handed, Intake, IntakeConfig};
 pub use kept::{Kept, KeptReader};

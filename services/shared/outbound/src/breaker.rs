@@ -80,6 +80,11 @@ impl Circuits {
         circuit
     }
 
+    /// Forgets the circuits that are not of these, since nothing is sent there any more.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        lock(&self.of).retain(|origin, _| wanted(origin));
+    }
+
     /// How many may be sent now: `all`, or one to try each circuit that has been open for long enough,
     /// while there is none that is closed.
     #[must_use]
@@ -130,6 +135,16 @@ impl Circuit {
 
     fn troubled(&self) -> bool {
         lock(&self.state).failed > 0
+    }
+}
+
+/// One that nobody uses any more is none of those that are open.
+impl Drop for Circuit {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.until.is_some() {
+            self.open.decrement(1.0);
+        }
     }
 }
 
@@ -200,6 +215,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use tokio::time::advance;
 
     use super::*;
@@ -292,6 +309,23 @@ mod tests {
         assert_eq!(circuits.ready(), Err(PAUSE));
         drop(circuits.of("b").admit().expect("is closed"));
         assert_eq!((circuits.ready(), circuits.room(64)), (Ok(()), 64));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_nobody_uses_any_more_is_not_counted_as_open() {
+        let shown = Arc::new(AtomicU64::default());
+        let open = || f64::from_bits(shown.load(Ordering::Relaxed)) as u64;
+        let circuits = Circuits::new(3, PAUSE, Gauge::from_arc(shown.clone()));
+        let gone = circuits.of("gone");
+        for origin in ["gone", "stays"] {
+            (0..3).for_each(|_| fail(&circuits.of(origin)));
+        }
+        assert_eq!(open(), 2);
+        circuits.retain(|origin| origin == "stays");
+        assert_eq!(open(), 2, "somebody has it yet");
+        drop(gone);
+        assert_eq!(open(), 1);
+        assert!(circuits.of("gone").admit().is_ok(), "another of the same name is new");
     }
 
     #[tokio::test(start_paused = true)]

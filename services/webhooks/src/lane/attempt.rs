@@ -1,5 +1,7 @@
 //! One event looked up, where its feed is behind, and told.
 
+use std::time::Duration;
+
 use natter_bus::{Bus, Hooked};
 use natter_outbound::Outcome;
 use natter_protocol::ids::Seq;
@@ -76,4 +78,33 @@ pub(super) async fn attempt(target: &Target, bus: &Bus, next: Next) -> Attempted
         None => Tried::Unwanted(event),
     };
     Attempted { before, lost, result }
+}
+
+/// When an event that has failed since `failing_since` is tried again, where the next try is to wait for so long;
+/// none once it has failed for `give_up`. However long it is to wait, it is tried once more by then.
+pub(super) fn next_try(
+    failing_since: OffsetDateTime,
+    now: OffsetDateTime,
+    wait: Duration,
+    give_up: Duration,
+) -> Option<OffsetDateTime> {
+    let last = failing_since + give_up;
+    (now < last).then(|| (now + wait).min(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_given_up_when_it_has_failed_for_so_long_and_not_for_what_the_endpoint_asks_for()
+    {
+        let since = OffsetDateTime::UNIX_EPOCH;
+        let hours = |hours| Duration::from_hours(hours);
+        let tried = |now, wait| next_try(since, since + hours(now), hours(wait), hours(24));
+        assert_eq!(tried(0, 1), Some(since + hours(1)));
+        assert_eq!(tried(2, 23), Some(since + hours(24)), "asked to wait beyond that");
+        assert_eq!(tried(0, 24 * 7), Some(since + hours(24)));
+        assert_eq!((tried(24, 1), tried(25, 1)), (None, None));
+    }
 }

@@ -17,24 +17,29 @@ const QUIET_SAVE: Duration = Duration::from_secs(2);
 /// So many looks are between two at what is too old.
 const OLD: u32 = 60;
 
-/// The place up to which a lane has told, in the stream as it is: one that has lost its end, and was filled
-/// again since, may hold other events at the places that were given before. The log's own places are given
-/// once; there is none where an operator has moved the lane.
+/// The place up to which a lane has told, in the stream as it is, and whether all that the lane has dealt with is
+/// there: one that has lost its end, and was filled again since, may hold other events at the places that were
+/// given before, or not have come so far again. The log's own places are given once; there is none where an
+/// operator has moved the lane.
 pub(super) async fn told_up_to(
     bus: &Bus,
     place: &LanePlace,
     state: &HooksState,
-) -> Result<Seq, LaneError> {
+) -> Result<(Seq, bool), LaneError> {
     let (shard, seq) = (place.key.shard, place.seq.unwrap_or(0));
     if place.log_seq == 0 || seq < state.first {
-        return Ok(seq);
+        return Ok((seq, true));
     }
     let there = bus.hooked(shard, seq).await?;
-    if there.is_some_and(|event| event.log_seq <= place.log_seq) {
-        return Ok(seq);
+    if let Some(event) = there.filter(|event| event.log_seq <= place.log_seq) {
+        // Nothing that the lane has dealt with stands behind it.
+        let whole = event.log_seq == place.log_seq
+            || bus.hooked(shard, seq + 1).await?.is_some_and(|next| next.log_seq > place.log_seq);
+        return Ok((seq, whole));
     }
     tracing::warn!(endpoint = %place.key.endpoint, shard, seq, "the stream is not as it was: looked for where an endpoint is");
-    Ok(bus.hooked_beyond(shard, place.log_seq).await?.saturating_sub(1))
+    let beyond = bus.hooked_beyond(shard, place.log_seq).await?;
+    Ok((beyond.saturating_sub(1), beyond <= state.last))
 }
 
 impl Lane {

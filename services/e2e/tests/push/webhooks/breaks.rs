@@ -28,13 +28,20 @@ async fn killed_in_the_middle_every_event_comes_and_none_before_an_earlier_one()
         chats.push((ada, chat, Vec::new()));
     }
     for round in 0..3 {
-        for (ada, chat, said) in &mut chats {
-            said.extend(say(ada, *chat, &format!("round {round}"), 12).await?);
-        }
-        let least = hook.endpoint.taken().len() + 4;
-        hook.endpoint.until("some of it", |told| (told.len() >= least).then_some(())).await?;
-        cluster.pusher(0).kill().await?;
-        cluster.pusher(0).start().await?;
+        // While they talk: however fast it is told, there is more to tell.
+        let least = hook.endpoint.told().len() + 4;
+        let talking = async {
+            for (ada, chat, said) in &mut chats {
+                said.extend(say(ada, *chat, &format!("round {round}"), 12).await?);
+            }
+            anyhow::Ok(())
+        };
+        let killing = async {
+            hook.endpoint.until("some of it", |told| (told.len() >= least).then_some(())).await?;
+            cluster.pusher(0).kill().await?;
+            cluster.pusher(0).start().await
+        };
+        tokio::try_join!(talking, killing)?;
     }
     for (_, chat, said) in &chats {
         let chat = *chat;

@@ -26,9 +26,10 @@ async fn what_is_given_up_blocks_its_chat_no_longer_and_is_told_when_somebody_wa
         .push_env("NATTER_WEBHOOK_ATTEMPTS", "3")
         .push_env("NATTER_WEBHOOK_FAILURES", "100");
     let cluster = builder.start().await?;
+    // From before there is an endpoint: the log has it, and the stream does not.
+    let (ada, _ben, chat) = pair(&cluster).await?;
     let hook = Hook::add(&cluster, "letters", &["--kinds=message"]).await?;
     hook.endpoint.rule(|told| is_poison(told).then(|| Step::status(500)));
-    let (ada, _ben, chat) = pair(&cluster).await?;
     let (cleo, _dan, other) = pair(&cluster).await?;
     let before = say(&ada, chat, "before", 2).await?;
     ada.api(0).say(chat, "poison").await?;
@@ -49,6 +50,27 @@ async fn what_is_given_up_blocks_its_chat_no_longer_and_is_told_when_somebody_wa
     assert_eq!((letters.len(), letter.of.attempts, letter.of.r#type.as_str()), (1, 3, "message"));
     ensure!(letter.of.answer.contains("500"), "{letter:?}");
     hook.of_it("dead-letters", &[]).await?;
+
+    // Its stream is put back from long ago and filled again, and has another event at its place.
+    let bus = natter_bus::BusConfig::new(cluster.nats_url(), "story");
+    let bus = natter_bus::Bus::connect(&bus).await?;
+    bus.connected_within(Duration::from_secs(5)).await?;
+    let end =
+        hook.endpoint.told().iter().filter_map(|told| told.body["data"]["seq"].as_u64()).max();
+    let end = end.context("it was told")?;
+    cluster.pusher(0).terminate().await?;
+    bus.forget_hooks(0).await?;
+    bus.ensure_hooks(0, &natter_bus::HooksConfig::default(), 1).await?;
+    cluster.pusher(0).start().await?;
+    soon("the stream is filled again", async || {
+        let state = bus.hooks_state(0).await?.context("a stream")?;
+        let newest = bus.hooked(0, state.last.max(1)).await?;
+        Ok(newest.filter(|newest| newest.log_seq >= end).map(drop))
+    })
+    .await?;
+    let there = bus.hooked(0, letter.of.seq).await?;
+    let same = there.is_some_and(|event| event.body.windows(6).any(|part| part == b"poison"));
+    ensure!(!same, "the event is where it was");
 
     // In vain, and the letter stays with the new answer.
     hook.endpoint.rule(|told| is_poison(told).then(|| Step::status(502)));
@@ -99,7 +121,10 @@ async fn events_are_told_again_from_a_cursor_and_from_a_time() -> Result<()> {
         .await
     };
     let all = again(7).await?;
-    assert_eq!(all[5..], told[3..], "behind the cursor, under the same names");
+    let named = |told: &[Told]| -> Vec<_> {
+        told.iter().map(|told| (told.id.clone(), told.body.clone())).collect()
+    };
+    assert_eq!(named(&all[5..]), named(&told[3..]), "behind the cursor, under the same names");
 
     saved(last).await?;
     let start =
@@ -115,8 +140,9 @@ async fn events_are_told_again_from_a_cursor_and_from_a_time() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_dropped_before_it_was_told_is_counted_and_the_rest_comes_in_order() -> Result<()> {
-    let builder =
-        impatient(sociable(Cluster::builder())).push_env("NATTER_WEBHOOK_MAX_BYTES", "1000000");
+    let builder = impatient(sociable(Cluster::builder()))
+        .push_env("NATTER_WEBHOOK_MAX_BYTES", "1000000")
+        .push_env("NATTER_WEBHOOK_FAILURES", "1");
     let cluster = builder.start().await?;
     let hook = Hook::add(&cluster, "dropped", &["--kinds=message"]).await?;
     let (ada, _ben, chat) = pair(&cluster).await?;
@@ -159,5 +185,19 @@ async fn what_is_dropped_before_it_was_told_is_counted_and_the_rest_comes_in_ord
     assert_eq!(lane.await?.lost, dropped);
     let lost = value(cluster.pusher(0), "natter_webhook_lost_total{where=\"stream\"}").await?;
     assert_eq!(lost, Some(dropped as f64));
+
+    // One that is left alone and then removed is none of those that are left alone.
+    hook.endpoint.rule(|_| Some(Step::status(500)));
+    ada.api(0).say(chat, "refused").await?;
+    let left_alone = async |count: f64| {
+        soon("endpoints that are left alone", async || {
+            let open = value(cluster.pusher(0), "natter_webhook_circuits_open").await?;
+            Ok((open == Some(count)).then_some(()))
+        })
+        .await
+    };
+    left_alone(1.0).await?;
+    hook.remove().await?;
+    left_alone(0.0).await?;
     cluster.stop().await
 }

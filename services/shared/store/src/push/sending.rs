@@ -171,7 +171,7 @@ impl ClaimedRow {
 /// Notifications on their way.
 impl Store {
     /// Takes notifications to be sent within `lease`; what came of each. Those whose message was read or
-    /// taken back meanwhile, whose device has logged out, or that are older than `max_age` end here.
+    /// taken back meanwhile, whose device has logged out, whose user is disabled, or that are older than `max_age` end here.
     pub async fn claim_pushes(
         &self,
         keys: &[PushKey],
@@ -279,6 +279,8 @@ const CLAIM: &str = concat!(
                 CASE
                     WHEN t.target IS NULL OR t.id <> l.target_id THEN 'unregistered'
                     WHEN l.queued_at < now() - make_interval(secs => $4) THEN 'too_old'
+                    -- Disabled since it was decided: as it is for those who were by then.
+                    WHEN u.disabled_at IS NOT NULL THEN 'no_target'
                     WHEN l.chat_id IS NULL THEN NULL
                     WHEN m.seq IS NULL OR m.deleted_at IS NOT NULL OR m.seq <= c.expired_seq
                          OR m.kind <> 'message' THEN 'deleted'
@@ -299,6 +301,7 @@ const CLAIM: &str = concat!(
     " FROM (SELECT c.id, c.message_count, c.expired_seq,
                         GREATEST(r.read_seq, COALESCE(r.from_seq, 0)) AS read_seq) v) AS unread
          FROM locked l
+         LEFT JOIN users u ON u.id = l.user_id
          LEFT JOIN push_targets t ON t.device_id = l.device_id
          LEFT JOIN chats c ON c.id = l.chat_id
          LEFT JOIN messages m ON m.chat_id = l.chat_id AND m.seq = l.seq

@@ -324,8 +324,8 @@ impl Store {
     }
 
     /// Moves the place up to which an endpoint has been told of a shard back to `to`, exclusive: it is told
-    /// again of all that lies beyond, also of what was before it was made. Whoever tells it goes on from there. False where it has not come
-    /// that far.
+    /// again of all that lies beyond, also of what was before it was made. Whoever tells it goes on from there.
+    /// False where it has not come that far, and then nothing changes.
     pub async fn rewind_lane(&self, id: EndpointId, shard: Shard, to: Seq) -> Result<bool> {
         self.transaction(async |tx| {
             let moved = sqlx::query(
@@ -337,6 +337,10 @@ impl Store {
             .bind(sql_seq(to))
             .execute(&mut *tx)
             .await?;
+            // Its owner goes on, and what waits beyond the place is written nowhere else.
+            if moved.rows_affected() == 0 {
+                return Ok(false);
+            }
             // What has failed beyond the place comes again by itself.
             sqlx::query(
                 "DELETE FROM webhook_behind WHERE endpoint_id = $1 AND shard = $2 AND seq > $3",
@@ -346,7 +350,7 @@ impl Store {
             .bind(sql_seq(to))
             .execute(tx)
             .await?;
-            Ok(moved.rows_affected() > 0)
+            Ok(true)
         })
         .await
     }

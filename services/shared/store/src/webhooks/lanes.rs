@@ -325,7 +325,8 @@ impl Store {
         Ok(row.map(|(log, stream)| FillRow { log_seq: seq(log), stream_seq: seq(stream) }))
     }
 
-    /// Writes how far a shard's stream is filled, and how many entries the log had dropped before.
+    /// Writes how far a shard's stream is filled, and how many entries the log had dropped before: these are
+    /// lost to each endpoint that there is.
     ///
     /// # Errors
     /// `Fenced` when another fills it by now.
@@ -336,22 +337,29 @@ impl Store {
         fill: FillRow,
         lost: u64,
     ) -> Result<()> {
-        let saved = self
-            .call(async |db| {
-                sqlx::query(
-                    "UPDATE webhook_fills SET log_seq = $3, stream_seq = $4, lost = lost + $5
-                     WHERE shard = $1 AND owner = $2",
-                )
-                .bind(sql_shard(shard))
-                .bind(worker)
-                .bind(sql_seq(fill.log_seq))
-                .bind(sql_seq(fill.stream_seq))
-                .bind(sql_seq(lost))
-                .execute(db)
-                .await
-            })
+        self.transaction(async |tx| {
+            let saved = sqlx::query(
+                "UPDATE webhook_fills SET log_seq = $3, stream_seq = $4
+                 WHERE shard = $1 AND owner = $2",
+            )
+            .bind(sql_shard(shard))
+            .bind(worker)
+            .bind(sql_seq(fill.log_seq))
+            .bind(sql_seq(fill.stream_seq))
+            .execute(&mut *tx)
             .await?;
-        if saved.rows_affected() == 0 { Err(StoreError::Fenced) } else { Ok(()) }
+            if saved.rows_affected() == 0 {
+                return Err(StoreError::Fenced);
+            }
+            lose(tx, shard, lost).await
+        })
+        .await
+    }
+
+    /// Counts entries of a shard's log that are gone before anybody could keep them for endpoints: for each
+    /// endpoint that there is.
+    pub async fn lose_hooks(&self, shard: Shard, lost: u64) -> Result<()> {
+        self.transaction(async |tx| lose(tx, shard, lost).await).await
     }
 
     /// Gives the filling of a shard back, if it is still the worker's.
@@ -369,6 +377,19 @@ impl Store {
         .await?;
         Ok(())
     }
+}
+
+async fn lose(tx: &mut PgConnection, shard: Shard, lost: u64) -> Result<()> {
+    if lost == 0 {
+        return Ok(());
+    }
+    for statement in [
+        "UPDATE webhook_fills SET lost = lost + $2 WHERE shard = $1",
+        "UPDATE webhook_lanes SET lost = lost + $2 WHERE shard = $1",
+    ] {
+        sqlx::query(statement).bind(sql_shard(shard)).bind(sql_seq(lost)).execute(&mut *tx).await?;
+    }
+    Ok(())
 }
 
 /// How many workers there are, this one among them.

@@ -88,14 +88,27 @@ impl From<LetterRow> for WebhookLetter {
 }
 
 /// Keeps letters of a lane, whose row the caller holds, and drops the oldest of the endpoint's beyond
-/// `most`. How many were dropped.
+/// `most`, and those of other events at the same places, which a stream that has lost its end does not have
+/// there any more. How many were dropped.
 pub(super) async fn keep(
     tx: &mut PgConnection,
     lane: LaneKey,
     letters: &[NewHookLetter],
     most: u32,
 ) -> Result<u64> {
+    let mut dropped = 0;
     for letter in letters {
+        let other = sqlx::query(
+            "DELETE FROM webhook_dead_letters
+             WHERE endpoint_id = $1 AND shard = $2 AND seq = $3 AND event_id <> $4",
+        )
+        .bind(lane.endpoint.0)
+        .bind(sql_shard(lane.shard))
+        .bind(sql_seq(letter.seq))
+        .bind(&letter.event_id)
+        .execute(&mut *tx)
+        .await?;
+        dropped += other.rows_affected();
         sqlx::query(
             "INSERT INTO webhook_dead_letters
                  (endpoint_id, shard, seq, kind, feed_id, event_id, type, at, attempts, answer)
@@ -118,7 +131,7 @@ pub(super) async fn keep(
     if letters.is_empty() {
         return Ok(0);
     }
-    let dropped = sqlx::query(
+    let oldest = sqlx::query(
         "DELETE FROM webhook_dead_letters WHERE endpoint_id = $1 AND id <= (
              SELECT id FROM webhook_dead_letters WHERE endpoint_id = $1
              ORDER BY id DESC OFFSET $2 LIMIT 1
@@ -128,7 +141,7 @@ pub(super) async fn keep(
     .bind(i64::from(most))
     .execute(tx)
     .await?;
-    Ok(dropped.rows_affected())
+    Ok(dropped + oldest.rows_affected())
 }
 
 impl Store {

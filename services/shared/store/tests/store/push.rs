@@ -189,7 +189,17 @@ async fn what_is_not_wanted_any_more_is_not_sent() -> Result<()> {
     pair.ends(key, PushReason::TooOld).await?;
     assert_eq!(pair.state(key).await?, PushState::GivenUp);
 
-    let key = pair.said(10_109).await?;
+    // Decided before the user was disabled, sent at first or tried again: nobody is notified meanwhile.
+    let (key, tried) = (pair.said(10_109).await?, pair.said(10_110).await?);
+    pair.take(tried).await?;
+    pair.keep(tried, 1, PushState::Retrying).await?;
+    pair.store.set_disabled(pair.ben, true).await?;
+    pair.ends(key, PushReason::NoTarget).await?;
+    pair.ends(tried, PushReason::NoTarget).await?;
+    assert_eq!(pair.state(key).await?, PushState::Cancelled);
+    pair.store.set_disabled(pair.ben, false).await?;
+
+    let key = pair.said(10_111).await?;
     pair.store.set_push_target(pair.ben, pair.phone, Some(pair.session), &token("b"), None).await?;
     pair.ends(key, PushReason::Unregistered).await
 }

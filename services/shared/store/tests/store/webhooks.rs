@@ -9,8 +9,8 @@ use natter_protocol::{
     webhook::{HookFilter, HookKind},
 };
 use natter_store::{
-    Behind, Conflict, EndpointChange, FillRow, LanePlace, LaneSave, NewEndpoint, Store, StoreError,
-    WebhookEndpoint,
+    Behind, Conflict, EndpointChange, FillRow, LanePlace, LaneSave, NewEndpoint, NewHookLetter,
+    Store, StoreError, WebhookEndpoint,
 };
 use time::OffsetDateTime;
 
@@ -113,12 +113,12 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     let one = endpoint(&store, "one").await?;
     let (lanes, _) = look(&store, "a").await?;
     let lane = lanes.first().context("a lane")?.clone();
-    let (early, late) = (behind(3), behind(8));
+    let (early, late, beyond) = (behind(3), behind(8), behind(15));
     let save = LaneSave {
         seq: 10,
         log_seq: 20,
         lost: 2,
-        behind: vec![early, late],
+        behind: vec![early, late, beyond],
         most_letters: 5,
         ..LaneSave::default()
     };
@@ -127,6 +127,9 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
 
     ensure!(!store.rewind_lane(one.id, lane.key.shard, 10).await?, "it is not so far");
+    // Its owner knows nothing of it, and goes on: what waits beyond the place waits as before.
+    assert_eq!(store.behind(lane.key).await?.len(), 3);
+    store.save_lane("a", &lane, &save).await?;
     ensure!(store.rewind_lane(one.id, lane.key.shard, 5).await?, "it is");
     // What comes again by itself does not wait any more; what lies before does.
     assert_eq!(store.behind(lane.key).await?, [early]);
@@ -140,7 +143,7 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     ensure!(store.behind(lane.key).await?.is_empty());
     let report = store.endpoint_lanes(one.id).await?;
     let report = report.iter().find(|report| report.shard == lane.key.shard).context("it")?;
-    assert_eq!((report.seq, report.lost, report.behind), (Some(12), 2, 0));
+    assert_eq!((report.seq, report.lost, report.behind), (Some(12), 4, 0));
 
     store.remove_endpoint(one.id).await?;
     let gone = store.save_lane("a", moved, &caught_up).await;
@@ -149,8 +152,43 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
 }
 
 #[tokio::test]
+async fn a_letter_of_another_event_at_the_same_place_takes_the_place_of_the_one_before()
+-> Result<()> {
+    let store = store().await?;
+    let one = endpoint(&store, "one").await?;
+    let (lanes, _) = look(&store, "a").await?;
+    let lane = lanes.first().context("a lane")?;
+    let letter = |seq: u64, event: &str| NewHookLetter {
+        seq,
+        feed: Feed::chat(lane.key.shard, ChatId::generate()),
+        event_id: event.to_owned(),
+        r#type: "message".to_owned(),
+        at: OffsetDateTime::UNIX_EPOCH,
+        attempts: 3,
+        answer: "500".to_owned(),
+    };
+    let keeps = async |letters: Vec<NewHookLetter>| {
+        let save = LaneSave { letters, most_letters: 5, ..LaneSave::default() };
+        store.save_lane("a", lane, &save).await
+    };
+    assert_eq!(keeps(vec![letter(7, "evt_a"), letter(8, "evt_b")]).await?, 0);
+    assert_eq!(keeps(vec![letter(7, "evt_a")]).await?, 0, "it is the same");
+    let before = store.webhook_letters(one.id, 0, 10).await?;
+    assert_eq!(keeps(vec![letter(7, "evt_c")]).await?, 1, "the one before is lost");
+    let letters = store.webhook_letters(one.id, 0, 10).await?;
+    let named: Vec<_> = letters.iter().map(|letter| letter.of.event_id.as_str()).collect();
+    assert_eq!(named, ["evt_b", "evt_c"]);
+    // Whoever tells of the one before just now does not take the new one for told.
+    store.letter_told(before[0].id).await?;
+    assert_eq!(store.webhook_letters(one.id, 0, 10).await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn one_worker_fills_a_shard_and_another_goes_on_where_it_was() -> Result<()> {
     let store = store().await?;
+    let one = endpoint(&store, "one").await?;
+    look(&store, "a").await?;
     let from = FillRow { log_seq: 40, stream_seq: 0 };
     assert_eq!(store.fill(0).await?, None);
     assert_eq!(store.claim_fill(0, "a", LEASE, 40).await?, Some(from));
@@ -162,5 +200,9 @@ async fn one_worker_fills_a_shard_and_another_goes_on_where_it_was() -> Result<(
     assert_eq!(store.fill(0).await?, Some(row));
     store.release_fill(0, "a").await?;
     assert_eq!(store.claim_fill(0, "b", LEASE, 90).await?, Some(row));
+    // What nobody could keep is lost to every endpoint that there is, of this shard.
+    store.lose_hooks(0, 3).await?;
+    let lanes = store.endpoint_lanes(one.id).await?;
+    assert_eq!(lanes.iter().map(|lane| lane.lost).collect::<Vec<_>>(), [4, 0]);
     Ok(())
 }
