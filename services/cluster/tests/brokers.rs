@@ -4,15 +4,10 @@
 use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
-use jetstream::jetstream;
 use natter_cluster::{Cluster, Node};
 use serde_json::Value;
-use support::soon;
 
-#[path = "support/jetstream.rs"]
-mod jetstream;
-#[expect(dead_code, reason = "other tests use the rest of it")]
-mod support;
+use crate::support::{jetstream::jetstream, soon};
 
 /// What a server says of the first shard's log.
 fn log(broker: &Node) -> Result<Value> {

@@ -25,11 +25,10 @@ use nix::{
     unistd::Pid,
 };
 use serde::Deserialize;
-use support::{SOON, is_alive, soon};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-mod support;
+use crate::support::{SOON, is_alive, soon};
 
 const ROLES: [&str; 7] = ["gateway", "gateway", "persistence", "push", "postgres", "redis", "nats"];
 

@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
+pub mod jetstream;
+
 /// Bound of every wait: far beyond what anything takes, also on a busy machine.
 pub const SOON: Duration = Duration::from_mins(1);
 
