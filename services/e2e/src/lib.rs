@@ -12,6 +12,8 @@
 //! | [`peers`] | official Socket.IO clients, many in one process |
 //! | [`balancer`] | one address for all gateways, without sticky sessions |
 //! | [`heard`] | waiting for what comes on a connection |
+//! | [`product`] | the servers of a product that Natter is embedded in |
+//! | [`censor`] | a deployment's own check of messages |
 //! | [`push_services`] | the push services that devices are notified by |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
 //! | [`metrics`] | what a node counts of itself |
@@ -29,6 +31,7 @@
 
 pub mod api;
 pub mod balancer;
+pub mod censor;
 pub mod crowd;
 pub mod engine;
 pub mod heard;
@@ -37,6 +40,7 @@ pub mod metrics;
 pub mod nemesis;
 pub mod peers;
 pub mod person;
+pub mod product;
 pub mod push_services;
 pub mod record;
 pub mod socket;
@@ -52,6 +56,7 @@ pub use heard::Heard;
 pub use lossy::Lossy;
 pub use peers::{Mode, Peer, Peers};
 pub use person::{Device, Person};
+pub use product::Product;
 pub use push_services::PushServices;
 pub use socket::{Presenting, Socket};
 pub use soon::soon;

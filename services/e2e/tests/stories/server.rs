@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::future::{try_join, try_join_all};
 use natter_e2e::{
-    Device, Person, Socket,
+    Device, Person, Product, Socket,
     person::anonymous,
     socket::{Dialled, Presenting},
     soon, tokens,
@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{STAGE, product::Product};
+use crate::STAGE;
 
 /// Within this a token that is revoked is refused, and a disabled user cut off, on every node.
 const TOLD: Duration = Duration::from_secs(1);
@@ -174,8 +174,7 @@ async fn a_user_who_is_disabled_is_cut_off_everywhere_and_enabled_comes_back() -
     let cursor = anas.cursor()?;
 
     let by = Instant::now() + TOLD;
-    let path = format!("/server/users/{}/disable", ana.id);
-    product.api(0).post_text(&path, "").await?.expect(200)?;
+    product.disable(0, ana.id).await?;
     for socket in [&anas, &other] {
         socket.expect_close_by(by, 4423).await?;
         let told = socket.events("exception");
@@ -189,8 +188,7 @@ async fn a_user_who_is_disabled_is_cut_off_everywhere_and_enabled_comes_back() -
     ensure!(bens.is_open(), "who is not disabled is left alone");
     bens.say(chat, "meanwhile").await?;
 
-    let path = format!("/server/users/{}/enable", ana.id);
-    product.api(1).post_text(&path, "").await?.expect(200)?;
+    product.enable(1, ana.id).await?;
     // Nothing was lost but the time.
     let back = phone.resume(0, &cursor).await?;
     ensure!(back.ready()?.resumed, back.failure("it was not resumed"));
@@ -210,16 +208,14 @@ async fn an_outside_issuers_user_is_disabled_too() -> Result<()> {
     let me: User = api.get("/users/me").await?.read(200)?;
     let socket = Socket::connect(cluster.gateway(1).address(), &token).await?;
     let by = Instant::now() + TOLD;
-    let path = format!("/server/users/{}/disable", me.id);
-    product.api(0).post_text(&path, "").await?.expect(200)?;
+    product.disable(0, me.id).await?;
     socket.expect_close_by(by, 4423).await?;
     api.get("/users/me").await?.refused(403, "account_disabled")?;
     // Nor on a device that nobody has seen before.
     let tablet = tokens::outside(&tokens::outside_claims(&subject, "tablet"))?;
     let tablet = anonymous(&cluster, 1)?.with_token(&tablet);
     tablet.get("/users/me").await?.refused(403, "account_disabled")?;
-    let path = format!("/server/users/{}/enable", me.id);
-    product.api(0).post_text(&path, "").await?.expect(200)?;
+    product.enable(0, me.id).await?;
     api.get("/users/me").await?.expect(200)?;
     tablet.get("/users/me").await?.expect(200)?;
     Ok(())
