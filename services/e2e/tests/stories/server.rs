@@ -11,6 +11,7 @@ use natter_e2e::{
     soon, tokens,
 };
 use natter_protocol::{
+    feed::{OutboxItem, OutboxUser, UserChange},
     ids::{ChatId, UserId},
     rest::{ParticipantPage, User},
     server::{Chat, Message, Sent},
@@ -196,6 +197,50 @@ async fn a_user_who_is_disabled_is_cut_off_everywhere_and_enabled_comes_back() -
     back.say(chat, "back again").await?;
     bens.hears(chat, "back again").await?;
     back.check_feeds()
+}
+
+#[tokio::test]
+async fn that_a_user_was_disabled_ends_nothing_when_it_is_heard_of_too_late() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let product = Product::new(&cluster).await?;
+    let ana = product.user("Ana", false).await?;
+    let device = product.device(&ana).await?;
+    let (anas, other) = (device.connect(0).await?, device.connect(1).await?);
+    // As a relay leaves it that dies, and whose change has been taken back since.
+    let late = OutboxItem {
+        chat: None,
+        users: vec![OutboxUser { user_id: ana.id, shard: 0, change: UserChange::Disabled }],
+    };
+    let late = serde_json::to_string(&late)?;
+    let shard = "jsonb_set(payload, '{users,0,shard}', to_jsonb(shard))";
+    cluster.sql(&format!(
+        "INSERT INTO outbox (lane, payload)
+         SELECT id, {shard} FROM users, (SELECT '{late}'::jsonb AS payload) late
+         WHERE id = '{}'",
+        ana.id
+    ))?;
+    soon("a worker relays it", async || {
+        let left = format!("SELECT count(*) FROM outbox WHERE lane = '{}'", ana.id);
+        Ok((cluster.sql(&left)?.trim() == "0").then_some(()))
+    })
+    .await?;
+    // What comes later on the same feed has come, and so has what is said then.
+    let chat = product.group(&[ana.id]).await?.id;
+    for socket in [&anas, &other] {
+        socket.expect("chat_added", |added| added["id"] == json!(chat)).await?;
+    }
+    product.say(&json!("system"), chat, "still there?").await?;
+    for socket in [&anas, &other] {
+        socket.hears(chat, "still there?").await?;
+        ensure!(socket.is_open() && socket.events("exception").is_empty());
+    }
+
+    let by = Instant::now() + TOLD;
+    product.disable(0, ana.id).await?;
+    for socket in [&anas, &other] {
+        socket.expect_close_by(by, 4423).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
