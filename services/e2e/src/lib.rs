@@ -13,6 +13,8 @@
 //! | [`balancer`] | one address for all gateways, without sticky sessions |
 //! | [`cloud`] | a store of files as clouds have them |
 //! | [`heard`] | waiting for what comes on a connection |
+//! | [`product`] | the servers of a product that Natter is embedded in |
+//! | [`censor`] | a deployment's own check of messages |
 //! | [`push_services`] | the push services that devices are notified by |
 //! | [`record`] | everything that a connection received, in order, and whether its feeds are whole |
 //! | [`metrics`] | what a node counts of itself |
@@ -30,6 +32,7 @@
 
 pub mod api;
 pub mod balancer;
+pub mod censor;
 pub mod cloud;
 pub mod crowd;
 pub mod engine;
@@ -39,6 +42,7 @@ pub mod metrics;
 pub mod nemesis;
 pub mod peers;
 pub mod person;
+pub mod product;
 pub mod push_services;
 pub mod record;
 pub mod socket;
@@ -54,6 +58,7 @@ pub use heard::Heard;
 pub use lossy::Lossy;
 pub use peers::{Mode, Peer, Peers};
 pub use person::{Device, Person};
+pub use product::Product;
 pub use push_services::PushServices;
 pub use socket::{Presenting, Socket};
 pub use soon::soon;

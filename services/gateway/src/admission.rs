@@ -275,10 +275,10 @@ async fn keep(app: &App, viewer: Viewer) {
     }
     let facts = {
         let registry = app.hub.registry();
-        // One that has just been revoked, say, must not be let in by what is kept.
+        // One that has just been revoked or disabled, say, must not be let in by what is kept.
         let here = registry.connection(viewer.user, viewer.connection);
         let Some(user) = registry.user(viewer.user) else { return };
-        if here.is_none_or(|connection| connection.outlet.closed()) {
+        if !here.is_some_and(|connection| connection.outlet.vouches()) {
             return;
         }
         Facts {

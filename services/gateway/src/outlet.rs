@@ -79,6 +79,7 @@ pub struct Outlet {
     capacity: u32,
     code: AtomicU16,
     draining: AtomicBool,
+    in_doubt: AtomicBool,
 }
 
 impl Outlet {
@@ -91,6 +92,7 @@ impl Outlet {
             capacity,
             code: AtomicU16::new(0),
             draining: AtomicBool::new(false),
+            in_doubt: AtomicBool::new(false),
         })
     }
 
@@ -145,6 +147,17 @@ impl Outlet {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// It is being asked whether the user may be here at all; or has been, and the user may.
+    pub fn doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Release);
+    }
+
+    /// Whether the connection shows that its device may come in: it is not on its way out, and nobody asks.
+    #[must_use]
+    pub fn vouches(&self) -> bool {
+        !self.closed() && !self.in_doubt.load(Ordering::Acquire)
     }
 
     /// Whether the connection is on its way out: nothing more may be delivered to it, since

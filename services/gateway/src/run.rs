@@ -154,7 +154,7 @@ async fn connect(
     };
     let follower = Follower::new(bus_config, bus.clone(), config.shards);
     let (online, changes) = Online::new();
-    let hub = Hub::start(follower, config.shards, online, settings);
+    let hub = Hub::start(follower, config.shards, online, store.clone(), settings);
     let files = Files::open(&config.media.media_store, environment()).map_err(RunError::Files)?;
     let library = Library::new(files, store.clone(), records, config.media.clone());
     let (app, keeping) = App::new(Arc::new(config), store, bus, presence, hub, library)?;

@@ -2,17 +2,20 @@
 //!
 //! - `nodes`: gateways, workers and push workers, by what each says of itself
 //! - `shards`: each shard's owner, log, mirror, and how far it is written
+//! - `endpoints`: the endpoints of webhooks, and how far each has been told
 //! - `report`: what is printed
 
+mod endpoints;
 mod nodes;
 mod report;
 mod shards;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use endpoints::EndpointStatus;
 use natter_bus::Bus;
 use natter_runtime::causes;
-use natter_store::{Outbox, ShardRow, Store, Versions};
+use natter_store::{LaneReport, Outbox, ShardRow, Store, Versions, WebhookEndpoint};
 use report::Report;
 
 use crate::{
@@ -47,6 +50,8 @@ struct Database {
     versions: Versions,
     outbox: Option<Outbox>,
     shards: Vec<ShardRow>,
+    /// None where the schema is older than they are, maybe.
+    endpoints: Option<Vec<(WebhookEndpoint, Vec<LaneReport>)>>,
 }
 
 impl Database {
@@ -92,8 +97,12 @@ pub async fn run(args: &StatusArgs) -> Result<Outcome, Failure> {
         }
     }
     let now = database.as_ref().map(|database| database.versions.now);
-    let rows = database.map(|database| database.shards);
+    let (rows, endpoints) = database.map(|found| (found.shards, found.endpoints)).unzip();
     report.shards = shards::all(bus.as_ref(), rows, now, &mut findings).await;
+    report.webhooks = endpoints.flatten().map(|all| {
+        let status = |(one, lanes)| EndpointStatus::new(one, lanes, &mut findings);
+        all.into_iter().map(status).collect()
+    });
     let outcome = report.conclude(findings);
     if args.json {
         print_json(&report);
@@ -108,10 +117,21 @@ async fn database(servers: &Servers) -> Result<Database, Failure> {
     let versions = store.versions().await?;
     // A database without a schema is one that was reached.
     if versions.applied.is_none() {
-        return Ok(Database { versions, outbox: None, shards: Vec::new() });
+        return Ok(Database { versions, outbox: None, shards: Vec::new(), endpoints: None });
     }
     let (outbox, shards) = (Some(store.outbox().await?), store.shards().await?);
-    Ok(Database { versions, outbox, shards })
+    let current = versions.applied >= Some(versions.known);
+    let endpoints = if current { Some(endpoints(&store).await?) } else { None };
+    Ok(Database { versions, outbox, shards, endpoints })
+}
+
+async fn endpoints(store: &Store) -> Result<Vec<(WebhookEndpoint, Vec<LaneReport>)>, Failure> {
+    let mut all = Vec::new();
+    for endpoint in store.endpoints().await? {
+        let lanes = store.endpoint_lanes(endpoint.id).await?;
+        all.push((endpoint, lanes));
+    }
+    Ok(all)
 }
 
 async fn redis(servers: &Servers) -> Result<(Option<String>, BTreeSet<String>), Failure> {

@@ -1,10 +1,15 @@
 //! The built `natter` against a real cluster of two gateways.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use natter_cluster::Cluster;
-use natter_e2e::{Person, Socket, Stage, person::anonymous, soon};
+use natter_e2e::{
+    Person, Socket, Stage,
+    person::anonymous,
+    push_services::{Step, endpoint::Endpoint},
+    soon::{soon, within},
+};
 use natter_protocol::{
     error::close,
     ids::{ChatId, DeviceId, ServiceTokenId, UserId},
@@ -13,7 +18,13 @@ use natter_protocol::{
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-static STAGE: Stage = Stage::new();
+/// Endpoints of webhooks have little patience to rely on.
+static STAGE: Stage = Stage::with(|builder| {
+    builder.push_env("NATTER_WEBHOOK_ATTEMPTS", "2").push_env("NATTER_WEBHOOK_RETRY_SECONDS", "1")
+});
+
+/// What webhooks do is known to Postgres by then.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a command has said, and how it ended.
 #[derive(Debug)]
@@ -148,6 +159,58 @@ async fn the_status_tells_what_is_wrong_and_what_nobody_can_tell() -> Result<()>
     let said = run(&elsewhere, &["status"]).await?.expect(2)?;
     said.has("could not tell: Postgres (NATTER_DATABASE_URL)")?;
     said.has("follows")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_status_tells_how_endpoints_of_webhooks_are() -> Result<()> {
+    let cluster = STAGE.alone().await?;
+    let endpoint = Endpoint::start().await?;
+    let args = ["webhook", "add", "shop", &endpoint.url(), "--kinds=message", "--json"];
+    let made = natter(&cluster, &args).await?.expect(0)?.json()?;
+    endpoint.trust(&text(&made, "/secret")?)?;
+    // Until the status has this to say of the only endpoint, which it then says is well or not.
+    let says = async |code: i32, pointer: &'static str, value: Value| {
+        let what = format!("{pointer} is {value}, and the exit code {code}");
+        let status = within(PATIENCE, &what, async || {
+            let said = natter(&cluster, &["status", "--json"]).await?;
+            let status = said.json()?;
+            let found = status.pointer(&format!("/webhooks/0/{pointer}"));
+            Ok((found == Some(&value) && said.code == Some(code)).then_some(status))
+        });
+        status.await
+    };
+    let status = says(0, "state", json!("well")).await?;
+    assert_eq!(status["webhooks"][0]["enabled"], true, "{status}");
+    assert_eq!(status["webhooks"][0]["lastAnswer"], Value::Null, "{status}");
+
+    let (ada, ben) =
+        (Person::register(&cluster, "Ada").await?, Person::register(&cluster, "Ben").await?);
+    let chat = ada.api(0).direct(&ben).await?.id;
+    endpoint.rule(|_| Some(Step::status(503)));
+    ada.api(0).say(chat, "given up").await?;
+    let status = says(1, "deadLetters", json!(1)).await?;
+    ensure!(text(&status, "/webhooks/0/lastAnswer")?.starts_with("503"), "{status}");
+    let plain = natter(&cluster, &["status"]).await?.expect(1)?;
+    plain.has("wrong: 1 dead letters of the endpoint shop: `natter webhook dead-letters shop`")?;
+    plain.has("LAST FAILURE")?;
+    endpoint.take_all();
+    natter(&cluster, &["webhook", "replay-letters", "shop", "--all"]).await?.expect(0)?;
+    says(0, "deadLetters", json!(0)).await?;
+
+    // Nobody tells it: by then it is no news that it was made.
+    cluster.pusher(0).terminate().await?;
+    let created = "UPDATE webhook_endpoints SET created_at = created_at - interval '1 minute'";
+    cluster.sql(created)?;
+    says(1, "state", json!("untold")).await?;
+    let plain = natter(&cluster, &["status"]).await?.expect(1)?;
+    plain.has("wrong: no push worker tells the endpoint shop")?;
+    natter(&cluster, &["webhook", "disable", "shop"]).await?.expect(0)?;
+    says(0, "state", json!("disabled")).await?;
+    natter(&cluster, &["status"]).await?.expect(0)?.has("disabled")?;
+    cluster.pusher(0).start().await?;
+    natter(&cluster, &["webhook", "remove", "shop"]).await?.expect(0)?;
+    ensure!(endpoint.violations().is_empty(), "{:?}", endpoint.violations());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 mod breaks;
 mod checkpoints;
 mod crowds;
+mod embedded;
 mod fresh_starts;
 mod goodbyes;
 mod old_flow;

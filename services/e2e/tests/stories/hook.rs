@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use natter_e2e::{Person, Socket, Stage, metrics, soon};
+use natter_e2e::{
+    Person, Product, Socket, Stage,
+    censor::{Does, censor, checked},
+    metrics, soon,
+};
 use natter_protocol::{
     error::{ErrorCode, Outcome, WireError},
     ids::ChatId,
@@ -13,11 +17,6 @@ use natter_protocol::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
-
-use crate::stories::{
-    censor::{Does, censor, checked},
-    product::Product,
-};
 
 /// For how long gateways wait for an answer: long enough for a busy machine.
 const LIMIT: Duration = Duration::from_secs(2);

@@ -2,7 +2,6 @@
 
 mod accounts;
 mod blocking;
-mod censor;
 mod chats;
 mod comebacks;
 mod described;
@@ -12,7 +11,6 @@ mod leaving;
 mod life_of_a_message;
 mod page;
 mod presence;
-mod product;
 mod reads;
 mod resume;
 mod rights;

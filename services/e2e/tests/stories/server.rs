@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::future::{try_join, try_join_all};
 use natter_e2e::{
-    Device, Person, Socket,
+    Device, Person, Product, Socket,
     person::anonymous,
     socket::{Dialled, Presenting},
     soon, tokens,
 };
 use natter_protocol::{
+    feed::{OutboxItem, OutboxUser, UserChange},
     ids::{ChatId, UserId},
     rest::{ParticipantPage, User},
     server::{Chat, Message, Sent},
@@ -20,7 +21,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::stories::{STAGE, product::Product};
+use crate::stories::STAGE;
 
 /// Within this a token that is revoked is refused, and a disabled user cut off, on every node: promised is a second,
 /// and a machine that is busy with other stories has some more.
@@ -174,8 +175,7 @@ async fn a_user_who_is_disabled_is_cut_off_everywhere_and_enabled_comes_back() -
     anas.hears(chat, "before").await?;
     let cursor = anas.cursor()?;
 
-    let path = format!("/server/users/{}/disable", ana.id);
-    product.api(0).post_text(&path, "").await?.expect(200)?;
+    product.disable(0, ana.id).await?;
     let by = Instant::now() + TOLD;
     for socket in [&anas, &other] {
         socket.expect_close_by(by, 4423).await?;
@@ -190,8 +190,7 @@ async fn a_user_who_is_disabled_is_cut_off_everywhere_and_enabled_comes_back() -
     ensure!(bens.is_open(), "who is not disabled is left alone");
     bens.say(chat, "meanwhile").await?;
 
-    let path = format!("/server/users/{}/enable", ana.id);
-    product.api(1).post_text(&path, "").await?.expect(200)?;
+    product.enable(1, ana.id).await?;
     // Nothing was lost but the time.
     let back = phone.resume(0, &cursor).await?;
     ensure!(back.ready()?.resumed, back.failure("it was not resumed"));
@@ -199,6 +198,50 @@ async fn a_user_who_is_disabled_is_cut_off_everywhere_and_enabled_comes_back() -
     back.say(chat, "back again").await?;
     bens.hears(chat, "back again").await?;
     back.check_feeds()
+}
+
+#[tokio::test]
+async fn that_a_user_was_disabled_ends_nothing_when_it_is_heard_of_too_late() -> Result<()> {
+    let cluster = STAGE.among_others().await?;
+    let product = Product::new(&cluster).await?;
+    let ana = product.user("Ana", false).await?;
+    let device = product.device(&ana).await?;
+    let (anas, other) = (device.connect(0).await?, device.connect(1).await?);
+    // As a relay leaves it that dies, and whose change has been taken back since.
+    let late = OutboxItem {
+        chat: None,
+        users: vec![OutboxUser { user_id: ana.id, shard: 0, change: UserChange::Disabled }],
+    };
+    let late = serde_json::to_string(&late)?;
+    let shard = "jsonb_set(payload, '{users,0,shard}', to_jsonb(shard))";
+    cluster.sql(&format!(
+        "INSERT INTO outbox (lane, payload)
+         SELECT id, {shard} FROM users, (SELECT '{late}'::jsonb AS payload) late
+         WHERE id = '{}'",
+        ana.id
+    ))?;
+    soon("a worker relays it", async || {
+        let left = format!("SELECT count(*) FROM outbox WHERE lane = '{}'", ana.id);
+        Ok((cluster.sql(&left)?.trim() == "0").then_some(()))
+    })
+    .await?;
+    // What comes later on the same feed has come, and so has what is said then.
+    let chat = product.group(&[ana.id]).await?.id;
+    for socket in [&anas, &other] {
+        socket.expect("chat_added", |added| added["id"] == json!(chat)).await?;
+    }
+    product.say(&json!("system"), chat, "still there?").await?;
+    for socket in [&anas, &other] {
+        socket.hears(chat, "still there?").await?;
+        ensure!(socket.is_open() && socket.events("exception").is_empty());
+    }
+
+    let by = Instant::now() + TOLD;
+    product.disable(0, ana.id).await?;
+    for socket in [&anas, &other] {
+        socket.expect_close_by(by, 4423).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -210,8 +253,7 @@ async fn an_outside_issuers_user_is_disabled_too() -> Result<()> {
     let api = anonymous(&cluster, 0)?.with_token(&token);
     let me: User = api.get("/users/me").await?.read(200)?;
     let socket = Socket::connect(cluster.gateway(1).address(), &token).await?;
-    let path = format!("/server/users/{}/disable", me.id);
-    product.api(0).post_text(&path, "").await?.expect(200)?;
+    product.disable(0, me.id).await?;
     let by = Instant::now() + TOLD;
     socket.expect_close_by(by, 4423).await?;
     api.get("/users/me").await?.refused(403, "account_disabled")?;
@@ -219,8 +261,7 @@ async fn an_outside_issuers_user_is_disabled_too() -> Result<()> {
     let tablet = tokens::outside(&tokens::outside_claims(&subject, "tablet"))?;
     let tablet = anonymous(&cluster, 1)?.with_token(&tablet);
     tablet.get("/users/me").await?.refused(403, "account_disabled")?;
-    let path = format!("/server/users/{}/enable", me.id);
-    product.api(0).post_text(&path, "").await?.expect(200)?;
+    product.enable(0, me.id).await?;
     api.get("/users/me").await?.expect(200)?;
     tablet.get("/users/me").await?.expect(200)?;
     Ok(())

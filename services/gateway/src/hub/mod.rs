@@ -5,6 +5,7 @@
 //!
 //! - [`frames`]: from an entry to shared bytes
 //! - `arrivals`: connections that come and go
+//! - `shut_out`: users who were disabled
 //! - `touch`: whether this node hears of everything
 //! - `typing`: who types where
 //! - `wakes`: when connections are woken to write
@@ -13,6 +14,7 @@
 mod arrivals;
 pub mod frames;
 mod measures;
+mod shut_out;
 mod touch;
 mod typing;
 mod wakes;
@@ -36,7 +38,7 @@ use natter_protocol::{
     server::{BlockChange, ChatRef, Presence, Receipt, ServerEvent, UserTyping},
 };
 use natter_runtime::context;
-use natter_store::Followed;
+use natter_store::{Followed, Store};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -47,13 +49,13 @@ use self::{
     arrivals::Admission,
     frames::{Delivery, Part, Shared},
     measures::Measures,
+    shut_out::ShutOut,
     touch::Touch,
     typing::Typing,
     wakes::Wakes,
     watchers::Watchers,
 };
 use crate::{
-    auth::disabled,
     online::Online,
     outlet::Outlet,
     registry::{Connection, Orphans, Registry},
@@ -158,7 +160,13 @@ pub struct Hub {
 impl Hub {
     /// Starts the hub's task, which ends with the last handle.
     #[must_use]
-    pub fn start(follower: Follower, shards: Shard, online: Online, settings: HubSettings) -> Self {
+    pub fn start(
+        follower: Follower,
+        shards: Shard,
+        online: Online,
+        store: Store,
+        settings: HubSettings,
+    ) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let registry = Arc::<RwLock<Registry>>::default();
         let touch = Arc::new(Touch::new(shards));
@@ -176,6 +184,7 @@ impl Hub {
             admitting: HashMap::new(),
             next_admission: 0,
             online,
+            shut_out: ShutOut::start(store),
             draining: None,
             wakes: Wakes::new(),
             measures: Measures::new(),
@@ -232,6 +241,7 @@ struct FanOut {
     admitting: HashMap<UserId, u64>,
     next_admission: u64,
     online: Online,
+    shut_out: ShutOut,
     /// Over how long the clients of this node are spread, once it drains.
     draining: Option<Duration>,
     /// Connections that have something to write since the last wait.
@@ -490,16 +500,13 @@ impl FanOut {
                     }
                 }
             }
-            // Whoever arrives may have been enabled since, and is asked about once they are here.
+            // Whoever arrives is asked about once they are here.
             Event::Disabled if self.read().arriving(user) => {}
             Event::Disabled => {
-                let frame = Shared::new(&ServerEvent::Exception(&disabled()));
                 let registry = self.read();
                 let connections = registry.user(user).map(|u| &u.connections[..]);
-                for connection in connections.unwrap_or_default() {
-                    connection.outlet.send(frame.clone());
-                    connection.outlet.close(close::ACCOUNT_DISABLED);
-                }
+                let outlets = connections.unwrap_or_default().iter().map(|c| Arc::clone(&c.outlet));
+                self.shut_out.told(user, outlets.collect());
             }
             Event::ProfileChanged(profile) => self.write().rename(user, &profile.name),
             // One device may tell of less after another has told of more.

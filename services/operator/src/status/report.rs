@@ -6,7 +6,9 @@ use natter_protocol::node::NodeRole;
 use natter_store::{Outbox, Versions};
 use serde::Serialize;
 
-use super::{Findings, OUTBOX_AGE, nodes::NodeStatus, shards::ShardStatus};
+use super::{
+    Findings, OUTBOX_AGE, endpoints::EndpointStatus, nodes::NodeStatus, shards::ShardStatus,
+};
 use crate::{
     outcome::Outcome,
     text::{Table, age, bytes, harmless, or_dash},
@@ -28,6 +30,7 @@ pub(super) struct Report {
     pub(super) outbox: Option<OutboxReport>,
     pub(super) dead_letters: Option<u64>,
     pub(super) shards: Vec<ShardStatus>,
+    pub(super) webhooks: Option<Vec<EndpointStatus>>,
 }
 
 /// Of what versions there are.
@@ -175,6 +178,32 @@ fn running(nodes: &[NodeStatus]) -> Table {
     table
 }
 
+fn told(endpoints: &[EndpointStatus]) -> Table {
+    let mut table = Table::new(&[
+        "ENDPOINT",
+        "STATE",
+        "LAG",
+        "OLDEST",
+        "BEHIND",
+        "DEAD",
+        "LOST",
+        "LAST FAILURE",
+    ]);
+    for endpoint in endpoints {
+        table.row([
+            endpoint.name.clone(),
+            endpoint.state.to_owned(),
+            endpoint.lag_events.to_string(),
+            age(Duration::from_secs(endpoint.lag_seconds)),
+            endpoint.behind.to_string(),
+            endpoint.dead_letters.to_string(),
+            endpoint.lost.to_string(),
+            or_dash(endpoint.last_answer.as_deref()),
+        ]);
+    }
+    table
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VersionReport { postgres, nats, redis, schema, schema_known, natter } = &self.versions;
@@ -199,6 +228,9 @@ impl fmt::Display for Report {
         write!(f, "\n{}\n", self.table())?;
         if let Some(nodes) = &self.nodes {
             writeln!(f, "{}", running(nodes))?;
+        }
+        if let Some(endpoints) = self.webhooks.as_deref().filter(|all| !all.is_empty()) {
+            writeln!(f, "{}", told(endpoints))?;
         }
         if self.mixed {
             writeln!(

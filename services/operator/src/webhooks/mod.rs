@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// An endpoint, as it is shown.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+pub(crate) struct Shown {
     id: EndpointId,
     name: String,
     url: String,
@@ -85,7 +85,7 @@ impl From<LaneReport> for ShownLane {
 }
 
 impl Shown {
-    fn new(endpoint: WebhookEndpoint, lanes: Vec<LaneReport>) -> Self {
+    pub(crate) fn new(endpoint: WebhookEndpoint, lanes: Vec<LaneReport>) -> Self {
         Self {
             id: endpoint.id,
             name: endpoint.name,
@@ -101,7 +101,7 @@ impl Shown {
     }
 
     /// Whether somebody should look.
-    fn state(&self) -> &'static str {
+    pub(crate) fn state(&self) -> &'static str {
         let any = |of: fn(&ShownLane) -> bool| self.lanes.iter().any(of);
         if !self.enabled {
             "disabled"

@@ -99,7 +99,7 @@ pub enum Event {
     ChatRemoved(ChatRemoved),
     /// On a user's feed: a device was revoked or signed out; its connections close.
     DeviceRevoked(DeviceRevoked),
-    /// On a user's feed: a device logged in for the first time, where somebody's server wants to be told.
+    /// On a user's feed: a device has come, where somebody's server wants to be told.
     DeviceAdded(DeviceAdded),
     /// On a user's feed: the name has changed.
     ProfileChanged(ProfileChanged),
@@ -393,7 +393,7 @@ pub struct DeviceRevoked {
     pub session: Option<Uuid>,
 }
 
-/// A device logged in for the first time.
+/// A device has come: a login of it began, or it is an outside issuer's and was seen for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceAdded {
@@ -484,7 +484,7 @@ pub enum UserChange {
     Removed,
     /// A device was revoked.
     DeviceRevoked(DeviceRevoked),
-    /// A device logged in for the first time.
+    /// A device has come.
     DeviceAdded(DeviceAdded),
     /// The name changed.
     ProfileChanged(ProfileChanged),

@@ -8,6 +8,7 @@ use natter_protocol::{
     rest::{Device, User},
     server::UserCard,
 };
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     devices::{self, Which},
     outbox,
     rows::{UserRow, fold, shard, sql_shard},
-    sessions,
+    sessions, webhooks,
 };
 
 /// Names looked up by one call.
@@ -365,65 +366,80 @@ impl Store {
         if let Some((user, device)) = known {
             return Ok((user.into(), device.into()));
         }
-        // Two connections may see the same user first at once. The insert of the second waits for
-        // the first to commit and then does nothing; what is read next, by a statement of its
-        // own, is then there for both.
         let name = name.unwrap_or("User");
-        self.call(async |db| {
-            sqlx::query(
-                "INSERT INTO users (id, name, name_lower, issuer, external_subject, shard)
-             SELECT $1, $2, $3, $4, $5, $6
-             WHERE NOT EXISTS (
-                 SELECT FROM users WHERE issuer = $4 AND external_subject =
-                     'deleted:' || encode(sha256(convert_to($5, 'UTF8')), 'hex')
-             )
-             ON CONFLICT ON CONSTRAINT users_external_key DO NOTHING",
-            )
-            .bind(UserId::generate().0)
-            .bind(name)
-            .bind(fold(name))
-            .bind(issuer)
-            .bind(subject)
-            .bind(sql_shard(user_shard))
-            .execute(db)
-            .await
+        self.transaction(async |tx| {
+            let user = external_user(tx, issuer, subject, name, user_shard).await?;
+            let device = external_device(tx, user, device_external_id).await?;
+            Ok((user, device))
         })
-        .await?;
-        let user: Option<Uuid> = self
-            .call(async |db| {
-                sqlx::query_scalar(
-                    "SELECT id FROM users
-                     WHERE issuer = $1 AND external_subject = $2 AND deleted_at IS NULL",
-                )
-                .bind(issuer)
-                .bind(subject)
-                .fetch_optional(db)
-                .await
-            })
-            .await?;
-        let user = user.ok_or(StoreError::Forbidden)?;
-        self.call(async |db| {
-            sqlx::query(
-                "INSERT INTO devices (id, user_id, external_id, last_seen_at)
-             VALUES ($1, $2, $3, date_trunc('milliseconds', now()))
-             ON CONFLICT ON CONSTRAINT devices_external_key DO NOTHING",
-            )
-            .bind(DeviceId::generate().0)
-            .bind(user)
-            .bind(device_external_id)
-            .execute(db)
-            .await
-        })
-        .await?;
-        let device: Uuid = self
-            .call(async |db| {
-                sqlx::query_scalar("SELECT id FROM devices WHERE user_id = $1 AND external_id = $2")
-                    .bind(user)
-                    .bind(device_external_id)
-                    .fetch_one(db)
-                    .await
-            })
-            .await?;
-        Ok((user.into(), device.into()))
+        .await
     }
+}
+
+/// The user of an outside issuer, made if need be. Two connections may see the same user first at once. The
+/// insert of the second waits for the first to commit and then does nothing; what is read next, by a
+/// statement of its own, is then there for both. So it is with the device.
+async fn external_user(
+    tx: &mut PgConnection,
+    issuer: &str,
+    subject: &str,
+    name: &str,
+    user_shard: Shard,
+) -> Result<UserId> {
+    sqlx::query(
+        "INSERT INTO users (id, name, name_lower, issuer, external_subject, shard)
+         SELECT $1, $2, $3, $4, $5, $6
+         WHERE NOT EXISTS (
+             SELECT FROM users WHERE issuer = $4 AND external_subject =
+                 'deleted:' || encode(sha256(convert_to($5, 'UTF8')), 'hex')
+         )
+         ON CONFLICT ON CONSTRAINT users_external_key DO NOTHING",
+    )
+    .bind(UserId::generate().0)
+    .bind(name)
+    .bind(fold(name))
+    .bind(issuer)
+    .bind(subject)
+    .bind(sql_shard(user_shard))
+    .execute(&mut *tx)
+    .await?;
+    let user: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM users
+         WHERE issuer = $1 AND external_subject = $2 AND deleted_at IS NULL",
+    )
+    .bind(issuer)
+    .bind(subject)
+    .fetch_optional(tx)
+    .await?;
+    user.map(Into::into).ok_or(StoreError::Forbidden)
+}
+
+/// The same for a device of the user's.
+async fn external_device(
+    tx: &mut PgConnection,
+    user: UserId,
+    external_id: &str,
+) -> Result<DeviceId> {
+    let made: Option<Uuid> = sqlx::query_scalar(
+        "INSERT INTO devices (id, user_id, external_id, last_seen_at)
+         VALUES ($1, $2, $3, date_trunc('milliseconds', now()))
+         ON CONFLICT ON CONSTRAINT devices_external_key DO NOTHING
+         RETURNING id",
+    )
+    .bind(DeviceId::generate().0)
+    .bind(user.0)
+    .bind(external_id)
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(device) = made.map(DeviceId) {
+        webhooks::device_added(tx, user, device).await?;
+        return Ok(device);
+    }
+    let device: Uuid =
+        sqlx::query_scalar("SELECT id FROM devices WHERE user_id = $1 AND external_id = $2")
+            .bind(user.0)
+            .bind(external_id)
+            .fetch_one(tx)
+            .await?;
+    Ok(device.into())
 }

@@ -252,6 +252,22 @@ impl Store {
         .await
     }
 
+    /// Whether nobody is let in as the user: disabled, deleted, or none that there is.
+    pub async fn is_shut_out(&self, user: UserId) -> Result<bool> {
+        self.call(async |db| {
+            sqlx::query_scalar(
+                "SELECT NOT EXISTS (
+                     SELECT FROM users
+                     WHERE id = $1 AND disabled_at IS NULL AND deleted_at IS NULL
+                 )",
+            )
+            .bind(user.0)
+            .fetch_one(db)
+            .await
+        })
+        .await
+    }
+
     /// Logs a device of a user in, without a password. A device id of this user's is used again, as
     /// with [`Store::log_in`].
     ///

@@ -136,6 +136,7 @@ impl Store {
             .bind(name)
             .execute(&mut *tx)
             .await?;
+            let new = Uuid::new_v4();
             let login: Option<Uuid> = sqlx::query_scalar(
                 "UPDATE devices SET session = coalesce(session, $3)
                  WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND external_id IS NULL
@@ -144,10 +145,13 @@ impl Store {
             )
             .bind(device.0)
             .bind(user.0)
-            .bind(Uuid::new_v4())
+            .bind(new)
             .fetch_optional(&mut *tx)
             .await?;
             if let Some(login) = login {
+                if login == new {
+                    webhooks::device_added(tx, user, device).await?;
+                }
                 return Ok(login);
             }
             let owner: Uuid = sqlx::query_scalar("SELECT user_id FROM devices WHERE id = $1")
@@ -244,12 +248,11 @@ pub(crate) async fn start(
     .fetch_optional(&mut *tx)
     .await?;
     let row = match made {
-        Some(row) => {
-            webhooks::device_added(tx, user, device.id).await?;
-            row
-        }
+        Some(row) => row,
         None => take_over(tx, user, device).await?,
     };
+    // Behind the end of the login before, if it is told of that.
+    webhooks::device_added(tx, user, device.id).await?;
     sqlx::query("DELETE FROM refresh_tokens WHERE device_id = $1")
         .bind(device.id.0)
         .execute(&mut *tx)

@@ -1,6 +1,7 @@
 //! Other people's servers are told of what happens, told with ones that verify what they are told.
 
 mod breaks;
+mod devices;
 mod failures;
 mod kinds;
 mod letters;
@@ -9,7 +10,7 @@ mod side_by_side;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use natter_cluster::{Builder, Cluster};
-use natter_e2e::{Person, Stage, push_services::endpoint::Endpoint};
+use natter_e2e::{Person, Stage, push_services::endpoint::Endpoint, tokens};
 use natter_operator::{config::Cli, outcome::Outcome};
 use natter_protocol::ids::ChatId;
 use natter_store::{LaneReport, Store, StoreConfig, WebhookEndpoint};
@@ -23,8 +24,8 @@ pub(crate) fn impatient(builder: Builder) -> Builder {
         .push_env("NATTER_WEBHOOK_PAUSE_SECONDS", "1")
 }
 
-/// What most stories are told on.
-pub(crate) static STAGE: Stage = Stage::with(impatient);
+/// What most stories are told on. An outside issuer is trusted.
+pub(crate) static STAGE: Stage = Stage::with(|builder| tokens::trusted(impatient(builder)));
 
 /// Somebody's server, made known under a name of its own.
 pub(crate) struct Hook {

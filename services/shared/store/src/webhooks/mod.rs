@@ -33,7 +33,8 @@ fn kind(feed: Feed) -> &'static str {
     }
 }
 
-/// Tells a user's feed of a new device, if any endpoint wants to be told. The caller holds the device.
+/// Tells a user's feed that a device has come, if any endpoint wants to be told. The caller holds the device.
+/// Nobody waits for it to be relayed: no connection depends on it.
 pub(crate) async fn device_added(
     tx: &mut PgConnection,
     user: UserId,

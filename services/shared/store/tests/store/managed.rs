@@ -60,8 +60,9 @@ async fn a_disabled_users_logins_stay_and_their_feed_is_told() -> Result<()> {
     let (store, broker) = (store().await?, Broker::default());
     let ana = new_user("Ana", Some("ana@example.org"), None);
     store.create_user(&ana).await?;
+    assert!(!store.is_shut_out(ana.id).await?);
     let (disabled, lane) = store.set_disabled(ana.id, true).await?;
-    assert!(disabled.disabled);
+    assert!(disabled.disabled && store.is_shut_out(ana.id).await?);
     relay(&store, &broker, lane.context("a lane")?).await?;
     let told: Vec<_> = broker.stored().into_iter().map(|(_, feed, it)| (feed, it.event)).collect();
     assert_eq!(told, [(Feed::user(0, ana.id), Event::Disabled)]);
@@ -75,6 +76,8 @@ async fn a_disabled_users_logins_stay_and_their_feed_is_told() -> Result<()> {
 
     let (enabled, lane) = store.set_disabled(ana.id, false).await?;
     assert_eq!((enabled.disabled, lane), (false, None));
+    assert!(!store.is_shut_out(ana.id).await?);
+    assert!(store.is_shut_out(UserId::generate()).await?, "there is no such user");
     let refresh = store.rotate_refresh(&ana.refresh.hash, &token(1)).await?;
     assert!(matches!(refresh, Rotation::Rotated { .. }), "{refresh:?}");
     Ok(())

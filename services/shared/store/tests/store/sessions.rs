@@ -1,8 +1,13 @@
 //! Log-ins, devices, and refresh tokens used twice.
 
 use anyhow::Result;
-use natter_protocol::{feed::Event, ids::DeviceId};
-use natter_store::{Conflict, NewRefresh, Rotation, StoreError};
+use futures::future::try_join_all;
+use natter_protocol::{
+    feed::Event,
+    ids::{DeviceId, UserId},
+    webhook::HookFilter,
+};
+use natter_store::{Conflict, NewEndpoint, NewRefresh, Rotation, Store, StoreError};
 use time::OffsetDateTime;
 
 use crate::support::{Broker, device, new_user, person, relay, some_token, store, token};
@@ -209,5 +214,63 @@ async fn of_two_first_logins_at_once_the_one_before_is_ended() -> Result<()> {
             .collect();
         assert_eq!(told, [ended]);
     }
+    Ok(())
+}
+
+/// What a user's feed is told of devices since it was asked before: whether each has come, and which.
+async fn told(store: &Store, user: UserId) -> Result<Vec<(bool, DeviceId)>> {
+    let broker = Broker::default();
+    relay(store, &broker, user.0).await?;
+    let of_device = |event| match event {
+        Event::DeviceAdded(added) => Some((true, added.device_id)),
+        Event::DeviceRevoked(revoked) => Some((false, revoked.device_id)),
+        _ => None,
+    };
+    Ok(broker.stored().into_iter().filter_map(|(_, _, entry)| of_device(entry.event)).collect())
+}
+
+#[tokio::test]
+async fn a_device_that_comes_is_told_of_whichever_way_it_does() -> Result<()> {
+    let store = store().await?;
+    let (ana, ben) = (new_user("Ana", None, None), new_user("Ben", None, None));
+    let first = ana.device.id;
+    store.create_user(&ana).await?;
+    assert!(told(&store, ana.id).await?.is_empty(), "nobody wants to be told");
+    let endpoint = NewEndpoint {
+        name: "shop".to_owned(),
+        url: "http://127.0.0.1:9/".to_owned(),
+        secret: "whsec_x".to_owned(),
+        filter: HookFilter::default(),
+    };
+    store.add_endpoint(&endpoint, 1).await?;
+    store.create_user(&ben).await?;
+    assert_eq!(told(&store, ben.id).await?, [(true, ben.device.id)]);
+
+    // The login before ends, and then another one begins; or it has ended long ago.
+    store.log_in(ana.id, HASH, &device(first), &some_token()).await?;
+    assert_eq!(told(&store, ana.id).await?, [(false, first), (true, first)]);
+    store.revoke_device(ana.id, first).await?;
+    store.log_in(ana.id, HASH, &device(first), &some_token()).await?;
+    assert_eq!(told(&store, ana.id).await?, [(false, first), (true, first)]);
+
+    let served = DeviceId::generate();
+    store.log_device_in(ana.id, &device(served), &some_token()).await?;
+    assert_eq!(told(&store, ana.id).await?, [(true, served)]);
+
+    let seen =
+        try_join_all((0..8).map(|_| {
+            store.ensure_external("https://id.example", "subject", "phone", Some("Cleo"), 0)
+        }));
+    let (cleo, phone) = seen.await?[0];
+    assert_eq!(told(&store, cleo).await?, [(true, phone)], "once, by many who see it first");
+
+    let (dan, minted) = (UserId::generate(), DeviceId::generate());
+    for _ in 0..2 {
+        store.ensure_login(dan, minted, "Dan", 0).await?;
+    }
+    assert_eq!(told(&store, dan).await?, [(true, minted)]);
+    store.sign_out(dan, minted).await?;
+    store.ensure_login(dan, minted, "Dan", 0).await?;
+    assert_eq!(told(&store, dan).await?, [(false, minted), (true, minted)]);
     Ok(())
 }

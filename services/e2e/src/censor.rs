@@ -30,7 +30,7 @@ const TOLERANCE: i64 = 300;
 
 /// What it does about a text.
 #[derive(Clone, Debug)]
-pub(crate) enum Does {
+pub enum Does {
     /// Answers this.
     Answers(Value),
     /// Answers something else than that.
@@ -41,18 +41,18 @@ pub(crate) enum Does {
 
 /// A question that it was asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub struct Question {
     /// `webhook-id`.
-    pub(crate) id: String,
+    pub id: String,
     /// `message.sending` or `message.editing`.
-    pub(crate) kind: String,
+    pub kind: String,
     /// About the message.
-    pub(crate) data: Value,
+    pub data: Value,
 }
 
 /// The check.
 #[derive(Default)]
-pub(crate) struct Censor {
+pub struct Censor {
     address: OnceLock<SocketAddr>,
     orders: Mutex<Vec<(String, Does)>>,
     asked: Mutex<Vec<Question>>,
@@ -65,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The check of this process. It outlives each story's runtime.
-pub(crate) fn censor() -> &'static Arc<Censor> {
+pub fn censor() -> &'static Arc<Censor> {
     static CENSOR: OnceLock<Arc<Censor>> = OnceLock::new();
     CENSOR.get_or_init(|| {
         let censor = Arc::<Censor>::default();
@@ -86,7 +86,7 @@ pub(crate) fn censor() -> &'static Arc<Censor> {
 }
 
 /// Gateways that ask it, with this time limit, and what they do when it fails.
-pub(crate) fn checked(builder: Builder, milliseconds: u32, on_failure: &str) -> Builder {
+pub fn checked(builder: Builder, milliseconds: u32, on_failure: &str) -> Builder {
     let address = censor().address.get().expect("it has started");
     builder
         .gateway_env("NATTER_HOOK_URL", format!("http://{address}/check"))
@@ -97,19 +97,19 @@ pub(crate) fn checked(builder: Builder, milliseconds: u32, on_failure: &str) -> 
 
 impl Censor {
     /// From here on it does this about texts with this in them.
-    pub(crate) fn about(&self, text: &str, does: Does) {
+    pub fn about(&self, text: &str, does: Does) {
         let mut orders = lock(&self.orders);
         orders.retain(|(known, _)| known != text);
         orders.push((text.to_owned(), does));
     }
 
     /// From here on it lets them through again.
-    pub(crate) fn forget(&self, text: &str) {
+    pub fn forget(&self, text: &str) {
         lock(&self.orders).retain(|(known, _)| known != text);
     }
 
     /// What it was asked about texts with this in them.
-    pub(crate) fn asked(&self, text: &str) -> Vec<Question> {
+    pub fn asked(&self, text: &str) -> Vec<Question> {
         let about = |question: &&Question| {
             question.data["content"].as_str().is_some_and(|content| content.contains(text))
         };
@@ -117,7 +117,10 @@ impl Censor {
     }
 
     /// That all who have asked were the gateways, and said what they should.
-    pub(crate) fn nothing_wrong(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When one was not, or said something else.
+    pub fn nothing_wrong(&self) -> Result<()> {
         let violations = lock(&self.violations);
         ensure!(violations.is_empty(), "{violations:?}");
         Ok(())
