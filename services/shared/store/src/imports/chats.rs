@@ -160,7 +160,7 @@ pub(super) async fn open(tx: &mut PgConnection, rooms: &[ImportedRoom]) -> Resul
         let (members, strangers) = known(room, &users);
         brought.troubles.extend((0..strangers).map(|_| (nth, Trouble::NoUser)));
         if chat.opened {
-            let new = here.new(room.chat, &members);
+            let new = here.newcomers(room.chat, &members);
             brought.there += (members.len() - new.len()) as u64;
             if chat.is_group {
                 let ownerless = !here.owned.contains(&room.chat);
@@ -227,7 +227,7 @@ impl Here {
     }
 
     /// Those of a room who never took part here.
-    fn new<'a>(&self, chat: Uuid, members: &[&'a ImportedMember]) -> Vec<&'a ImportedMember> {
+    fn newcomers<'a>(&self, chat: Uuid, members: &[&'a ImportedMember]) -> Vec<&'a ImportedMember> {
         let new = |member: &&&ImportedMember| !self.members.contains(&(chat, member.user));
         members.iter().filter(new).copied().collect()
     }
