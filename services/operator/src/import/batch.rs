@@ -15,6 +15,8 @@ use super::{
 pub(super) struct Read {
     pub(super) batch: ImportBatch,
     pub(super) ids: Vec<String>,
+    /// So many of the first rows of the batch were counted by a run before.
+    pub(super) again: usize,
     pub(super) tally: Tally,
     /// The old id up to which the table has been read.
     pub(super) after: Option<String>,
@@ -32,16 +34,17 @@ impl Read {
             Kind::Downloads => ImportBatch::Downloads(Vec::new()),
             Kind::Participants => ImportBatch::Rooms(Vec::new()),
         };
-        Self { batch, ids: Vec::new(), tally, after }
+        Self { batch, ids: Vec::new(), again: 0, tally, after }
     }
 
-    /// Takes rows of a table.
+    /// Takes rows of a table. Those that are read `again` are not counted.
     pub(super) fn take(
         &mut self,
         job: &Job<'_>,
         table: &Table,
         rows: Vec<Cells>,
         rooms: &mut Rooms,
+        again: &mut Again,
     ) {
         let converter =
             Converter { import: &job.args.name, mapping: &job.mapping, shards: job.shards };
@@ -50,15 +53,22 @@ impl Read {
             let mut row = Row::new(table, cells);
             let key = row.get(if by_chat { "chatId" } else { "id" }).map(str::to_owned);
             let id = row.get("id").or(row.get("userId")).unwrap_or_default().to_owned();
-            self.tally.read += 1;
-            let goes_on = match table.kind {
-                Kind::Messages => key.is_some() && key == self.after,
-                Kind::Participants => key.is_some() && key == rooms.old,
-                _ => true,
-            };
-            self.tally.open = if goes_on { self.tally.open + 1 } else { 1 };
+            let counted = again.take(key.as_deref());
+            if !counted {
+                self.tally.read += 1;
+            }
+            // A row of no chat is no part of the last one.
+            if by_chat && !counted && key.is_some() {
+                let last = if table.kind == Kind::Messages { &self.after } else { &rooms.old };
+                self.tally.open = if key == *last { self.tally.open + 1 } else { 1 };
+            }
             for flaw in self.add(&converter, &mut row, &id, key.as_deref(), rooms) {
-                self.tally.flaw(flaw, &id);
+                if !counted {
+                    self.tally.flaw(flaw, &id);
+                }
+            }
+            if counted && table.kind == Kind::Messages {
+                self.again = self.ids.len();
             }
             // Of a chat whose participants are being read the rest is to come.
             if table.kind != Kind::Participants && key.is_some() {
@@ -116,6 +126,32 @@ impl Read {
                 flaws
             }
         }
+    }
+}
+
+/// Rows of a chat that a run before has read and counted. They are read again all the same: the old system
+/// may have removed some of them since, or got others among them, so their number says nothing of which.
+#[derive(Default)]
+pub(super) struct Again {
+    left: u64,
+    of: Option<String>,
+}
+
+impl Again {
+    /// So many rows, of this chat or else of the first that is read.
+    pub(super) fn new(rows: u64, of: Option<String>) -> Self {
+        Self { left: rows, of }
+    }
+
+    /// Whether the next row, of this chat, is one of them.
+    fn take(&mut self, chat: Option<&str>) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        let of = self.of.get_or_insert_with(|| chat.unwrap_or_default().to_owned());
+        let one = chat == Some(of);
+        self.left = if one { self.left - 1 } else { 0 };
+        one
     }
 }
 

@@ -1,25 +1,21 @@
 //! Stage by stage, batch by batch. Each batch is one transaction with how far the import is, so a run that
 //! was killed at any moment is gone on with, and its report is that of one run.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use natter_protocol::ids::Shard;
-use natter_store::{Brought, IMPORT_DONE, Import, ImportBatch, ImportPlace, StoreError};
+use natter_store::{Brought, IMPORT_DONE, Import, ImportPlace};
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::{
     Job,
     bar::Bar,
-    batch::{Read, Rooms},
+    batch::{Again, Read, Rooms},
     files,
     report::Report,
     tables::Kind,
 };
 use crate::outcome::Failure;
-
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Moves everything over that is not here yet.
 pub(super) async fn run(job: &Job<'_>) -> Result<Report, Failure> {
@@ -43,10 +39,10 @@ pub(super) async fn run(job: &Job<'_>) -> Result<Report, Failure> {
         run.stage(*kind, after).await?;
         let next = stages.get(nth + 1).map_or(IMPORT_DONE, |next| next.name());
         let place = ImportPlace { stage: next.to_owned(), after: None, report: json!(run.report) };
-        job.store.import_goes_on(&run.import, &place).await?;
+        job.insist(async || job.store.import_goes_on(&run.import, &place).await).await?;
     }
     if let Some(folder) = &job.args.media {
-        files::copy(job, folder, &mut run.report).await?;
+        files::copy(job, &run.import, folder, &mut run.report).await?;
     }
     Ok(run.report)
 }
@@ -64,32 +60,26 @@ impl Run<'_> {
         if kind == Kind::Participants {
             job.make_room(&job.store.import_needs(&job.args.name).await?).await?;
         }
-        let tally = self.report.of(kind);
-        if kind == Kind::Participants {
-            // Those of the chat that was being read are read again.
-            tally.read -= std::mem::take(&mut tally.open).min(tally.read);
-        }
-        let before = tally.read;
-        let mut bar = Bar::new(kind.name(), job.source.count(table).await?, before);
-        // The last chat is read again, and of that passed over what had been read. If the old system has
-        // got something in between since, it is told as here, since it is too late for its place.
-        let again = kind == Kind::Messages;
-        let mut skip = after.as_ref().map_or(0, |_| self.report.of(kind).open);
+        let tally = self.report.of(kind).clone();
+        let mut bar = Bar::new(kind.name(), job.source.count(table).await?, tally.read);
+        // The chat that was being read is read again. Of messages it is the one that is noted; participants
+        // are noted by whole chats, so theirs is the one behind it.
+        let from = kind == Kind::Messages;
+        let mut again = match kind {
+            Kind::Messages => Again::new(tally.open, after.clone()),
+            Kind::Participants => Again::new(tally.open, None),
+            _ => Again::default(),
+        };
         let chunk = usize::from(job.args.batch);
-        let mut reader = job.source.read(table, after.as_deref(), again, chunk);
+        let mut reader = job.source.read(table, after.as_deref(), from, chunk);
         let mut began = Instant::now();
         let mut rooms = Rooms::default();
-        while let Some(mut rows) = reader.next().await? {
-            let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(rows.len());
-            rows.drain(..passed);
-            skip -= passed as u64;
-            if rows.is_empty() {
-                continue;
-            }
-            let count = rows.len() as u64;
+        while let Some(rows) = reader.next().await? {
             let (tally, after) = (self.report.of(kind).clone(), self.import.after.clone());
+            let before = tally.read;
             let mut read = Read::new(kind, tally, after);
-            read.take(job, table, rows, &mut rooms);
+            read.take(job, table, rows, &mut rooms, &mut again);
+            let count = read.tally.read - before;
             self.write(kind, read, &mut began).await?;
             bar.forward(count);
         }
@@ -104,13 +94,13 @@ impl Run<'_> {
     }
 
     async fn write(&mut self, kind: Kind, read: Read, began: &mut Instant) -> Result<(), Failure> {
-        let Read { batch, ids, mut tally, after } = read;
+        let Read { batch, ids, again, mut tally, after } = read;
         tally.seconds += began.elapsed().as_secs_f64();
         *began = Instant::now();
         let counted = |brought: &Brought| {
             let mut report = self.report.clone();
             let mut tally = tally.clone();
-            tally.add(brought, &ids);
+            tally.add(brought, &ids, again);
             *report.of(kind) = tally;
             report
         };
@@ -119,32 +109,13 @@ impl Run<'_> {
             after: after.clone(),
             report: json!(counted(brought)),
         };
-        let brought = self.insist(&batch, place).await?;
+        let (job, import) = (self.job, &self.import);
+        let brought = job.insist(async || job.store.bring(import, &batch, &place).await).await?;
         self.report = counted(&brought);
         self.import.after = after;
         let taken = began.elapsed().as_secs_f64();
         self.report.of(kind).seconds += taken;
         *began = Instant::now();
         Ok(())
-    }
-
-    /// A server that is away is waited for.
-    async fn insist(
-        &self,
-        batch: &ImportBatch,
-        place: impl Fn(&Brought) -> ImportPlace,
-    ) -> Result<Brought, Failure> {
-        let deadline = Instant::now() + self.job.patience();
-        loop {
-            match self.job.store.bring(&self.import, batch, &place).await {
-                Err(error) if error.is_unavailable() && Instant::now() < deadline => {
-                    sleep(PAUSE).await;
-                }
-                Err(StoreError::Fenced) => {
-                    return Err(Failure::refused("another run of this import has begun"));
-                }
-                done => return Ok(done?),
-            }
-        }
     }
 }

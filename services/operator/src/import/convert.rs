@@ -14,7 +14,7 @@ use natter_protocol::{
 };
 use natter_store::{
     ImportedChat, ImportedDevice, ImportedDownload, ImportedFile, ImportedMember, ImportedMessage,
-    ImportedUser,
+    ImportedUser, NamedFile,
 };
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
@@ -206,12 +206,10 @@ impl Converter<'_> {
         let id = self.id(ImportedKind::Message, &old);
         let url = row.take("mediaUrl").filter(|_| file).map(|url| cut(harmless(url), URL_BYTES));
         let named = row.get("mediaId").filter(|_| file);
-        let named = match (named, &url) {
-            (Some(named), _) => Some(self.id(ImportedKind::Media, named)),
-            // It has no id of its own: that of its message does as well.
-            (None, Some(_)) => Some(self.id(ImportedKind::Media, &old)),
-            (None, None) => None,
-        };
+        // Without an id of its own that of its message does as well.
+        let named = named.or(url.as_ref().map(|_| old.as_str()));
+        let own = |named| self.id(ImportedKind::Media, &format!("{named}/{old}"));
+        let named = named.map(|named| (self.id(ImportedKind::Media, named), own(named)));
         let mut content = row.take("content").map(harmless).unwrap_or_default();
         if content.len() > TEXT_BYTES {
             flaws.push(Flaw::TooLong);
@@ -243,7 +241,7 @@ impl Converter<'_> {
             at,
             edited_at: row.time("editedAt").filter(|_| deleted_at.is_none()),
             deleted_at,
-            file: named.map(|named| (named, url)),
+            file: named.map(|(id, own)| NamedFile { id, own, url }),
         };
         (Some(message), flaws)
     }

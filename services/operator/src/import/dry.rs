@@ -9,7 +9,7 @@ use natter_store::{ImportBatch, Trouble};
 use super::{
     Job,
     bar::Bar,
-    batch::{Read, Rooms},
+    batch::{Again, Read, Rooms},
     report::{Report, Tally},
     tables::Kind,
 };
@@ -36,7 +36,7 @@ pub(super) async fn run(job: &Job<'_>) -> Result<Report, Failure> {
         while let Some(rows) = reader.next().await? {
             let count = rows.len() as u64;
             let mut read = Read::new(kind, std::mem::take(report.of(kind)), None);
-            read.take(job, table, rows, &mut rooms);
+            read.take(job, table, rows, &mut rooms, &mut Again::default());
             if let ImportBatch::Users(users) = &read.batch {
                 for (nth, trouble) in job.store.logins_taken(users).await? {
                     let id = read.ids.get(nth).map_or("", String::as_str);

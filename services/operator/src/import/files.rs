@@ -13,7 +13,7 @@ use natter_media::{
     Files, FilesError, HEAD_BYTES, dimensions, disposition, safe_name, shows_inline, sniff,
 };
 use natter_runtime::causes;
-use natter_store::{LeftFile, Measures};
+use natter_store::{Import, LeftFile, Measures};
 use sha2::{Digest, Sha256};
 use tokio::{
     fs::File,
@@ -46,10 +46,18 @@ enum NotCopied {
 }
 
 /// Copies the files that are still elsewhere, one after the other.
-pub(super) async fn copy(job: &Job<'_>, folder: &Path, report: &mut Report) -> Result<(), Failure> {
-    if !folder.is_dir() {
-        return Err(Failure::refused(format!("{}: is no folder", folder.display())));
-    }
+pub(super) async fn copy(
+    job: &Job<'_>,
+    import: &Import,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    // As it is without links, to be told from what links lead to.
+    let folder = folder
+        .canonicalize()
+        .ok()
+        .filter(|whole| whole.is_dir())
+        .ok_or_else(|| Failure::refused(format!("{}: is no folder", folder.display())))?;
     let environment = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let unusable = |error: FilesError| Failure::settings("NATTER_MEDIA_STORE", error);
@@ -58,12 +66,13 @@ pub(super) async fn copy(job: &Job<'_>, folder: &Path, report: &mut Report) -> R
     let mut bar = Bar::new("files", 0, 0);
     let mut after = Uuid::nil();
     loop {
-        let page = job.store.left_files(&job.args.name, after, PAGE).await?;
+        let ask = async || job.store.left_files(&import.name, after, PAGE).await;
+        let page = job.insist(ask).await?;
         let Some(last) = page.last() else { break };
         after = last.id;
         for left in &page {
-            let copied = match find(folder, &left.url) {
-                Some(path) => copy_one(job, &files, left, &path).await?,
+            let copied = match find(&folder, &left.url) {
+                Some(path) => copy_one(job, import, &files, left, &path).await?,
                 None => Err(NotCopied::Missing),
             };
             match copied {
@@ -73,7 +82,8 @@ pub(super) async fn copy(job: &Job<'_>, folder: &Path, report: &mut Report) -> R
                     report
                         .of(Kind::Media)
                         .note(&format!("not copied: {}", causes(&why)), &left.url);
-                    job.store.file_stays(left.id, !matches!(why, NotCopied::Missing)).await?;
+                    let found = !matches!(why, NotCopied::Missing);
+                    job.insist(async || job.store.file_stays(import, left.id, found).await).await?;
                 }
             }
             bar.forward(1);
@@ -86,6 +96,7 @@ pub(super) async fn copy(job: &Job<'_>, folder: &Path, report: &mut Report) -> R
 /// Copies it, and gives it to its message.
 async fn copy_one(
     job: &Job<'_>,
+    import: &Import,
     files: &Files,
     left: &LeftFile,
     path: &Path,
@@ -101,7 +112,9 @@ async fn copy_one(
         Ok(put) => put,
         Err(why) => return Ok(Err(why)),
     };
-    if job.store.file_copied(left, &name, media_type, &measures).await? {
+    let told = job
+        .insist(async || job.store.file_copied(import, left, &name, media_type, &measures).await);
+    if told.await? {
         return Ok(Ok(()));
     }
     files.remove(left.id, None).await.map_err(away)?;
@@ -154,7 +167,8 @@ async fn piece(file: &mut (impl AsyncRead + Unpin), most: usize) -> io::Result<B
 }
 
 /// The file of a URL or path: as its whole path says below the folder, without what comes first, or by
-/// its name alone. Nothing outside of the folder, and nothing that a link leads to.
+/// its name alone. Nothing outside of the folder, which is given as it is without links, though a link in
+/// it leads there.
 fn find(folder: &Path, url: &str) -> Option<PathBuf> {
     let path =
         url.split_once("://").map_or(url, |(_, rest)| rest.split_once('/').map_or("", |(_, p)| p));
@@ -168,9 +182,8 @@ fn find(folder: &Path, url: &str) -> Option<PathBuf> {
         })
         .collect();
     (0..parts.len()).find_map(|first| {
-        let below = folder.join(parts[first..].iter().collect::<PathBuf>());
-        let meta = below.symlink_metadata().ok()?;
-        meta.is_file().then_some(below)
+        let below = folder.join(parts[first..].iter().collect::<PathBuf>()).canonicalize().ok()?;
+        (below.starts_with(folder) && below.is_file()).then_some(below)
     })
 }
 
@@ -193,12 +206,14 @@ mod tests {
     #[test]
     fn a_file_is_found_by_its_url_and_never_outside_of_the_folder() -> io::Result<()> {
         let root = tempfile::tempdir()?;
-        let folder = root.path().join("files");
+        let folder = root.path().canonicalize()?.join("files");
         std::fs::create_dir_all(folder.join("uploads/2024"))?;
         std::fs::write(folder.join("uploads/2024/a b.png"), "x")?;
         std::fs::write(folder.join("c.png"), "x")?;
         std::fs::write(root.path().join("secret"), "x")?;
         std::os::unix::fs::symlink(root.path().join("secret"), folder.join("link"))?;
+        std::os::unix::fs::symlink(root.path(), folder.join("uploads/linked"))?;
+        std::os::unix::fs::symlink(folder.join("uploads/2024"), folder.join("newest"))?;
         let found = |url| {
             find(&folder, url).and_then(|path| Some(path.strip_prefix(&folder).ok()?.to_owned()))
         };
@@ -211,9 +226,17 @@ mod tests {
             assert_eq!(found(url), Some("uploads/2024/a b.png".into()), "{url}");
         }
         assert_eq!(found("https://old.example/elsewhere/c.png"), Some("c.png".into()));
-        for url in
-            ["../secret", "/../secret", "..%2Fsecret", "link", "uploads", "", "https://old.example"]
-        {
+        assert_eq!(found("/newest/a b.png"), Some("uploads/2024/a b.png".into()));
+        for url in [
+            "../secret",
+            "/../secret",
+            "..%2Fsecret",
+            "link",
+            "/uploads/linked/secret",
+            "uploads",
+            "",
+            "https://old.example",
+        ] {
             assert_eq!(found(url), None, "{url}");
         }
         Ok(())

@@ -26,14 +26,18 @@ mod report;
 mod source;
 mod tables;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use natter_persistence::renew::{RenewError, begin_epochs_of};
 use natter_protocol::ids::{Seq, Shard};
-use natter_store::Store;
+use natter_store::{Store, StoreError};
 use secrecy::SecretString;
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 use self::{
     mapping::Mapping,
@@ -45,6 +49,9 @@ use crate::{
     outcome::{Failure, Outcome},
     text::{print, print_json},
 };
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Of `import`.
 #[derive(Args, Debug)]
@@ -119,6 +126,22 @@ impl Job<'_> {
 
     fn patience(&self) -> Duration {
         Duration::from_secs(self.args.patience)
+    }
+
+    /// Asks the store. One that is away is waited for, so what is asked may be done twice.
+    async fn insist<T>(&self, ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, Failure> {
+        let deadline = Instant::now() + self.patience();
+        loop {
+            match ask().await {
+                Err(error) if error.is_unavailable() && Instant::now() < deadline => {
+                    sleep(PAUSE).await;
+                }
+                Err(StoreError::Fenced) => {
+                    return Err(Failure::refused("another run of this import has begun"));
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// The logs of these shards are beyond places that chats without a log are to have: a new epoch is,

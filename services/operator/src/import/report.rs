@@ -39,8 +39,8 @@ pub(crate) struct Tally {
     pub(crate) notes: BTreeMap<String, Note>,
     /// How long it took.
     pub(crate) seconds: f64,
-    /// Of messages and participants: rows read of the last chat, which a run that goes on there does not
-    /// count again.
+    /// Of messages and participants: rows read of the last chat, which a run that goes on there reads again
+    /// and does not count again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) open: u64,
 }
@@ -139,11 +139,12 @@ impl Tally {
         }
     }
 
-    /// What has become of a batch whose rows have these ids.
-    pub(crate) fn add(&mut self, brought: &Brought, ids: &[String]) {
+    /// What has become of a batch whose rows have these ids. So many of the first rows are `again` there: a
+    /// run before has counted them.
+    pub(crate) fn add(&mut self, brought: &Brought, ids: &[String], again: usize) {
         self.written += brought.written;
-        self.there += brought.there;
-        for (nth, trouble) in &brought.troubles {
+        self.there += brought.there.saturating_sub(again as u64);
+        for (nth, trouble) in brought.troubles.iter().filter(|(nth, _)| *nth >= again) {
             self.trouble(*trouble, ids.get(*nth).map_or("", String::as_str));
         }
     }
@@ -223,7 +224,7 @@ mod tests {
         }
         tally.flaw(Flaw::TooLong, "a\u{1b}b");
         let brought = Brought { written: 3, there: 1, troubles: vec![(1, Trouble::NoAnswered)] };
-        tally.add(&brought, &["x".to_owned(), "y".to_owned()]);
+        tally.add(&brought, &["x".to_owned(), "y".to_owned()], 0);
         assert_eq!((tally.left_out, tally.written, tally.there), (7, 3, 1));
         let shown = report.shown(false);
         for line in [

@@ -1,5 +1,6 @@
 //! Moving over: an old backend's database, rebuilt as Prisma would have made it, and a real cluster.
 
+mod again;
 mod command;
 mod living;
 mod moved;

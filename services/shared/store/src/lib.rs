@@ -98,7 +98,7 @@ pub use history::{HistorySlice, Page, SentBefore};
 pub use imports::{
     Brought, IMPORT_DONE, Import, ImportBatch, ImportPlace, ImportedChat, ImportedDevice,
     ImportedDownload, ImportedFile, ImportedMember, ImportedMessage, ImportedRoom, ImportedUser,
-    LeftFile, Trouble,
+    LeftFile, NamedFile, Trouble,
 };
 pub use inspection::{
     DeviceRecord, FileRecord, Outbox, Place, PlaceKind, Reached, Versions, schema_known,

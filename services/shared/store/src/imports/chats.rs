@@ -111,6 +111,8 @@ struct Closed {
     chat_id: Uuid,
     one_to_one: bool,
     opened: bool,
+    /// What it is, once it is open.
+    is_group: bool,
     places: i64,
     created_by: Uuid,
     persisted_seq: i64,
@@ -130,7 +132,8 @@ struct Columns {
 pub(super) async fn open(tx: &mut PgConnection, rooms: &[ImportedRoom]) -> Result<Brought> {
     let ids: Vec<Uuid> = rooms.iter().map(|room| room.chat).collect();
     let closed: Vec<Closed> = sqlx::query_as(
-        "SELECT i.chat_id, i.one_to_one, i.opened, i.places, c.created_by, s.persisted_seq
+        "SELECT i.chat_id, i.one_to_one, i.opened, c.is_group, i.places, c.created_by,
+                s.persisted_seq
          FROM imported_chats i JOIN chats c ON c.id = i.chat_id JOIN shards s ON s.shard = c.shard
          WHERE i.chat_id = ANY($1) ORDER BY i.chat_id FOR NO KEY UPDATE OF i",
     )
@@ -145,6 +148,7 @@ pub(super) async fn open(tx: &mut PgConnection, rooms: &[ImportedRoom]) -> Resul
         closed.into_iter().map(|chat| (chat.chat_id, chat)).collect();
     let users = alive(tx, rooms).await?;
     let mut taken = pairs(tx, rooms, &closed, &users).await?;
+    let here = Here::of(tx, closed.values().filter(|chat| chat.opened)).await?;
     let mut brought = Brought::default();
     let mut columns = Columns::default();
     let mut opening = Opening::default();
@@ -155,12 +159,19 @@ pub(super) async fn open(tx: &mut PgConnection, rooms: &[ImportedRoom]) -> Resul
         };
         let (members, strangers) = known(room, &users);
         brought.troubles.extend((0..strangers).map(|_| (nth, Trouble::NoUser)));
-        if members.is_empty() {
-            brought.troubles.push((nth, Trouble::Nobody));
+        if chat.opened {
+            let new = here.newcomers(room.chat, &members);
+            brought.there += (members.len() - new.len()) as u64;
+            if chat.is_group {
+                let ownerless = !here.owned.contains(&room.chat);
+                columns.push_group(room.chat, &new, &users, ownerless.then_some(chat.created_by));
+            } else {
+                brought.troubles.extend(new.iter().map(|_| (nth, Trouble::Third)));
+            }
             continue;
         }
-        if chat.opened {
-            columns.push(room.chat, &members, &users, None);
+        if members.is_empty() {
+            brought.troubles.push((nth, Trouble::Nobody));
             continue;
         }
         let key = chat.one_to_one.then(|| pair(&members)).flatten();
@@ -169,16 +180,57 @@ pub(super) async fn open(tx: &mut PgConnection, rooms: &[ImportedRoom]) -> Resul
             brought.troubles.push((nth, Trouble::NotOfTwo));
         }
         let shut = key.is_some() && members.iter().any(|member| !users[&member.user]);
-        let is_group = key.is_none();
-        columns.push(room.chat, &members, &users, is_group.then_some(chat.created_by));
+        if key.is_none() {
+            columns.push_group(room.chat, &members, &users, Some(chat.created_by));
+        } else {
+            columns.push_pair(room.chat, &members);
+        }
         opening.push(room.chat, key, shut);
     }
     let all = columns.users.len() as u64;
     brought.written = columns.insert(tx).await?;
-    brought.there = all - brought.written;
+    brought.there += all - brought.written;
     opening.finish(tx).await?;
     count_members(tx, &ids).await?;
     Ok(brought)
+}
+
+/// Who takes part in chats that are open already, or did.
+#[derive(Default)]
+struct Here {
+    members: HashSet<(Uuid, Uuid)>,
+    /// Chats that have an owner.
+    owned: HashSet<Uuid>,
+}
+
+impl Here {
+    async fn of(tx: &mut PgConnection, chats: impl Iterator<Item = &Closed>) -> Result<Self> {
+        let chats: Vec<Uuid> = chats.map(|chat| chat.chat_id).collect();
+        let mut here = Self::default();
+        if chats.is_empty() {
+            return Ok(here);
+        }
+        let rows: Vec<(Uuid, Uuid, bool)> = sqlx::query_as(
+            "SELECT chat_id, user_id, role = 'owner' AND left_at IS NULL FROM chat_members
+             WHERE chat_id = ANY($1)",
+        )
+        .bind(chats)
+        .fetch_all(tx)
+        .await?;
+        for (chat, user, owns) in rows {
+            here.members.insert((chat, user));
+            if owns {
+                here.owned.insert(chat);
+            }
+        }
+        Ok(here)
+    }
+
+    /// Those of a room who never took part here.
+    fn newcomers<'a>(&self, chat: Uuid, members: &[&'a ImportedMember]) -> Vec<&'a ImportedMember> {
+        let new = |member: &&&ImportedMember| !self.members.contains(&(chat, member.user));
+        members.iter().filter(new).copied().collect()
+    }
 }
 
 /// Chats that become open, by column.
@@ -221,9 +273,9 @@ impl Opening {
 }
 
 impl Columns {
-    /// `creator`: of a group, who made it. One that has no owner gets one: its creator, or the first of
-    /// its admins, or of all. Who is deleted takes part in a one-to-one only.
-    fn push(
+    /// Members of a group. `creator`: of one that has no owner, who made it. It gets one: its creator, or
+    /// the first of its admins, or of all. Who is deleted takes part in a one-to-one only.
+    fn push_group(
         &mut self,
         chat: Uuid,
         members: &[&ImportedMember],
@@ -240,18 +292,32 @@ impl Columns {
                 .or_else(|| staying().next())
                 .map(|member| member.user)
         });
-        let of_group = creator.is_some();
         for member in members {
-            let role = if of_group { member.role } else { Role::Member };
-            let role = if owner == Some(member.user) { Role::Owner } else { role };
-            let gone = of_group && !users[&member.user];
-            let joined = bounded(member.joined_at);
-            self.chats.push(chat);
-            self.users.push(member.user);
-            self.roles.push(role.as_str());
-            self.joined.push(joined);
-            self.left.push(member.left_at.map(bounded).or(gone.then_some(joined)));
+            let role = if owner == Some(member.user) { Role::Owner } else { member.role };
+            let gone = (!users[&member.user]).then_some(member.joined_at);
+            self.push(chat, member, role, member.left_at.or(gone));
         }
+    }
+
+    /// The two of a one-to-one.
+    fn push_pair(&mut self, chat: Uuid, members: &[&ImportedMember]) {
+        for member in members {
+            self.push(chat, member, Role::Member, member.left_at);
+        }
+    }
+
+    fn push(
+        &mut self,
+        chat: Uuid,
+        member: &ImportedMember,
+        role: Role,
+        left_at: Option<OffsetDateTime>,
+    ) {
+        self.chats.push(chat);
+        self.users.push(member.user);
+        self.roles.push(role.as_str());
+        self.joined.push(bounded(member.joined_at));
+        self.left.push(left_at.map(bounded));
     }
 
     async fn insert(&self, tx: &mut PgConnection) -> Result<u64> {
@@ -330,7 +396,7 @@ async fn pairs(
     Ok(taken.into_iter().collect())
 }
 
-async fn count_members(tx: &mut PgConnection, chats: &[Uuid]) -> Result<()> {
+pub(super) async fn count_members(tx: &mut PgConnection, chats: &[Uuid]) -> Result<()> {
     sqlx::query(
         "UPDATE chats c SET members = counted.members
          FROM (

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Brought, Import, Trouble, bounded};
+use super::{Brought, Import, Trouble, bounded, still_at_it};
 use crate::{Measures, Result, Store, StoreError, media::kept_as_sent};
 
 /// A file of a message.
@@ -121,14 +121,25 @@ pub(super) async fn files(
         }
     }
     brought.troubles.sort_unstable();
+    let ids: Vec<Uuid> = files.iter().map(|file| file.id).collect();
+    // What other messages have of it is told by now as well.
+    sqlx::query(
+        "UPDATE imported_files own SET url = f.url, name = COALESCE(own.name, f.name),
+             media_type = COALESCE(own.media_type, f.media_type), size = COALESCE(own.size, f.size)
+         FROM imported_files f
+         WHERE f.id = ANY($1) AND f.url IS NOT NULL AND own.same_as = f.id AND own.url IS NULL",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
     // Whoever sees a message that says nothing sees at least where its file is.
     sqlx::query(
         "UPDATE messages m SET content = f.url FROM imported_files f
-         WHERE f.id = ANY($1) AND f.url IS NOT NULL AND f.state <> 'copied'
+         WHERE (f.id = ANY($1) OR f.same_as = ANY($1)) AND f.url IS NOT NULL AND f.state <> 'copied'
            AND m.chat_id = f.chat_id AND m.id = f.message_id
            AND m.content = '' AND m.media IS NULL AND m.deleted_at IS NULL AND m.edited_at IS NULL",
     )
-    .bind(files.iter().map(|file| file.id).collect::<Vec<_>>())
+    .bind(&ids)
     .execute(tx)
     .await?;
     Ok(brought)
@@ -205,28 +216,47 @@ impl Store {
     }
 
     /// A file could not be copied: it was not found, or else was refused.
-    pub async fn file_stays(&self, id: Uuid, found: bool) -> Result<()> {
-        self.call(async |db| {
+    ///
+    /// # Errors
+    /// `Fenced` when another run has begun.
+    pub async fn file_stays(&self, import: &Import, id: Uuid, found: bool) -> Result<()> {
+        self.transaction(async |tx| {
+            still_at_it(tx, import).await?;
             sqlx::query("UPDATE imported_files SET state = $2 WHERE id = $1 AND state <> 'copied'")
                 .bind(id)
                 .bind(if found { "refused" } else { "missing" })
-                .execute(db)
-                .await
+                .execute(tx)
+                .await?;
+            Ok(())
         })
-        .await?;
-        Ok(())
+        .await
     }
 
-    /// A file has been copied: its message has it from now on. False when the message is gone, or has
-    /// another one; then the copy is nobody's.
+    /// A file has been copied: its message has it from now on, or had it already. False when the message
+    /// is gone, or has another one; then the copy is nobody's. Again after an answer that was lost, it
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `Fenced` when another run has begun: what becomes of the copy is its affair.
     pub async fn file_copied(
         &self,
+        import: &Import,
         left: &LeftFile,
         name: &str,
         media_type: &str,
         measures: &Measures,
     ) -> Result<bool> {
         self.transaction(async |tx| {
+            still_at_it(tx, import).await?;
+            let copied: Option<bool> = sqlx::query_scalar(
+                "SELECT state = 'copied' FROM imported_files WHERE id = $1 FOR NO KEY UPDATE",
+            )
+            .bind(left.id)
+            .fetch_optional(&mut *tx)
+            .await?;
+            if copied == Some(true) {
+                return Ok(true);
+            }
             let there: Option<i64> = sqlx::query_scalar(
                 "SELECT m.seq FROM messages m
                  WHERE m.chat_id = $1 AND m.id = $2 AND m.deleted_at IS NULL AND m.media IS NULL

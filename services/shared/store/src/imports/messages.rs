@@ -35,8 +35,19 @@ pub struct ImportedMessage {
     pub edited_at: Option<OffsetDateTime>,
     /// When it was deleted.
     pub deleted_at: Option<OffsetDateTime>,
-    /// Its file, and where that was, if the message itself tells.
-    pub file: Option<(Uuid, Option<String>)>,
+    /// Its file.
+    pub file: Option<NamedFile>,
+}
+
+/// A file that a message names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The file's id here,
+    pub id: Uuid,
+    /// and that of this message's own, where another message has the file: each has one of its own here.
+    pub own: Uuid,
+    /// Where it was, if the message itself tells.
+    pub url: Option<String>,
 }
 
 /// How far a chat is.
@@ -48,6 +59,24 @@ struct Progress {
     opened: bool,
     last_seq: i64,
     persisted_seq: i64,
+    /// Some of its messages were removed here, since they are not kept for longer.
+    cut: bool,
+    /// Then the time of the oldest that is left, if one is.
+    kept_from: Option<OffsetDateTime>,
+}
+
+impl Progress {
+    /// Whether a message of this time may be there already: what an old system writes comes in the order
+    /// of its times only mostly. To an open chat the old system has come back, and times may have changed.
+    fn may_have(&self, at: OffsetDateTime) -> bool {
+        self.last_at.is_some_and(|last| at <= last || self.opened)
+    }
+
+    /// Whether a message of this time that is not there was, or would be removed at once.
+    fn has_removed(&self, at: OffsetDateTime) -> bool {
+        let until = self.kept_from.or(self.last_at).filter(|_| self.cut);
+        until.is_some_and(|until| at <= until)
+    }
 }
 
 /// A message that is written, at its place.
@@ -73,7 +102,7 @@ pub(super) async fn messages(
             continue;
         };
         let at = bounded(message.at);
-        if chat.last_at.is_some_and(|last| at < last) || known.contains(&message.id) {
+        if known.contains(&message.id) || chat.has_removed(at) {
             brought.there += 1;
             continue;
         }
@@ -82,6 +111,14 @@ pub(super) async fn messages(
             brought.troubles.push((nth, Trouble::GoesOn));
             continue;
         }
+        // Times go up with places: a feed is cut where they say.
+        let at = match chat.last_at.filter(|last| at < *last) {
+            Some(last) => {
+                brought.troubles.push((nth, Trouble::Late));
+                last
+            }
+            None => at,
+        };
         chat.places += 1;
         chat.last_seq = chat.places;
         chat.last_at = Some(at);
@@ -116,7 +153,13 @@ async fn progress(
     .execute(&mut *tx)
     .await?;
     let rows: Vec<Progress> = sqlx::query_as(
-        "SELECT i.chat_id, i.places, i.last_at, i.opened, c.last_seq, s.persisted_seq
+        "SELECT i.chat_id, i.places, i.last_at, i.opened, c.last_seq, s.persisted_seq,
+                c.expired_seq > 0 AS cut,
+                CASE WHEN c.expired_seq > 0 THEN (
+                    SELECT m.created_at FROM messages m
+                    WHERE m.chat_id = c.id AND m.seq > c.expired_seq AND m.seq <= i.places
+                    ORDER BY m.seq LIMIT 1
+                ) END AS kept_from
          FROM imported_chats i JOIN chats c ON c.id = i.chat_id JOIN shards s ON s.shard = c.shard
          WHERE i.chat_id = ANY($1) ORDER BY i.chat_id FOR NO KEY UPDATE OF i",
     )
@@ -126,17 +169,17 @@ async fn progress(
     Ok(rows.into_iter().map(|row| (row.chat_id, row)).collect())
 }
 
-/// Those of the same millisecond as the last one of their chat that are there already.
+/// Those that are there already. By their ids: an old system's clocks differ, and a transaction that took
+/// long shows what is older than what was seen before it.
 async fn written_before(
     tx: &mut PgConnection,
     messages: &[ImportedMessage],
     chats: &HashMap<Uuid, Progress>,
 ) -> Result<HashSet<Uuid>> {
-    let tied = messages.iter().filter(|message| {
-        let last = chats.get(&message.chat).and_then(|chat| chat.last_at);
-        last.is_some_and(|last| bounded(message.at) == last)
+    let asked = messages.iter().filter(|message| {
+        chats.get(&message.chat).is_some_and(|chat| chat.may_have(bounded(message.at)))
     });
-    let (chats, ids): (Vec<Uuid>, Vec<Uuid>) = tied.map(|tied| (tied.chat, tied.id)).unzip();
+    let (chats, ids): (Vec<Uuid>, Vec<Uuid>) = asked.map(|asked| (asked.chat, asked.id)).unzip();
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
@@ -253,7 +296,8 @@ async fn insert(tx: &mut PgConnection, placed: &[Placed<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// The files that messages name; more may be told of them later.
+/// The files that messages name; more may be told of them later. A file is one message's: another one that
+/// names it has the same as a file of its own.
 async fn note_files(tx: &mut PgConnection, import: &Import, placed: &[Placed<'_>]) -> Result<()> {
     let with = placed.iter().filter_map(|one| Some((one, one.message.file.as_ref()?)));
     let with: Vec<_> = with.filter(|(one, _)| one.message.deleted_at.is_none()).collect();
@@ -264,14 +308,36 @@ async fn note_files(tx: &mut PgConnection, import: &Import, placed: &[Placed<'_>
         "INSERT INTO imported_files AS f (id, import, message_id, chat_id, uploader_id, url, created_at)
          SELECT DISTINCT ON (id) id, $7, message_id, chat_id, uploader_id, url, created_at
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::timestamptz[])
-              AS e (id, message_id, chat_id, uploader_id, url, created_at)
+              WITH ORDINALITY AS e (id, message_id, chat_id, uploader_id, url, created_at, n)
+         ORDER BY id, n
          ON CONFLICT (id) DO NOTHING",
     )
-    .bind(with.iter().map(|(_, (id, _))| *id).collect::<Vec<_>>())
+    .bind(with.iter().map(|(_, file)| file.id).collect::<Vec<_>>())
     .bind(with.iter().map(|(one, _)| one.message.id).collect::<Vec<_>>())
     .bind(with.iter().map(|(one, _)| one.message.chat).collect::<Vec<_>>())
     .bind(with.iter().map(|(one, _)| one.message.sender).collect::<Vec<_>>())
-    .bind(with.iter().map(|(_, (_, url))| url.clone()).collect::<Vec<_>>())
+    .bind(with.iter().map(|(_, file)| file.url.clone()).collect::<Vec<_>>())
+    .bind(with.iter().map(|(one, _)| one.at).collect::<Vec<_>>())
+    .bind(&import.name)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO imported_files (id, import, message_id, chat_id, uploader_id, url, name,
+                                     media_type, size, created_at, same_as)
+         SELECT e.own, $8, e.message_id, e.chat_id, e.uploader_id, COALESCE(e.url, f.url), f.name,
+                f.media_type, f.size, e.created_at, f.id
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[],
+                     $7::timestamptz[])
+              AS e (id, own, message_id, chat_id, uploader_id, url, created_at)
+         JOIN imported_files f ON f.id = e.id AND f.message_id IS DISTINCT FROM e.message_id
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(with.iter().map(|(_, file)| file.id).collect::<Vec<_>>())
+    .bind(with.iter().map(|(_, file)| file.own).collect::<Vec<_>>())
+    .bind(with.iter().map(|(one, _)| one.message.id).collect::<Vec<_>>())
+    .bind(with.iter().map(|(one, _)| one.message.chat).collect::<Vec<_>>())
+    .bind(with.iter().map(|(one, _)| one.message.sender).collect::<Vec<_>>())
+    .bind(with.iter().map(|(_, file)| file.url.clone()).collect::<Vec<_>>())
     .bind(with.iter().map(|(one, _)| one.at).collect::<Vec<_>>())
     .bind(&import.name)
     .execute(tx)

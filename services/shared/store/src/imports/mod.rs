@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub use self::{
     chats::{ImportedChat, ImportedMember, ImportedRoom},
     files::{ImportedDownload, ImportedFile, LeftFile},
-    messages::ImportedMessage,
+    messages::{ImportedMessage, NamedFile},
     people::{ImportedDevice, ImportedUser},
 };
 use crate::{Result, Store, StoreError, rows::fold};
@@ -118,6 +118,9 @@ pub enum Trouble {
     /// Left out.
     #[error("the chat has gone on here: what is older cannot be put between")]
     GoesOn,
+    /// Kept at the end of what is there, since nothing is put between.
+    #[error("older than what was here before it; kept, behind that and with its time")]
+    Late,
     /// Kept without the reference.
     #[error("what it answers is not an earlier message of its chat; kept without that")]
     NoAnswered,
@@ -133,6 +136,9 @@ pub enum Trouble {
     /// The chat is a group of those that there are.
     #[error("a one-to-one that is not of two, or the second of the same two; made a group")]
     NotOfTwo,
+    /// Left out.
+    #[error("a one-to-one has its two already")]
+    Third,
     /// The chat stays closed.
     #[error("nobody takes part in the chat; nobody sees it")]
     Nobody,
@@ -142,7 +148,15 @@ impl Trouble {
     /// Whether the row was left out for it.
     #[must_use]
     pub fn left_out(self) -> bool {
-        matches!(self, Self::NoUser | Self::NoChat | Self::GoesOn | Self::NoMessage | Self::NoFile)
+        matches!(
+            self,
+            Self::NoUser
+                | Self::NoChat
+                | Self::GoesOn
+                | Self::NoMessage
+                | Self::NoFile
+                | Self::Third
+        )
     }
 }
 
@@ -230,6 +244,17 @@ async fn move_on(tx: &mut PgConnection, import: &Import, place: &ImportPlace) ->
     .execute(tx)
     .await?;
     if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+/// The run is at it, and is until the transaction ends: whoever begins another one waits for that.
+async fn still_at_it(tx: &mut PgConnection, import: &Import) -> Result<()> {
+    let at_it: Option<Uuid> =
+        sqlx::query_scalar("SELECT run FROM imports WHERE name = $1 AND run = $2 FOR SHARE")
+            .bind(&import.name)
+            .bind(import.run)
+            .fetch_optional(tx)
+            .await?;
+    at_it.map(drop).ok_or(StoreError::Fenced)
 }
 
 /// Users who stand for those who are gone: like an account that was deleted.

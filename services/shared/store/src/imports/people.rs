@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use natter_protocol::ids::Shard;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Brought, Trouble, bounded};
+use super::{Brought, Trouble, bounded, chats::count_members};
 use crate::{
     Conflict, Result, Store, StoreError,
     rows::{fold, sql_shard},
@@ -73,11 +73,12 @@ pub(super) async fn users(tx: &mut PgConnection, users: &[ImportedUser]) -> Resu
             return Ok(brought);
         }
         let batch: Vec<&ImportedUser> = left.iter().map(|nth| &users[*nth]).collect();
-        let written: HashMap<Uuid, (Option<String>, Option<String>)> = insert(tx, &batch)
-            .await?
-            .into_iter()
-            .map(|(id, phone, email)| (id, (phone, email)))
-            .collect();
+        let mut written: HashMap<Uuid, (Option<String>, Option<String>)> = HashMap::new();
+        let by_id = |(id, phone, email)| (id, (phone, email));
+        written.extend(insert(tx, &batch).await?.into_iter().map(by_id));
+        let of_old = batch.iter().filter(|user| !written.contains_key(&user.id));
+        let of_old: Vec<&ImportedUser> = of_old.copied().collect();
+        written.extend(revive(tx, &of_old).await?.into_iter().map(by_id));
         let missing: Vec<Uuid> =
             batch.iter().map(|user| user.id).filter(|id| !written.contains_key(id)).collect();
         let there = existing(tx, &missing).await?;
@@ -103,44 +104,112 @@ pub(super) async fn users(tx: &mut PgConnection, users: &[ImportedUser]) -> Resu
     if left.is_empty() { Ok(brought) } else { Err(StoreError::Conflict(Conflict::Phone)) }
 }
 
-/// Of a phone number or an e-mail address that several have, the first keeps it.
+/// Users of a batch, with what they may log in with: of a phone number or an e-mail address that several
+/// have, the first keeps it.
+macro_rules! logins {
+    () => {
+        "(
+             SELECT id, name, name_lower, password_hash, shard, created_at, deleted_at,
+                    CASE WHEN row_number() OVER (PARTITION BY phone ORDER BY n) = 1 AND NOT EXISTS (
+                        SELECT FROM users u WHERE u.phone = b.phone) THEN phone END AS phone,
+                    CASE WHEN free THEN email END AS email,
+                    CASE WHEN free THEN email_lower END AS email_lower
+             FROM (
+                 SELECT *, row_number() OVER (PARTITION BY email_lower ORDER BY n) = 1 AND NOT EXISTS (
+                            SELECT FROM users u WHERE u.email_lower = g.email_lower) AS free
+                 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+                             $7::text[], $8::smallint[], $9::timestamptz[], $10::timestamptz[])
+                      WITH ORDINALITY AS g (id, name, name_lower, phone, email, email_lower,
+                           password_hash, shard, created_at, deleted_at, n)
+             ) b
+         ) e"
+    };
+}
+
+type Writing<'q> = QueryAs<'q, Postgres, Login, PgArguments>;
+
 async fn insert(tx: &mut PgConnection, users: &[&ImportedUser]) -> Result<Vec<Login>> {
+    let writing = sqlx::query_as(concat!(
+        "INSERT INTO users (id, name, name_lower, phone, email, email_lower, password_hash, shard,
+                            created_at, deleted_at)
+         SELECT id, name, name_lower, phone, email, email_lower, password_hash, shard, created_at,
+                deleted_at
+         FROM ",
+        logins!(),
+        " ON CONFLICT DO NOTHING RETURNING id, phone, email"
+    ));
+    Ok(bound(writing, users).fetch_all(tx).await?)
+}
+
+/// Whoever came to the old system while it was read, and said something there, has been taken to be gone.
+/// Who has deleted their account here stays so.
+async fn revive(tx: &mut PgConnection, users: &[&ImportedUser]) -> Result<Vec<Login>> {
+    let alive: Vec<&ImportedUser> =
+        users.iter().filter(|user| user.deleted_at.is_none()).copied().collect();
+    if alive.is_empty() {
+        return Ok(Vec::new());
+    }
+    let writing = sqlx::query_as(concat!(
+        "UPDATE users u SET name = e.name, name_lower = e.name_lower, phone = e.phone, email = e.email,
+             email_lower = e.email_lower, password_hash = e.password_hash, created_at = e.created_at,
+             deleted_at = NULL
+         FROM ",
+        logins!(),
+        " WHERE u.id = e.id AND u.deleted_at IS NOT NULL
+            AND NOT EXISTS (SELECT FROM erasures x WHERE x.user_id = u.id)
+          RETURNING u.id, u.phone, u.email"
+    ));
+    let revived: Vec<Login> = bound(writing, &alive).fetch_all(&mut *tx).await?;
+    if !revived.is_empty() {
+        take_part_again(tx, &revived.iter().map(|(id, ..)| *id).collect::<Vec<_>>()).await?;
+    }
+    Ok(revived)
+}
+
+/// They take part in the groups that they had been in until they joined, and one-to-ones with them are open
+/// unless one of the two blocks the other.
+async fn take_part_again(tx: &mut PgConnection, users: &[Uuid]) -> Result<()> {
+    let groups: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE chat_members SET left_at = NULL, until_seq = NULL
+         WHERE user_id = ANY($1) AND left_at = joined_at RETURNING chat_id",
+    )
+    .bind(users)
+    .fetch_all(&mut *tx)
+    .await?;
+    count_members(tx, &groups).await?;
+    sqlx::query(
+        "UPDATE chats c SET shut = false
+         WHERE c.shut AND NOT c.is_group
+           AND c.id IN (SELECT chat_id FROM chat_members WHERE user_id = ANY($1))
+           AND NOT EXISTS (
+               SELECT FROM chat_members m JOIN users u ON u.id = m.user_id
+               WHERE m.chat_id = c.id AND u.deleted_at IS NOT NULL)
+           AND NOT EXISTS (
+               SELECT FROM chat_members m JOIN chat_members o USING (chat_id)
+               JOIN blocks b ON b.user_id = m.user_id AND b.blocked_id = o.user_id
+               WHERE m.chat_id = c.id)",
+    )
+    .bind(users)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn bound<'q>(writing: Writing<'q>, users: &[&ImportedUser]) -> Writing<'q> {
     let texts = |of: fn(&ImportedUser) -> Option<String>| -> Vec<Option<String>> {
         users.iter().map(|user| of(user)).collect()
     };
-    let written = sqlx::query_as(
-        "INSERT INTO users (id, name, name_lower, phone, email, email_lower, password_hash, shard,
-                            created_at, deleted_at)
-         SELECT id, name, name_lower,
-                CASE WHEN of_phone = 1 AND NOT EXISTS (
-                    SELECT FROM users u WHERE u.phone = e.phone) THEN phone END,
-                CASE WHEN free THEN email END, CASE WHEN free THEN email_lower END,
-                password_hash, shard, created_at, deleted_at
-         FROM (
-             SELECT *, row_number() OVER (PARTITION BY phone ORDER BY n) AS of_phone,
-                    row_number() OVER (PARTITION BY email_lower ORDER BY n) = 1 AND NOT EXISTS (
-                        SELECT FROM users u WHERE u.email_lower = b.email_lower) AS free
-             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                         $7::text[], $8::smallint[], $9::timestamptz[], $10::timestamptz[])
-                  WITH ORDINALITY AS b (id, name, name_lower, phone, email, email_lower,
-                       password_hash, shard, created_at, deleted_at, n)
-         ) e
-         ON CONFLICT DO NOTHING
-         RETURNING id, phone, email",
-    )
-    .bind(users.iter().map(|user| user.id).collect::<Vec<_>>())
-    .bind(users.iter().map(|user| user.name.clone()).collect::<Vec<_>>())
-    .bind(users.iter().map(|user| fold(&user.name)).collect::<Vec<_>>())
-    .bind(texts(|user| user.phone.clone()))
-    .bind(texts(|user| user.email.clone()))
-    .bind(texts(|user| user.email.as_deref().map(fold)))
-    .bind(texts(|user| user.password_hash.clone()))
-    .bind(users.iter().map(|user| sql_shard(user.shard)).collect::<Vec<_>>())
-    .bind(users.iter().map(|user| bounded(user.created_at)).collect::<Vec<_>>())
-    .bind(users.iter().map(|user| user.deleted_at.map(bounded)).collect::<Vec<_>>())
-    .fetch_all(tx)
-    .await?;
-    Ok(written)
+    writing
+        .bind(users.iter().map(|user| user.id).collect::<Vec<_>>())
+        .bind(users.iter().map(|user| user.name.clone()).collect::<Vec<_>>())
+        .bind(users.iter().map(|user| fold(&user.name)).collect::<Vec<_>>())
+        .bind(texts(|user| user.phone.clone()))
+        .bind(texts(|user| user.email.clone()))
+        .bind(texts(|user| user.email.as_deref().map(fold)))
+        .bind(texts(|user| user.password_hash.clone()))
+        .bind(users.iter().map(|user| sql_shard(user.shard)).collect::<Vec<_>>())
+        .bind(users.iter().map(|user| bounded(user.created_at)).collect::<Vec<_>>())
+        .bind(users.iter().map(|user| user.deleted_at.map(bounded)).collect::<Vec<_>>())
 }
 
 /// Those of them that there are.

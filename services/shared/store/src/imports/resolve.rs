@@ -56,9 +56,10 @@ const MEDIA: &str = concat!(
             CASE WHEN f.state <> 'copied' THEN f.url END AS url
      FROM imported_files f JOIN messages m ON m.chat_id = f.chat_id AND m.id = f.message_id
      JOIN chats c ON c.id = f.chat_id
-     WHERE f.id = ANY($1) AND m.deleted_at IS NULL AND m.seq > c.expired_seq AND ",
+     WHERE (f.id = ANY($1) OR f.same_as = ANY($1))
+       AND m.deleted_at IS NULL AND m.seq > c.expired_seq AND ",
     takes_part!("f.chat_id"),
-    " LIMIT 1"
+    " ORDER BY f.same_as IS NOT NULL LIMIT 1"
 );
 
 impl Store {
