@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
-/// All sources of the programs, without their tests.
+/// All sources of the programs, the command that looks after them among them, without their tests.
 pub fn sources() -> Result<Vec<String>> {
     let services = workspace()?.join("services");
     let mut files = Vec::new();
-    for program in ["gateway", "persistence", "push", "webhooks", "shared"] {
+    for program in ["gateway", "persistence", "push", "webhooks", "operator", "shared"] {
         collect(&services.join(program), &mut files)?;
     }
     let texts = files.iter().map(|file| {
