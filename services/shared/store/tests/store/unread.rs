@@ -391,7 +391,7 @@ async fn unread_counts_are_those_of_a_simple_model() -> Result<()> {
     let runtime = tokio::runtime::Handle::current();
     tokio::task::block_in_place(|| -> Result<()> {
         let mut runner = TestRunner::new(Config {
-            cases: 20,
+            cases: 12,
             // A sequence is told whole; a shorter one would need another database.
             max_shrink_iters: 100,
             failure_persistence: None,
