@@ -91,5 +91,11 @@ async fn a_device_is_told_of_whichever_way_it_comes_and_goes() -> Result<()> {
     product.api(0).delete(&path).await?.expect(204)?;
     // Once, though both have seen it.
     assert_eq!(tells(&hook, cleo, 2).await?, [came(device), went(device)]);
+
+    // What comes while the endpoint is disabled it is told of later.
+    hook.of_it("disable", &[]).await?;
+    let watch = json!(ada.device("watch").await?.id);
+    hook.of_it("enable", &[]).await?;
+    assert_eq!(tells(&hook, ada.id, 5).await?.last(), Some(&came(&watch)));
     hook.remove().await
 }

@@ -33,7 +33,8 @@ fn kind(feed: Feed) -> &'static str {
     }
 }
 
-/// Tells a user's feed that a device has come, if any endpoint wants to be told. The caller holds the device.
+/// Tells a user's feed that a device has come, if any endpoint wants to be told, now or once it is enabled again.
+/// The caller holds the device.
 /// Nobody waits for it to be relayed: no connection depends on it.
 pub(crate) async fn device_added(
     tx: &mut PgConnection,
@@ -43,7 +44,7 @@ pub(crate) async fn device_added(
     let shard: Option<i16> = sqlx::query_scalar(
         "SELECT shard FROM users WHERE id = $1 AND EXISTS (
              SELECT FROM webhook_endpoints
-             WHERE enabled AND chats IS NULL AND (kinds IS NULL OR 'device' = ANY(kinds))
+             WHERE chats IS NULL AND (kinds IS NULL OR 'device' = ANY(kinds))
          )",
     )
     .bind(user.0)
