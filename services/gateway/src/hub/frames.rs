@@ -88,8 +88,12 @@ impl Shared {
     /// An event.
     #[must_use]
     pub fn new(event: &ServerEvent<'_>) -> Self {
-        let event = Spelled::new(event);
-        Self(Arc::new(Spellings { event, frame: OnceLock::new(), packet: OnceLock::new() }))
+        let packet = match event {
+            // To Socket.IO's clients it has another form.
+            ServerEvent::Exception(_) => Codec::SocketIo.event(event).into(),
+            _ => OnceLock::new(),
+        };
+        Self(Arc::new(Spellings { event: Spelled::new(event), frame: OnceLock::new(), packet }))
     }
 
     /// Its length, about.
@@ -385,6 +389,8 @@ pub fn history_message(chat: ChatId, entry: &Entry, arrival: &Arrival) -> Option
 
 #[cfg(test)]
 mod tests {
+    use natter_protocol::error::{ErrorCode, WireError};
+
     use super::*;
 
     #[test]
@@ -394,6 +400,15 @@ mod tests {
             let first = shared.spelled(codec);
             let again = shared.clone().spelled(codec);
             assert_eq!(first.as_str().as_ptr(), again.as_str().as_ptr(), "{first}");
+        }
+    }
+
+    #[test]
+    fn an_exception_looks_the_same_however_it_comes() {
+        let error = WireError::new(ErrorCode::AccountDisabled, "disabled");
+        let event = ServerEvent::Exception(&error);
+        for codec in [Codec::Native, Codec::SocketIo] {
+            assert_eq!(Shared::new(&event).spelled(codec), codec.event(&event));
         }
     }
 }
