@@ -123,6 +123,7 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
         ..LaneSave::default()
     };
     store.save_lane("a", &lane, &save).await?;
+    let lane = LanePlace { seq: Some(10), ..lane };
     let fenced = store.save_lane("b", &lane, &save).await;
     ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
 
@@ -143,8 +144,26 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     assert_eq!((report.seq, report.lost, report.behind), (Some(12), 2, 0));
 
     store.remove_endpoint(one.id).await?;
-    let gone = store.save_lane("a", moved, &caught_up).await;
+    let moved = LanePlace { seq: Some(12), ..moved.clone() };
+    let gone = store.save_lane("a", &moved, &caught_up).await;
     ensure!(matches!(gone, Err(StoreError::Fenced)), "{gone:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_writes_on_from_a_place_that_a_backup_does_not_have() -> Result<()> {
+    let store = store().await?;
+    endpoint(&store, "one").await?;
+    let (lanes, _) = look(&store, "a").await?;
+    let in_backup = lanes.first().context("a lane")?.clone();
+    let save = LaneSave { seq: 10, behind: vec![behind(3)], ..LaneSave::default() };
+    store.save_lane("a", &in_backup, &save).await?;
+    // As if what was written had never been: only the backup's place is good.
+    let later = LanePlace { seq: Some(12), ..in_backup.clone() };
+    let fenced = store.save_lane("a", &later, &LaneSave { seq: 14, ..save.clone() }).await;
+    ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
+    let there = LanePlace { seq: Some(10), ..in_backup };
+    store.save_lane("a", &there, &LaneSave { seq: 11, ..save }).await?;
     Ok(())
 }
 
