@@ -75,7 +75,7 @@ pub(crate) struct Orders {
 /// Why a lane has ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaneError {
-    /// It is another's by now, or begins anew elsewhere, or is gone.
+    /// It is another's by now, or begins anew elsewhere, or is gone, or Postgres was put back from a backup.
     #[error("the lane is another's")]
     Fenced,
     /// The stream ends before what was read of it.

@@ -43,6 +43,10 @@
 //! under the same `webhook-id`. One that wakes writes nothing, since the row names another owner; what it
 //! still tells are events whose earlier ones have been told.
 //!
+//! Whoever finds another place in the row than it has written last, since Postgres was put back from a backup,
+//! begins anew from what the row says: of the feeds that are behind and of the dead letters Postgres has only
+//! what it had then.
+//!
 //! A stream that is lost is filled anew from what the log still has, far beyond the places given before; one
 //! that has lost its end is filled again from there, perhaps with other events than before, where the log has
 //! lost its own as well. Lanes know by the log's places, which are given once, what they have told.

@@ -67,6 +67,7 @@ impl Lane {
         };
         match self.parts.store.save_lane(&self.parts.worker, &self.place, &save).await {
             Ok(dropped) => {
+                (self.place.seq, self.place.log_seq) = (Some(seq), log_seq);
                 measures::lost(Lost::Letters).increment(dropped);
                 self.lost = dropped;
                 self.dirty = dropped > 0;
@@ -76,7 +77,8 @@ impl Lane {
             }
             Err(StoreError::Fenced) => Err(LaneError::Fenced),
             Err(error) => {
-                // What is told meanwhile is told again, should this worker die before it is written.
+                // What is told meanwhile is told again, should this worker die before it is written, or should
+                // it have been written all the same.
                 self.book.put_changes_back(changes);
                 self.dirty = true;
                 measures::failures().increment(1);

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use natter_bus::{Bus, BusConfig};
-use natter_cluster::Cluster;
+use natter_cluster::{Builder, Cluster};
 use natter_e2e::{
     Answer, Device, Person, metrics::counter, soon, soon::within, stage::nothing_panicked,
 };
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 mod servers;
 mod talk;
+mod webhooks;
 
 use servers::{BaseBackup, Dump, LogCopy, ask, lose_database, lose_logs};
 use talk::{PATIENCE, Talk, is_unknown};
@@ -27,9 +28,13 @@ use talk::{PATIENCE, Talk, is_unknown};
 /// One for each story: what a story that fails has lost must not be missing in the next, and for five
 /// minutes after a new epoch sending needs Postgres.
 async fn cluster() -> Result<Cluster> {
+    builder().start().await
+}
+
+fn builder() -> Builder {
     let builder = Cluster::builder().gateways(2).gateway_env("NATTER_DRAIN_SECONDS", "1");
     let unlimited = ["NATTER_ATTEMPTS_PER_ADDRESS", "NATTER_CALLS_PER_SECOND"];
-    unlimited.into_iter().fold(builder, |builder, key| builder.gateway_env(key, "0")).start().await
+    unlimited.into_iter().fold(builder, |builder, key| builder.gateway_env(key, "0"))
 }
 
 /// No epoch begins nearer to the one before.

@@ -37,7 +37,7 @@ pub struct LanePlace {
     pub key: LaneKey,
     /// Counts the times that an operator has moved the place.
     pub generation: i64,
-    /// All up to here is dealt with; none before the first look.
+    /// All up to here is dealt with, as it was written last; none before the first look.
     pub seq: Option<Seq>,
     /// The same in the shard's log.
     pub log_seq: Seq,
@@ -246,7 +246,9 @@ impl Store {
     /// Writes how far a lane is. Returns how many old letters were dropped for new ones.
     ///
     /// # Errors
-    /// `Fenced` when the lane is another's by now, an operator has moved its place, or it is gone.
+    /// `Fenced` when the lane is another's by now, an operator has moved its place, it is gone, or its place
+    /// is not the one that was written last: Postgres was put back from a backup, and what the owner has
+    /// written since of feeds that are behind and of letters is not there.
     pub async fn save_lane(&self, worker: &str, lane: &LanePlace, save: &LaneSave) -> Result<u64> {
         self.transaction(async |tx| {
             let (last, last_at) = save.last.as_ref().map(|(said, at)| (said, at)).unzip();
@@ -256,7 +258,8 @@ impl Store {
                      seq = $5, log_seq = $6, lost = lost + $7, lag = $8, oldest_at = $9,
                      resting = $10, last_answer = COALESCE($11, last_answer),
                      last_at = COALESCE($12, last_at)
-                 WHERE endpoint_id = $1 AND shard = $2 AND owner = $3 AND generation = $4",
+                 WHERE endpoint_id = $1 AND shard = $2 AND owner = $3 AND generation = $4
+                   AND seq IS NOT DISTINCT FROM $13",
             )
             .bind(lane.key.endpoint.0)
             .bind(sql_shard(lane.key.shard))
@@ -270,6 +273,7 @@ impl Store {
             .bind(save.resting)
             .bind(last)
             .bind(last_at)
+            .bind(lane.seq.map(sql_seq))
             .execute(&mut *tx)
             .await?;
             if saved.rows_affected() == 0 {

@@ -123,6 +123,7 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
         ..LaneSave::default()
     };
     store.save_lane("a", &lane, &save).await?;
+    let lane = LanePlace { seq: Some(10), ..lane };
     let fenced = store.save_lane("b", &lane, &save).await;
     ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
 
@@ -146,7 +147,8 @@ async fn only_its_owner_writes_how_far_a_lane_is_and_not_behind_an_operator() ->
     assert_eq!((report.seq, report.lost, report.behind), (Some(12), 4, 0));
 
     store.remove_endpoint(one.id).await?;
-    let gone = store.save_lane("a", moved, &caught_up).await;
+    let moved = LanePlace { seq: Some(12), ..moved.clone() };
+    let gone = store.save_lane("a", &moved, &caught_up).await;
     ensure!(matches!(gone, Err(StoreError::Fenced)), "{gone:?}");
     Ok(())
 }
@@ -158,6 +160,7 @@ async fn a_letter_of_another_event_at_the_same_place_takes_the_place_of_the_one_
     let one = endpoint(&store, "one").await?;
     let (lanes, _) = look(&store, "a").await?;
     let lane = lanes.first().context("a lane")?;
+    let saved = LanePlace { seq: Some(0), ..lane.clone() };
     let letter = |seq: u64, event: &str| NewHookLetter {
         seq,
         feed: Feed::chat(lane.key.shard, ChatId::generate()),
@@ -167,20 +170,37 @@ async fn a_letter_of_another_event_at_the_same_place_takes_the_place_of_the_one_
         attempts: 3,
         answer: "500".to_owned(),
     };
-    let keeps = async |letters: Vec<NewHookLetter>| {
+    let keeps = async |place: &LanePlace, letters: Vec<NewHookLetter>| {
         let save = LaneSave { letters, most_letters: 5, ..LaneSave::default() };
-        store.save_lane("a", lane, &save).await
+        store.save_lane("a", place, &save).await
     };
-    assert_eq!(keeps(vec![letter(7, "evt_a"), letter(8, "evt_b")]).await?, 0);
-    assert_eq!(keeps(vec![letter(7, "evt_a")]).await?, 0, "it is the same");
+    assert_eq!(keeps(lane, vec![letter(7, "evt_a"), letter(8, "evt_b")]).await?, 0);
+    assert_eq!(keeps(&saved, vec![letter(7, "evt_a")]).await?, 0, "it is the same");
     let before = store.webhook_letters(one.id, 0, 10).await?;
-    assert_eq!(keeps(vec![letter(7, "evt_c")]).await?, 1, "the one before is lost");
+    assert_eq!(keeps(&saved, vec![letter(7, "evt_c")]).await?, 1, "the one before is lost");
     let letters = store.webhook_letters(one.id, 0, 10).await?;
     let named: Vec<_> = letters.iter().map(|letter| letter.of.event_id.as_str()).collect();
     assert_eq!(named, ["evt_b", "evt_c"]);
     // Whoever tells of the one before just now does not take the new one for told.
     store.letter_told(before[0].id).await?;
     assert_eq!(store.webhook_letters(one.id, 0, 10).await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_writes_on_from_a_place_that_a_backup_does_not_have() -> Result<()> {
+    let store = store().await?;
+    endpoint(&store, "one").await?;
+    let (lanes, _) = look(&store, "a").await?;
+    let in_backup = lanes.first().context("a lane")?.clone();
+    let save = LaneSave { seq: 10, behind: vec![behind(3)], ..LaneSave::default() };
+    store.save_lane("a", &in_backup, &save).await?;
+    // As if what was written had never been: only the backup's place is good.
+    let later = LanePlace { seq: Some(12), ..in_backup.clone() };
+    let fenced = store.save_lane("a", &later, &LaneSave { seq: 14, ..save.clone() }).await;
+    ensure!(matches!(fenced, Err(StoreError::Fenced)), "{fenced:?}");
+    let there = LanePlace { seq: Some(10), ..in_backup };
+    store.save_lane("a", &there, &LaneSave { seq: 11, ..save }).await?;
     Ok(())
 }
 
