@@ -28,6 +28,12 @@ async fn what_is_given_up_blocks_its_chat_no_longer_and_is_told_when_somebody_wa
     let cluster = builder.start().await?;
     // From before there is an endpoint: the log has it, and the stream does not.
     let (ada, _ben, chat) = pair(&cluster).await?;
+    let early = ada.api(0).say(chat, "long ago").await?.seq;
+    let passed = format!("SELECT 1 FROM webhook_fills WHERE shard = 0 AND log_seq >= {early}");
+    soon("it is passed over, since nobody wants to be told", async || {
+        Ok((!cluster.sql(&passed)?.trim().is_empty()).then_some(()))
+    })
+    .await?;
     let hook = Hook::add(&cluster, "letters", &["--kinds=message"]).await?;
     hook.endpoint.rule(|told| is_poison(told).then(|| Step::status(500)));
     let (cleo, _dan, other) = pair(&cluster).await?;
