@@ -1,6 +1,7 @@
 //! What push services answer, and what comes of it.
 
 use anyhow::{Result, ensure};
+use natter_cluster::Cluster;
 use natter_e2e::{
     Person,
     push_services::{Step, web_push::WebPush},
@@ -10,6 +11,15 @@ use natter_protocol::notify::{PushReason, PushState, PushTarget};
 use time::Duration;
 
 use crate::push::support::{Offline, STAGE, comes_to, decided, of, register, services};
+
+/// Waits until a story before has left nothing that would have the next answer.
+async fn nothing_left(cluster: &Cluster) -> Result<()> {
+    soon("nothing is left to be sent", async || {
+        let left = "SELECT 1 FROM pushes WHERE state IN ('queued', 'sending', 'retrying') LIMIT 1";
+        Ok(cluster.sql(left)?.trim().is_empty().then_some(()))
+    })
+    .await
+}
 
 #[tokio::test]
 async fn whoever_is_offline_hears_of_it_once_and_everybody_concerned_can_see_why() -> Result<()> {
@@ -115,6 +125,7 @@ async fn what_a_service_takes_and_loses_is_said_to_be_with_the_service() -> Resu
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
+    nothing_left(&cluster).await?;
     services().web_push.desk.next([Step::Lose]);
     let sent = ana.api(0).say(chat, "lost").await?;
     let device = ben.person.first.id;
@@ -130,6 +141,7 @@ async fn what_a_service_refuses_is_not_tried_again() -> Result<()> {
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
+    nothing_left(&cluster).await?;
     services().web_push.desk.next([Step::status(413)]);
     let sent = ana.api(0).say(chat, "too much").await?;
     let device = ben.person.first.id;
