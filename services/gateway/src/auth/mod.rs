@@ -5,6 +5,7 @@
 //! | [`token`] | the gateway's own access tokens: signed and verified |
 //! | [`outside`] | tokens of an outside issuer: claims, keys chosen |
 //! | [`jwks`] | an outside issuer's published keys, cached |
+//! | `verified` | outside tokens that were verified already |
 //! | [`refresh`] | refresh tokens: random, stored hashed |
 //! | [`password`] | argon2, bounded in work |
 //! | [`service`] | tokens of the server API |
@@ -22,6 +23,7 @@ pub mod refresh;
 pub mod seals;
 pub mod service;
 pub mod token;
+mod verified;
 
 #[cfg(test)]
 pub(crate) mod testing;
