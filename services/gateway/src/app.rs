@@ -1,6 +1,6 @@
 //! The parts that handlers use, each by its own type: a handler names only those that it needs.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use natter_bus::Bus;
@@ -40,9 +40,20 @@ pub enum SettingsError {
     Hook(#[from] HookConfigError),
 }
 
-/// All parts. Cloning shares them.
-#[derive(Clone, FromRef)]
-pub struct App {
+/// All parts. Cloning shares them: every connection has one of these.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What an [`App`] is of.
+pub struct Parts {
     /// Postgres.
     pub store: Store,
     /// NATS.
@@ -85,6 +96,30 @@ pub struct App {
     pub config: Arc<Config>,
 }
 
+/// A handler names the part that it needs by its type alone.
+macro_rules! by_type {
+    ($($name:ident: $part:ty),* $(,)?) => {
+        $(impl FromRef<App> for $part {
+            fn from_ref(app: &App) -> Self {
+                app.$name.clone()
+            }
+        })*
+    };
+}
+
+by_type! {
+    store: Store,
+    bus: Bus,
+    presence: PresenceClient,
+    auth: Auth,
+    relay: Relay,
+    chats: Chats,
+    reads: Reads,
+    calls: CallLimit,
+    services: Services,
+    config: Arc<Config>,
+}
+
 impl App {
     /// Puts the parts together around connections that exist. The second part is for
     /// [`crate::admission::keep_all`].
@@ -107,7 +142,7 @@ impl App {
         let service_rate = Rate::per_second(service_calls_per_second, service_calls_burst);
         let (admissions, keeping) =
             Admissions::new(socket.admissions_at_once, socket.admission_kept());
-        let app = Self {
+        let parts = Parts {
             auth: Auth::new(store.clone(), &config.auth, config.shards)?,
             chats: Chats::new(store.clone(), relay.clone(), room.clone(), config.shards),
             reads: Reads::new(
@@ -136,6 +171,6 @@ impl App {
             relay,
             config,
         };
-        Ok((app, keeping))
+        Ok((Self(Arc::new(parts)), keeping))
     }
 }

@@ -41,7 +41,7 @@ use natter_protocol::limits;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::{app::App, measures};
+use crate::{app::App, measures, serve::Place};
 
 /// The subprotocol that the server speaks.
 const PROTOCOL: &str = "natter.v1";
@@ -82,7 +82,7 @@ where
 async fn upgrade(
     State(app): State<App>,
     Query(options): Query<ConnectOptions>,
-    place: Option<Extension<crate::serve::Place>>,
+    place: Option<Extension<Place>>,
     headers: HeaderMap,
     mut upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -97,8 +97,10 @@ async fn upgrade(
     if let Some(refusal) = turn_away(&app) {
         return refusal;
     }
-    let start = Start { app, token, options, place };
-    bounded(upgrade).on_upgrade(move |socket| serve(Box::new(start), socket))
+    let ConnectOptions { echo, cursor } = options;
+    let client = Client { token, echo, cursor, pid: None, checkpoints: false };
+    let place = place.map(|Extension(place)| place);
+    bounded(upgrade).on_upgrade(move |socket| serve(app, socket, Box::new(client), place))
 }
 
 /// The answer to who comes while nobody can be let in: without the broker nobody can be told what
@@ -128,25 +130,16 @@ pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
         .max_frame_size(limits::FRAME_BYTES)
 }
 
-/// What a connection starts with. Boxed: whatever an upgrade carries stays part of its task,
-/// several times over.
-struct Start {
+fn serve(
     app: App,
-    token: Option<String>,
-    options: ConnectOptions,
-    place: Option<Extension<crate::serve::Place>>,
-}
-
-fn serve(start: Box<Start>, socket: WebSocket) -> BoxFuture<'static, ()> {
-    let Start { app, token, options, place } = *start;
-    // Boxed again: the handshake's future is large, and would stay part of an idle connection.
-    let ConnectOptions { echo, cursor } = options;
-    let client = Client { token, echo, cursor, pid: None, checkpoints: false };
-    let admitted = handshake::admit(app, Wire::Native(socket), client).boxed();
+    socket: WebSocket,
+    client: Box<Client>,
+    place: Option<Place>,
+) -> BoxFuture<'static, ()> {
+    let admitted = handshake::admit(app, Wire::Native(socket), *client);
     async move {
-        let _place = place;
         if let Some(session) = admitted.await {
-            session.run().await;
+            session.start(place);
         }
     }
     .boxed()

@@ -49,6 +49,7 @@ use crate::{
     rate::{Bucket, Rate},
     replay::Viewer,
     send::{Settled, Stored},
+    serve,
     socketio::{Moved, polling::Polling},
     text,
 };
@@ -189,13 +190,22 @@ impl Session {
         self.pinged = self.pinged.checked_sub(ago).unwrap_or(self.pinged);
     }
 
+    /// Runs it in a task of its own, and with it its connection's place: the task of an upgrade holds
+    /// the socket several times over, and is better not kept.
+    pub fn start(self: Box<Self>, place: Option<serve::Place>) {
+        tokio::spawn(async move {
+            let _place = place;
+            self.run().await;
+        });
+    }
+
     /// Runs until the connection ends.
-    pub async fn run(mut self: Box<Self>) {
+    async fn run(mut self: Box<Self>) {
         self.app.measures.connections.increment(1);
         let end = self.exchange().await;
         self.app.measures.connections.decrement(1);
         if let (None, Some(moving)) = (end, self.moving.take()) {
-            return self.move_out(moving).await;
+            return Box::pin(self.move_out(moving)).await;
         }
         self.stop_typing();
         let Self { wire, place, .. } = *self;

@@ -143,6 +143,7 @@ async fn on_get(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let place = place.map(|Extension(place)| place);
     let wanted = match wanted(query) {
         Ok(wanted) => wanted,
         Err(refused) => return refused.into_response(),
@@ -217,7 +218,7 @@ fn open(app: App, headers: &HeaderMap) -> Response {
     };
     let opened = opened(&app, sid, true);
     let token = bearer(headers);
-    tokio::spawn(begin(app, Wire::Polling(Box::new(end)), token));
+    tokio::spawn(begin(app, Wire::Polling(Box::new(end)), token, None));
     packets(opened.to_string())
 }
 
@@ -238,26 +239,30 @@ fn connect(
     app: App,
     mut socket: WebSocket,
     token: Option<String>,
-    place: Option<Extension<Place>>,
+    place: Option<Place>,
 ) -> BoxFuture<'static, ()> {
     async move {
-        let _place = place;
         let opened = opened(&app, app.sessions.sid(), false);
         let sent = timeout(app.config.socket.handshake(), socket.send(Message::Text(opened))).await;
         if matches!(sent, Ok(Ok(()))) {
-            begin(app, Wire::SocketIo(socket), token).await;
+            begin(app, Wire::SocketIo(socket), token, place).await;
         }
     }
     .boxed()
 }
 
-/// A session's whole life. The handshake's future is large, and is not kept.
-fn begin(app: App, wire: Wire, token: Option<String>) -> BoxFuture<'static, ()> {
+/// The handshake of a session, and its beginning.
+fn begin(
+    app: App,
+    wire: Wire,
+    token: Option<String>,
+    place: Option<Place>,
+) -> BoxFuture<'static, ()> {
     let client = Client { token, ..Client::default() };
-    let admitted = admit(app, wire, client).boxed();
+    let admitted = admit(app, wire, client);
     async move {
         if let Some(session) = admitted.await {
-            session.run().await;
+            session.start(place);
         }
     }
     .boxed()
@@ -268,10 +273,9 @@ fn take_over(
     app: App,
     mut socket: WebSocket,
     sid: Sid,
-    place: Option<Extension<Place>>,
+    place: Option<Place>,
 ) -> BoxFuture<'static, ()> {
     async move {
-        let _place = place;
         let within = app.config.socket.handshake();
         let moved = timeout(within, taken(&app, &mut socket, sid)).await.ok().flatten();
         let mut wire = Wire::SocketIo(socket);
@@ -286,12 +290,12 @@ fn take_over(
                 if !matches!(timeout(within, written).await, Ok(Ok(()))) {
                     return;
                 }
-                begin(app, wire, token).await;
+                begin(app, wire, token, place).await;
             }
             Some(Moved::Session(moving)) => {
                 let moved = Session::move_in(app, wire, *moving).boxed();
                 if let Some(session) = moved.await {
-                    session.run().await;
+                    session.start(place);
                 }
             }
             None => wire.goodbye(close::TRY_AGAIN).await,

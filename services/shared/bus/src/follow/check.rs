@@ -162,7 +162,7 @@ impl Follower {
         // Nothing of it is in the log: if the log was cut beyond where it stands, nobody can tell
         // whether something was.
         for feed in empty {
-            let stands = self.feeds.get(&feed).filter(|followed| !followed.unannounced);
+            let stands = self.feeds.get(&feed).filter(|followed| followed.announced());
             if stands.is_some_and(|f| !unbroken(f.chain.last().max(verified), first)) {
                 self.lost(feed);
             }

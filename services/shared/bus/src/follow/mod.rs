@@ -109,9 +109,14 @@ impl FollowEvent {
 struct Followed {
     chain: Chain,
     subscription: u64,
-    start: Start,
-    /// [`FollowEvent::Following`] is still to be told.
-    unannounced: bool,
+    /// Until [`FollowEvent::Following`] is told. Boxed, since most feeds have been followed for long.
+    starting: Option<Box<Start>>,
+}
+
+impl Followed {
+    fn announced(&self) -> bool {
+        self.starting.is_none()
+    }
 }
 
 #[derive(Default)]
@@ -210,7 +215,7 @@ impl Follower {
         self.subscribe_feed(feed, subscription);
         self.feeds.insert(
             feed,
-            Followed { chain: Chain::starting(), subscription, start, unannounced: true },
+            Followed { chain: Chain::starting(), subscription, starting: Some(Box::new(start)) },
         );
         // While the connection is away nothing is asked of it; it begins with all of them.
         if self.connected {
@@ -250,7 +255,7 @@ impl Follower {
     /// Whether [`FollowEvent::Following`] was told of the feed.
     #[must_use]
     pub fn following(&self, feed: Feed) -> bool {
-        self.feeds.get(&feed).is_some_and(|followed| !followed.unannounced)
+        self.feeds.get(&feed).is_some_and(Followed::announced)
     }
 
     /// Whether the log has nothing on the feed in (`since`, `until`], as far as digests have told;
@@ -398,7 +403,7 @@ impl Follower {
         let mut now: HashMap<Shard, Vec<Life>> = HashMap::new();
         for life in lives.iter().copied().filter(|life| self.lives(*life)).collect::<Vec<_>>() {
             let (feed, _) = life;
-            match self.feeds.get(&feed).map(|followed| followed.start) {
+            match self.feeds.get(&feed).and_then(|followed| followed.starting.as_deref().copied()) {
                 Some(Start::After(seq)) => self.start(feed, seq, false),
                 Some(Start::Now) => now.entry(feed.shard).or_default().push(life),
                 None => {}
@@ -433,10 +438,10 @@ impl Follower {
     /// Tells that the feed is followed, once nothing of its past is missing.
     fn announce(&mut self, feed: Feed) {
         if let Some(followed) = self.feeds.get_mut(&feed)
-            && followed.unannounced
+            && !followed.announced()
             && followed.chain.live()
         {
-            followed.unannounced = false;
+            followed.starting = None;
             self.ready.push_back(FollowEvent::Following(feed, followed.chain.last()));
         }
     }

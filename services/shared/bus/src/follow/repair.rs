@@ -71,7 +71,7 @@ impl Follower {
         view.repairs.reading.insert(feed);
         let after = followed.chain.last();
         // What is verified is so for feeds that were followed; this one may just begin.
-        let verified = if followed.unannounced { 0 } else { view.ledger.verified() };
+        let verified = if followed.announced() { view.ledger.verified() } else { 0 };
         let covered = after.max(verified);
         let reading = Reading { life: (feed, followed.subscription), after, covered };
         let bus = self.bus.clone();
