@@ -1,6 +1,6 @@
 //! `natter-drive`: see `--help`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -8,7 +8,10 @@ use natter_drive::{
     report,
     scenarios::{self, ALL, Extent},
 };
-use tokio::{runtime::Builder, task::LocalSet};
+use tokio::{
+    runtime::Builder,
+    task::{LocalSet, spawn_local, yield_now},
+};
 
 /// What it costs is little beside what it measures, but not nothing.
 #[global_allocator]
@@ -42,6 +45,12 @@ struct Cli {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     smaller: u16,
 
+    /// Look at the connections only every so many microseconds, not as soon as something comes: over
+    /// loopback a server that writes pays for waking whoever waits, which it does not over a network.
+    /// Delays are measured that much longer.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    look_every: Option<u64>,
+
     /// Folder of `RESULTS.md`, `results.json` and `results.svg`, which are brought up to date with what
     /// was measured. Without it results are only printed.
     #[arg(long)]
@@ -72,11 +81,26 @@ fn main() -> Result<()> {
     })
 }
 
+/// Keeps this thread asleep in a way that nothing that comes wakes it.
+async fn look_every(pause: Duration) {
+    loop {
+        thread::sleep(pause);
+        yield_now().await;
+    }
+}
+
 async fn drive(cli: &Cli) -> Result<()> {
     for name in &cli.only {
         ensure!(ALL.iter().any(|scenario| scenario.name == name), "no scenario {name}: see --list");
     }
     ensure!(cli.write.is_none() || cli.smaller == 1, "--smaller and --write do not go together");
+    ensure!(
+        cli.write.is_none() || cli.look_every.is_none(),
+        "--look-every and --write do not go together"
+    );
+    if let Some(pause) = cli.look_every {
+        spawn_local(look_every(Duration::from_micros(pause)));
+    }
     let extent = Extent {
         repeat: cli.repeat.into(),
         time: Duration::from_secs(cli.seconds),
