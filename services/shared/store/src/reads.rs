@@ -108,20 +108,23 @@ pub(crate) async fn move_marks(
         reads.push(read);
         deliveries.push(delivered);
     }
-    // In one order for all workers: a user's feed and a chat's may be in different shards, and tell of
-    // the same participants. (The planner goes from the few to the many, along the key. Were it to
-    // take another way and lock against another worker, the batch would be written again.)
+    // Locked in one order by all workers: a user's feed and a chat's may be in different shards, and tell
+    // of the same participants. An update alone would lock in the order that its plan comes to them.
     sqlx::query(
-        "UPDATE chat_members m SET
-             read_seq = GREATEST(m.read_seq, b.read_seq),
-             delivered_seq = GREATEST(m.delivered_seq, b.delivered_seq)
-         FROM (
+        "WITH b AS (
              SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[])
                   AS b (chat_id, user_id, read_seq, delivered_seq)
-             ORDER BY chat_id, user_id
-         ) b
-         WHERE m.chat_id = b.chat_id AND m.user_id = b.user_id
-           AND (m.read_seq < b.read_seq OR m.delivered_seq < b.delivered_seq)",
+         ), locked AS (
+             SELECT b.* FROM b JOIN chat_members m USING (chat_id, user_id)
+             WHERE m.read_seq < b.read_seq OR m.delivered_seq < b.delivered_seq
+             ORDER BY m.chat_id, m.user_id
+             FOR NO KEY UPDATE OF m
+         )
+         UPDATE chat_members m SET
+             read_seq = GREATEST(m.read_seq, b.read_seq),
+             delivered_seq = GREATEST(m.delivered_seq, b.delivered_seq)
+         FROM locked b
+         WHERE m.chat_id = b.chat_id AND m.user_id = b.user_id",
     )
     .bind(chats)
     .bind(users)
