@@ -7,7 +7,7 @@ use natter_protocol::{ids::ChatId, imported::ImportedKind};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use uuid::Uuid;
 
-use crate::command::{Import, counted, noted};
+use super::command::{Import, counted, noted};
 
 const SCHEMA: &str = "
 CREATE DATABASE old_chat CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;

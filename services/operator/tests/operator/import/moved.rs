@@ -1,6 +1,6 @@
 //! A whole system is moved over: killed on the way and gone on with, done twice, and compared row by row.
 //!
-//! `NATTER_IMPORT_MESSAGES=1000000 cargo test --release --test import -- moved --nocapture` does it with a
+//! `NATTER_IMPORT_MESSAGES=1000000 cargo test --release --test operator -- moved --nocapture` does it with a
 //! million, and prints rows per second.
 
 use std::{collections::HashMap, io::Write as _, time::Instant};
@@ -13,7 +13,7 @@ use natter_protocol::imported::ImportedKind;
 use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
-use crate::{
+use super::{
     command::{Import, counted},
     old::{Old, Size},
 };

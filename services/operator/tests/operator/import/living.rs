@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use std::time::Duration;
 
-use crate::{
+use super::{
     command::Import,
     old::{Old, PASSWORD, Size},
 };
@@ -248,8 +248,8 @@ async fn what_the_old_system_gets_meanwhile_comes_with_another_run() -> Result<(
     }
     let import = Import { cluster: &moved.cluster, source: &moved.old.url };
     let report = import.report(&[]).await?;
-    ensure!(crate::command::counted(&report, "messages", "written") == 1, "{report:#}");
-    ensure!(crate::command::noted(&report, "messages", "gone on here") == 1, "{report:#}");
+    ensure!(super::command::counted(&report, "messages", "written") == 1, "{report:#}");
+    ensure!(super::command::noted(&report, "messages", "gone on here") == 1, "{report:#}");
     let history = moved.history(&ada).await?;
     let last = history.last().context("nothing")?;
     ensure!(last.content == "still there" && last.seq == last.prev_seq + 1, "{last:?}");

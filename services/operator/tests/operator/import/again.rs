@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
-use crate::{
+use super::{
     command::{Import, counted, noted},
     old::{Old, PASSWORD},
 };

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::{
+use super::{
     command::{Import, counted, noted},
     old::Old,
 };
