@@ -100,7 +100,7 @@ async fn upgrade(
     let ConnectOptions { echo, cursor } = options;
     let client = Client { token, echo, cursor, pid: None, checkpoints: false };
     let place = place.map(|Extension(place)| place);
-    bounded(upgrade).on_upgrade(move |socket| serve(app, socket, Box::new(client), place))
+    bounded(upgrade).on_upgrade(move |socket| serve(app, socket, client, place))
 }
 
 /// The answer to who comes while nobody can be let in: without the broker nobody can be told what
@@ -133,10 +133,10 @@ pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 fn serve(
     app: App,
     socket: WebSocket,
-    client: Box<Client>,
+    client: Client,
     place: Option<Place>,
 ) -> BoxFuture<'static, ()> {
-    let admitted = handshake::admit(app, Wire::Native(socket), *client);
+    let admitted = handshake::admit(app, Wire::Native(socket), client);
     async move {
         if let Some(session) = admitted.await {
             session.start(place);
