@@ -214,7 +214,7 @@ impl Home {
     }
 
     /// Takes over the data directory that this process has made for all its throwaway servers, with its
-    /// password: `initdb` costs six times as much as the copy, and tests start a hundred servers.
+    /// password: `initdb` costs six times as much as the copy, and tests start very many servers.
     fn cast(&self, programs: &PostgresPrograms) -> Result<()> {
         static MOULD: Mutex<Option<Throwaway>> = Mutex::new(None);
         if self.data().exists() {
