@@ -147,10 +147,10 @@ impl Polling {
             tokio::select! {
                 () = self.filled.notified() => {}
                 () = tokio::time::sleep_until(again), if self.lock().is_probed() => {}
-                () = self.over.cancelled() => {
-                    let known = self.lock().known;
-                    break if known { socketio::NOOP } else { socketio::CLOSE }.to_owned();
-                }
+                () = self.over.cancelled() => match self.lock().ending() {
+                    Some(packet) => break packet.to_owned(),
+                    None => return Polled::Over,
+                },
                 () = tokio::time::sleep_until(until) => break socketio::NOOP.to_owned(),
             }
         };
@@ -289,6 +289,16 @@ impl Polling {
 }
 
 impl State {
+    /// What tells a poll that waits of the end. Where the last things were said nothing does, as in
+    /// [`End::finish`]: such a poll came between their being fetched and the end.
+    fn ending(&self) -> Option<&'static str> {
+        match (self.known, self.last) {
+            (true, _) => Some(socketio::NOOP),
+            (false, true) => None,
+            (false, false) => Some(socketio::CLOSE),
+        }
+    }
+
     fn is_probed(&self) -> bool {
         self.probed.is_some_and(|since| since.elapsed() < PROBE)
     }
@@ -511,6 +521,18 @@ mod tests {
         assert_eq!(polling.poll(LONG, None).await, payload("41"));
         finishes.await?;
         assert_eq!(polling.poll(LONG, None).await, Polled::Over);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_comes_between_the_last_packets_and_the_end_is_not_told_to_stay_away()
+    -> anyhow::Result<()> {
+        let (polling, end) = pair();
+        let finishes = tokio::spawn(end.finish(vec!["42[]".into()]));
+        assert_eq!(polling.poll(LONG, None).await, payload("42[]"));
+        assert!(!finishes.is_finished(), "it is not over yet");
+        assert_eq!(polling.poll(LONG, None).await, Polled::Over);
+        finishes.await?;
         Ok(())
     }
 
