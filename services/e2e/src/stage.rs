@@ -29,6 +29,8 @@ pub struct Stage {
     left: AtomicU64,
     /// Stories that leave all processes alone run side by side; one that does not runs alone.
     turns: RwLock<State>,
+    /// Held by who puts in order what a story that ran alone has left, for all that wait to run side by side.
+    putting: Mutex<()>,
 }
 
 /// How the last story that ran alone has left the processes.
@@ -48,7 +50,7 @@ impl Stage {
     pub const fn with(configure: fn(Builder) -> Builder) -> Self {
         let turns = RwLock::const_new(State::InOrder);
         let cluster = Mutex::const_new(None);
-        Self { configure, cluster, left: AtomicU64::new(0), turns }
+        Self { configure, cluster, left: AtomicU64::new(0), turns, putting: Mutex::const_new(()) }
     }
 
     /// The cluster, for a story that stops nothing of it.
@@ -56,19 +58,31 @@ impl Stage {
     /// # Errors
     /// When it does not start.
     pub async fn among_others(&'static self) -> Result<Scene> {
-        let turn = self.turns.read().await;
-        if matches!(*turn, State::InOrder) {
-            turns::take().await;
-            let cluster = self.cluster().await?;
-            return Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn } });
+        if let Some(turn) = self.in_order().await {
+            return self.shared(turn).await;
         }
-        drop(turn);
+        let putting = self.putting.lock().await;
+        // By now another may have done it.
+        if let Some(turn) = self.in_order().await {
+            drop(putting);
+            return self.shared(turn).await;
+        }
         let mut turn = self.turns.write().await;
         turns::take().await;
-        let cluster = self.cluster().await?;
-        put_in_order(&cluster).await?;
+        put_in_order(&*self.cluster().await?).await?;
         *turn = State::InOrder;
-        Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn.downgrade() } })
+        self.shared(turn.downgrade()).await
+    }
+
+    async fn in_order(&'static self) -> Option<RwLockReadGuard<'static, State>> {
+        let turn = self.turns.read().await;
+        matches!(*turn, State::InOrder).then_some(turn)
+    }
+
+    async fn shared(&'static self, turn: RwLockReadGuard<'static, State>) -> Result<Scene> {
+        turns::take().await;
+        let cluster = self.cluster().await?;
+        Ok(Scene { stage: self, cluster, _turn: Turn::Shared { _guard: turn } })
     }
 
     /// The cluster for this story alone, everything running, whatever the story before did.

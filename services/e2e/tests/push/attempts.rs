@@ -23,7 +23,7 @@ async fn nothing_left(cluster: &Cluster) -> Result<()> {
 
 #[tokio::test]
 async fn whoever_is_offline_hears_of_it_once_and_everybody_concerned_can_see_why() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
@@ -53,7 +53,7 @@ async fn whoever_is_offline_hears_of_it_once_and_everybody_concerned_can_see_why
 
 #[tokio::test]
 async fn a_target_that_is_gone_is_forgotten_and_another_takes_its_place() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;

@@ -9,7 +9,7 @@ use crate::push::support::{Offline, STAGE, pushed, register, services, skips};
 
 #[tokio::test]
 async fn a_device_registers_itself_and_shows_no_secrets() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let eve = Person::register(&cluster, "Eve").await?;
     let key: PushKey = ben.person.api(0).get("/push/key").await?.read(200)?;
@@ -43,7 +43,7 @@ async fn a_device_registers_itself_and_shows_no_secrets() -> Result<()> {
 
 #[tokio::test]
 async fn a_test_reaches_the_device_and_its_outcome_shows() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let path = format!("/devices/{}/push", ben.person.first.id);
     ben.person.api(0).post(&format!("{path}/test"), json!({})).await?.expect(202)?;
@@ -62,7 +62,7 @@ async fn a_test_reaches_the_device_and_its_outcome_shows() -> Result<()> {
 
 #[tokio::test]
 async fn whoever_logs_out_or_gives_the_browser_away_hears_nothing_more() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;

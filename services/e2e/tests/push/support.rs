@@ -57,7 +57,7 @@ pub(crate) fn sociable(builder: Builder) -> Builder {
         .gateway_env("NATTER_CALLS_PER_SECOND", "0")
 }
 
-/// What most stories are told on, one at a time: what a service does next is for one of them.
+/// What most stories are told on; alone where they say what a service does next, or hold the push worker.
 pub(crate) static STAGE: Stage = Stage::with(configured);
 
 /// Somebody whose device has registered with the browsers' push service.

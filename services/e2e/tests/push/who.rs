@@ -95,7 +95,7 @@ async fn where_nobody_can_tell_who_is_online_everybody_is_notified() -> Result<(
 
 #[tokio::test]
 async fn a_mute_holds_but_for_mentions_and_these_as_the_user_wants() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).group("Sailing", &[&ben.person]).await?.id;
@@ -113,7 +113,7 @@ async fn a_mute_holds_but_for_mentions_and_these_as_the_user_wants() -> Result<(
 
 #[tokio::test]
 async fn nobody_hears_of_whom_they_have_blocked() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).group("Sailing", &[&ben.person]).await?.id;
@@ -131,7 +131,7 @@ async fn nobody_hears_of_whom_they_have_blocked() -> Result<()> {
 
 #[tokio::test]
 async fn quiet_hours_are_those_of_where_the_user_lives() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
@@ -158,7 +158,7 @@ async fn quiet_hours_are_those_of_where_the_user_lives() -> Result<()> {
 
 #[tokio::test]
 async fn no_more_is_shown_than_the_user_wants() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).group("Sailing", &[&ben.person]).await?.id;
@@ -179,7 +179,7 @@ async fn no_more_is_shown_than_the_user_wants() -> Result<()> {
 #[tokio::test]
 async fn of_messages_that_come_together_one_is_notified_of_with_the_number_of_the_chat_list()
 -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
@@ -237,7 +237,7 @@ async fn what_is_taken_back_meanwhile_nobody_hears_of() -> Result<()> {
 
 #[tokio::test]
 async fn each_device_that_has_registered_is_notified_and_no_other() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = STAGE.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
     let ben = Offline::register(&cluster, "Ben").await?;
     let (tablet, watch) = (ben.person.device("tablet").await?, ben.person.device("watch").await?);
