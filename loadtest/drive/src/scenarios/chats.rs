@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Extent;
+use super::{Extent, peer::Peer};
 use crate::{
     figures::Figures,
     results::{Goal, Sheet},
@@ -39,10 +39,12 @@ pub async fn groups(extent: Extent) -> Result<Sheet> {
     let mut sheet = Sheet::new(
         "1,000 people in 20 groups of 50, half on either of two gateways; at saturation each group \
          has 4 messages on their way, all the time; then 200 messages/s in all groups together, \
-         which are 10,000 deliveries/s.",
+         which are 10,000 deliveries/s, and the same in turn over the WebSocket of one nats-server, \
+         a subject for each group.",
     );
     let people = 1_000 / extent.smaller;
-    let mut world = World::build(&Plan { people, ..Plan::default() }).await?;
+    let plan = Plan { people, ..Plan::default() };
+    let mut world = World::build(&plan).await?;
     for (transport, name) in [(Transport::Native, "native"), (Transport::SocketIo, "Socket.IO")] {
         world.connect(transport, 2).await?;
         let load = world.flat_out(extent, 4);
@@ -52,6 +54,10 @@ pub async fn groups(extent: Extent) -> Result<Sheet> {
             saturated(&mut sheet, &format!("{name}, at saturation"), transport, &run);
         }
         let steady = world.steadily(extent, 200.0);
+        let peer = match transport {
+            Transport::Native => Some(Peer::start(people, plan.size).await?),
+            Transport::SocketIo => None,
+        };
         for _ in 0..extent.repeat {
             let run = world.play(steady).await?;
             let what = format!("{name}, 10,000/s");
@@ -69,6 +75,9 @@ pub async fn groups(extent: Extent) -> Result<Sheet> {
                 Transport::SocketIo => sheet.note(by_servers, "deliveries", run.by_servers()),
             }
             sheet.run(&what, &run);
+            if let Some(peer) = &peer {
+                peer.measure(&mut sheet, "nats-server's WebSocket, 10,000/s", steady).await?;
+            }
         }
     }
     world.cluster.stop().await?;

@@ -48,7 +48,7 @@ pub async fn latency(extent: Extent) -> Result<Sheet> {
     let people = 1_000 / extent.smaller;
     let mut world = World::build(&Plan { people, size: SIZE, ..Plan::default() }).await?;
     world.connect(Transport::Native, 2).await?;
-    let peer = Peer::start(people).await?;
+    let peer = Peer::start(people, SIZE).await?;
     let rate = Some(RATE / extent.smaller as f64);
     let load = Load { rate, window: 1, time: extent.time, chats: world.groups.len() };
     world.play(Load { time: Duration::from_secs(2), ..load }).await?;
@@ -59,19 +59,16 @@ pub async fn latency(extent: Extent) -> Result<Sheet> {
         sheet.note("per CPU-second of gateways", "deliveries", run.by_gateways());
         sheet.note("per CPU-second of all servers", "deliveries", run.by_servers());
         sheet.run("Natter", &run);
-        let run = peer.play(load).await?;
-        sheet.note("nats-server's WebSocket: send to deliver, p50", "ms", run.latency.p50);
-        sheet.note("nats-server's WebSocket: send to deliver, p99", "ms", run.latency.p99);
-        sheet.note("nats-server's WebSocket: per CPU-second", "deliveries", run.by_servers());
-        sheet.faults("nats-server's WebSocket", &run);
+        peer.measure(&mut sheet, "nats-server's WebSocket", load).await?;
     }
     world.cluster.stop().await?;
     Ok(sheet)
 }
 
-/// A nats-server of its own, and connections to its WebSocket.
-struct Peer {
+/// A nats-server of its own, and connections to its WebSocket, in groups of one size.
+pub(super) struct Peer {
     server: Server,
+    size: usize,
     lines: Vec<Rc<PeerLine>>,
     board: Rc<RefCell<Option<Rc<Board>>>>,
     runs: Cell<u32>,
@@ -93,7 +90,9 @@ struct PeerLine {
 }
 
 impl Peer {
-    async fn start(people: usize) -> Result<Self> {
+    /// So many people, in groups of `size`, or in one where they are fewer.
+    pub(super) async fn start(people: usize, size: usize) -> Result<Self> {
+        let size = size.min(people);
         let program = install::nats_server().context("nats-server is not installed")?;
         // Both are free again at once, and nobody else asks for them so soon.
         let port = || anyhow::Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
@@ -119,29 +118,39 @@ impl Peer {
         .await?;
         fs::remove_dir_all(&dir)?;
         let board = Rc::default();
-        let lines = (0..people).map(|number| PeerLine::open(websocket, number, &board));
+        let lines = (0..people).map(|number| PeerLine::open(websocket, number / size, &board));
         let lines = stream::iter(lines).buffered(AT_ONCE).try_collect().await?;
-        Ok(Self { server, lines, board, runs: Cell::new(0) })
+        Ok(Self { server, size, lines, board, runs: Cell::new(0) })
     }
 
     fn used(&self) -> Result<Used> {
         Ok(Used { nats: used::by_process(self.server.0.id())?, ..Used::default() })
     }
 
+    /// Notes what it makes of this load.
+    pub(super) async fn measure(&self, sheet: &mut Sheet, name: &str, load: Load) -> Result<()> {
+        let run = self.play(load).await?;
+        sheet.note(format!("{name}: send to deliver, p50"), "ms", run.latency.p50);
+        sheet.note(format!("{name}: send to deliver, p99"), "ms", run.latency.p99);
+        sheet.note(format!("{name}: per CPU-second"), "deliveries", run.by_servers());
+        sheet.faults(name, &run);
+        Ok(())
+    }
+
     async fn play(&self, load: Load) -> Result<Figures> {
         let run = self.runs.get() + 1;
         self.runs.set(run);
-        let groups = self.lines.len() / SIZE;
-        let board = Board::new(run, (0..groups).map(|_| SIZE));
+        let groups = self.lines.len() / self.size;
+        let board = Board::new(run, (0..groups).map(|_| self.size));
         *self.board.borrow_mut() = Some(Rc::clone(&board));
         let before = self.used()?;
         let rate = load.rate.context("no rate")?;
         let mut beats = Metronome::new(Duration::from_secs_f64(1.0 / rate))?;
         for n in 0..(rate * load.time.as_secs_f64()) as usize {
             let due = board.at(beats.beat().await?);
-            let (chat, turn) = (n % groups, n / groups % SIZE);
+            let (chat, turn) = (n % groups, n / groups % self.size);
             let mark = Mark { run, chat: chat as u32, due };
-            self.lines[chat * SIZE + turn].publish(mark);
+            self.lines[chat * self.size + turn].publish(mark);
             // Nobody replies: it counts as stored once it is sent.
             let id = board.sending(mark.chat, due);
             board.stored(id);
@@ -160,7 +169,7 @@ impl Peer {
 impl PeerLine {
     async fn open(
         server: SocketAddr,
-        number: usize,
+        group: usize,
         board: &Rc<RefCell<Option<Rc<Board>>>>,
     ) -> Result<Rc<Self>> {
         let socket = TcpSocket::new_v4()?;
@@ -177,7 +186,6 @@ impl PeerLine {
             ensure!(stream.read_buf(&mut text).await? > 0, "hung up");
         }
         let mut first = Vec::new();
-        let group = number / SIZE;
         let hello = format!(
             "CONNECT {{\"verbose\":false,\"echo\":false}}\r\nSUB chat.{group} 1\r\nPING\r\n"
         );
