@@ -37,6 +37,8 @@ use crate::{
 pub struct Plan {
     /// Gateways.
     pub gateways: usize,
+    /// Push workers, which have each message looked at for whom to notify.
+    pub pushers: usize,
     /// Pairs of streams.
     pub shards: u16,
     /// When NATS syncs its files; its own default for none.
@@ -51,7 +53,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { gateways: 2, shards: 1, sync: None, people: 2_000, size: 50, rounds: 1 }
+        Self { gateways: 2, pushers: 0, shards: 1, sync: None, people: 2_000, size: 50, rounds: 1 }
     }
 }
 
@@ -117,6 +119,7 @@ impl World {
     /// When anything of it fails.
     pub async fn build(plan: &Plan) -> Result<Self> {
         let mut builder = tokens::trusted(Cluster::builder().gateways(plan.gateways))
+            .pushers(plan.pushers)
             .shards(plan.shards)
             .throwaway(false)
             .progress(Progress::detect());

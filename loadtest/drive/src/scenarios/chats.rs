@@ -194,3 +194,28 @@ pub async fn chats(extent: Extent) -> Result<Sheet> {
     }
     Ok(sheet)
 }
+
+/// One-to-ones with a push worker and without.
+pub async fn push(extent: Extent) -> Result<Sheet> {
+    let mut sheet = Sheet::new(
+        "The same one-to-ones at 1,000 messages/s, once without a push worker, as in all that is \
+         above, and once with one, which decides for each message who is to be notified: nobody, \
+         since all are online and no device is registered.",
+    );
+    let people = 1_000 / extent.smaller;
+    for (pushers, name) in [(0, "without"), (1, "with a push worker")] {
+        let plan = Plan { people, pushers, size: 2, ..Plan::default() };
+        let mut world = World::build(&plan).await?;
+        world.connect(Transport::Native, 2).await?;
+        let load = world.steadily(extent, 1_000.0);
+        world.warm_up(load).await?;
+        for _ in 0..extent.repeat {
+            let run = world.play(load).await?;
+            let sends = run.messages as f64 / run.used.servers();
+            sheet.note(format!("{name}: per CPU-second of all servers"), "sends", sends);
+            sheet.run(name, &run);
+        }
+        world.cluster.stop().await?;
+    }
+    Ok(sheet)
+}

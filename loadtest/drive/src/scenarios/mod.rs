@@ -48,7 +48,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they run.
-pub const ALL: [Scenario; 13] = [
+pub const ALL: [Scenario; 14] = [
     Scenario {
         name: "groups",
         about: "groups of 50 over two gateways, at saturation and at 10,000 deliveries/s",
@@ -63,6 +63,11 @@ pub const ALL: [Scenario; 13] = [
         name: "direct",
         about: "one-to-one chats, as fast as it goes",
         run: |extent| Box::pin(chats::direct(extent)),
+    },
+    Scenario {
+        name: "push",
+        about: "what a push worker adds to a message",
+        run: |extent| Box::pin(chats::push(extent)),
     },
     Scenario {
         name: "latency",

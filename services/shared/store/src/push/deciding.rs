@@ -211,28 +211,10 @@ impl Store {
     /// as places in `decided` and in its pushes: what another worker has decided meanwhile stays.
     pub async fn keep_decisions(&self, decided: &[Decided]) -> Result<Vec<(usize, usize)>> {
         self.transaction(async |tx| {
+            let new = insert(tx, decided).await?;
             let mut kept = Vec::new();
             for (at, page) in decided.iter().enumerate() {
-                let users: Vec<Uuid> = page.skipped.iter().map(|(user, _)| user.0).collect();
-                let reasons: Vec<i8> =
-                    page.skipped.iter().map(|(_, reason)| letter(*reason)).collect();
-                let new = sqlx::query(
-                    r#"INSERT INTO push_decisions
-                           (message_id, after_user, upto_user, chat_id, seq, users, reasons, whole)
-                       VALUES ($1, $2, $3, $4, $5, $6, $7::"char"[], $8::"char")
-                       ON CONFLICT DO NOTHING"#,
-                )
-                .bind(page.message.0)
-                .bind(page.after.0)
-                .bind(page.upto.map(|user| user.0))
-                .bind(page.chat.0)
-                .bind(sql_seq(page.seq))
-                .bind(users)
-                .bind(reasons)
-                .bind(page.whole.map(letter))
-                .execute(&mut *tx)
-                .await?;
-                if new.rows_affected() > 0 && !page.pushes.is_empty() {
+                if !page.pushes.is_empty() && new.contains(&(page.message.0, page.after.0)) {
                     let new = keep_pushes(tx, page).await?;
                     let places = page.pushes.iter().enumerate();
                     let places = places.filter(|(_, push)| new.contains(&push.target.device.0));
@@ -298,6 +280,46 @@ async fn targets(
         }
     }
     Ok(found)
+}
+
+/// Keeps these pages, by one statement: of most messages that is all there is to keep. Which are new,
+/// by message and `after`.
+async fn insert(tx: &mut PgConnection, decided: &[Decided]) -> Result<HashSet<(Uuid, Uuid)>> {
+    // SQL has no arrays of arrays of several lengths: all pages' users stand in one, and of each page
+    // where its own begin and end, counted from 1.
+    let (mut users, mut reasons) = (Vec::<Uuid>::new(), Vec::<i8>::new());
+    let (mut firsts, mut lasts) = (Vec::<i32>::new(), Vec::<i32>::new());
+    for page in decided {
+        let first = users.len() + 1;
+        users.extend(page.skipped.iter().map(|(user, _)| user.0));
+        reasons.extend(page.skipped.iter().map(|(_, reason)| letter(*reason)));
+        firsts.push(i32::try_from(first).unwrap_or(i32::MAX));
+        lasts.push(i32::try_from(users.len()).unwrap_or(i32::MAX));
+    }
+    let column = |of: fn(&Decided) -> Uuid| decided.iter().map(of).collect::<Vec<_>>();
+    let new: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        r#"INSERT INTO push_decisions
+               (message_id, after_user, upto_user, chat_id, seq, users, reasons, whole)
+           SELECT d.message_id, d.after_user, d.upto_user, d.chat_id, d.seq,
+                  ($6::uuid[])[d.first:d.last], ($7::"char"[])[d.first:d.last], d.whole
+           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[],
+                       $8::int[], $9::int[], $10::"char"[])
+                AS d (message_id, after_user, upto_user, chat_id, seq, first, last, whole)
+           ON CONFLICT DO NOTHING RETURNING message_id, after_user"#,
+    )
+    .bind(column(|page| page.message.0))
+    .bind(column(|page| page.after.0))
+    .bind(decided.iter().map(|page| page.upto.map(|user| user.0)).collect::<Vec<_>>())
+    .bind(column(|page| page.chat.0))
+    .bind(decided.iter().map(|page| sql_seq(page.seq)).collect::<Vec<_>>())
+    .bind(users)
+    .bind(reasons)
+    .bind(firsts)
+    .bind(lasts)
+    .bind(decided.iter().map(|page| page.whole.map(letter)).collect::<Vec<_>>())
+    .fetch_all(tx)
+    .await?;
+    Ok(new.into_iter().collect())
 }
 
 async fn keep_pushes(tx: &mut PgConnection, page: &Decided) -> Result<HashSet<Uuid>> {
