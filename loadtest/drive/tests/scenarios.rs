@@ -8,15 +8,25 @@ use natter_drive::{
     results::Sheet,
     scenarios::{ALL, Extent},
 };
-use tokio::{sync::Mutex, task::LocalSet};
+use tokio::{sync::RwLock, task::LocalSet};
 
-/// One after another: each keeps two cores busy, and a driver that comes late is cut off as too slow.
-static ALONE: Mutex<()> = Mutex::const_new(());
+/// Where people listen nothing else is done: it keeps two cores busy, and a driver that comes late is cut off
+/// as too slow. What only calls and waits goes on side by side.
+static LISTENING: RwLock<()> = RwLock::const_new(());
 
 async fn small(name: &str, smaller: usize) -> Result<Sheet> {
+    let _alone = LISTENING.write().await;
+    run(name, smaller).await
+}
+
+async fn small_beside(name: &str, smaller: usize) -> Result<Sheet> {
+    let _others = LISTENING.read().await;
+    run(name, smaller).await
+}
+
+async fn run(name: &str, smaller: usize) -> Result<Sheet> {
     let scenario = ALL.iter().find(|scenario| scenario.name == name).context("no such scenario")?;
     let extent = Extent { repeat: 1, time: Duration::from_secs(1), smaller };
-    let _alone = ALONE.lock().await;
     let sheet = LocalSet::new().run_until((scenario.run)(extent)).await?;
     ensure!(report::faults(&sheet) == 0.0, "{}", report::table(name, &sheet));
     Ok(sheet)
@@ -48,6 +58,15 @@ async fn a_peer_is_measured_beside() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_push_worker_adds_is_told() -> Result<()> {
+    let sheet = small("push", 20).await?;
+    for name in ["without", "with a push worker"] {
+        ensure!(median(&sheet, &format!("{name}: per CPU-second of all servers"))? > 0.0, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn whoever_is_cut_off_comes_back_to_everything() -> Result<()> {
     let sheet = small("storms", 50).await?;
     ensure!(median(&sheet, "avalanche: tries")? >= 1.0, "nobody was cut off");
@@ -56,14 +75,14 @@ async fn whoever_is_cut_off_comes_back_to_everything() -> Result<()> {
 
 #[tokio::test]
 async fn a_backlog_is_written_and_pages_of_it_are_read() -> Result<()> {
-    ensure!(median(&small("backlog", 100).await?, "written")? > 0.0);
-    ensure!(median(&small("history", 100).await?, "a page, p99")? > 0.0);
+    ensure!(median(&small_beside("backlog", 100).await?, "written")? > 0.0);
+    ensure!(median(&small_beside("history", 100).await?, "a page, p99")? > 0.0);
     Ok(())
 }
 
 #[tokio::test]
 async fn what_is_said_is_listed_and_found() -> Result<()> {
-    let sheet = small("conversation", 100).await?;
+    let sheet = small_beside("conversation", 100).await?;
     for name in ["a list of chats, p99", "two words, of 20 chats, p99"] {
         ensure!(median(&sheet, name)? > 0.0, "{name}");
     }

@@ -30,6 +30,8 @@ use crate::{
 
 /// User and database of a cluster.
 const NAME: &str = "natter";
+/// A database of Postgres' own with nothing in it.
+pub(crate) const EMPTY: &str = "template0";
 
 /// Connections that the server takes: gateways and workers have pools of a few dozen each.
 const MAX_CONNECTIONS: u32 = 200;
@@ -77,7 +79,7 @@ impl Postgres {
         let server = Self { node, programs, password, parameters };
         let exists = format!("SELECT 1 FROM pg_database WHERE datname = '{NAME}'");
         if server.sql("postgres", &exists)?.trim().is_empty() {
-            server.create_database(NAME)?;
+            server.create_database(NAME, EMPTY)?;
         }
         Ok(server)
     }
@@ -97,9 +99,10 @@ impl Postgres {
         format!("postgres://{NAME}:{password}@{}/{database}{parameters}", node.address())
     }
 
-    /// Makes an empty database. The name must be a plain lower-case identifier.
-    pub(crate) fn create_database(&self, name: &str) -> Result<()> {
-        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0")).map(drop)
+    /// Makes a database like another that nobody is connected to. Both names must be plain lower-case
+    /// identifiers.
+    pub(crate) fn create_database(&self, name: &str, like: &str) -> Result<()> {
+        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {like}")).map(drop)
     }
 
     /// Has a statement done in the cluster's own database; what it returns, a row a line.

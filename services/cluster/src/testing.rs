@@ -17,7 +17,7 @@ use crate::{
     Node,
     install::{self, Tool},
     mariadb, nats,
-    postgres::{Durability, Postgres},
+    postgres::{Durability, EMPTY, Postgres},
     progress::Progress,
     redis,
     throwaway::Throwaway,
@@ -26,10 +26,34 @@ use crate::{
 
 /// The URL of a new, empty database on the shared PostgreSQL; no migration has run.
 pub async fn postgres() -> Result<String> {
+    let server = shared_postgres().await?;
+    let name = task::spawn_blocking(|| server.new_database(EMPTY)).await??;
+    Ok(server.server.url_of(&name))
+}
+
+/// The URL of a new database on the shared PostgreSQL with what `make` does to an empty one, by its URL. It
+/// does so once in a process, whatever `make` comes after it, and leaves no connection; the others are copies.
+pub async fn postgres_made<M, F>(make: M) -> Result<String>
+where
+    M: FnOnce(String) -> F,
+    F: Future<Output = Result<()>>,
+{
+    static MADE: OnceCell<String> = OnceCell::const_new();
+    let server = shared_postgres().await?;
+    let made = MADE.get_or_try_init(async || {
+        let name = task::spawn_blocking(|| server.new_database(EMPTY)).await??;
+        make(server.server.url_of(&name)).await?;
+        anyhow::Ok(name)
+    });
+    let made = made.await?;
+    let name = task::spawn_blocking(|| server.new_database(made)).await??;
+    Ok(server.server.url_of(&name))
+}
+
+async fn shared_postgres() -> Result<&'static Own<Postgres>> {
     static SHARED: OnceCell<Own<Postgres>> = OnceCell::const_new();
     turns::take().await;
-    let server = SHARED.get_or_try_init(start_postgres).await?;
-    task::spawn_blocking(|| server.fresh_database()).await?
+    SHARED.get_or_try_init(start_postgres).await
 }
 
 /// The URL of an empty database of the shared Redis: keys are its own, but channels and the
@@ -114,10 +138,11 @@ struct Own<T> {
 }
 
 impl Own<Postgres> {
-    fn fresh_database(&self) -> Result<String> {
+    /// A copy of this database; its name.
+    fn new_database(&self, of: &str) -> Result<String> {
         let name = format!("test_{}", Uuid::now_v7().simple());
-        self.server.create_database(&name)?;
-        Ok(self.server.url_of(&name))
+        self.server.create_database(&name, of)?;
+        Ok(name)
     }
 }
 

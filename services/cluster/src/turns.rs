@@ -12,8 +12,8 @@ use tokio::{
     task,
 };
 
-/// Three for each of two cores.
-const AT_ONCE: usize = 6;
+/// Four for each of two cores.
+const AT_ONCE: usize = 8;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
 

@@ -10,6 +10,7 @@ mod cut_off;
 mod drain;
 mod edits;
 mod epochs;
+mod erasure;
 mod faults;
 mod full_log;
 mod idempotence;

@@ -13,7 +13,7 @@ mod page;
 mod presence;
 mod reads;
 mod resume;
-mod rights;
+pub(crate) mod rights;
 mod roles;
 mod search;
 mod server;
@@ -32,6 +32,6 @@ static STAGE: Stage = Stage::with(|builder| {
 
 /// The same for those that stop something of it, so that the others need not wait for them; and where
 /// what deleted accounts have said is erased.
-static APART: Stages = Stages::with(|builder| {
+pub(crate) static APART: Stages = Stages::with(|builder| {
     tokens::trusted(builder).shards(3).gateway_env("NATTER_DELETED_ACCOUNTS", "erase")
 });

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
 use natter_cluster::Cluster;
 use natter_e2e::{
     Api, Person, Socket,
@@ -36,7 +35,7 @@ use crate::stories::{APART, STAGE};
 /// More than lies between a gateway and somebody who reads nothing.
 const LARGE: usize = 48 << 20;
 /// How long erasing may take, with what it does a second time for what comes late.
-const ERASED: Duration = Duration::from_secs(90);
+pub(crate) const ERASED: Duration = Duration::from_secs(90);
 
 /// An archive, by the names of its entries.
 struct Archive(BTreeMap<String, Vec<u8>>);
@@ -89,7 +88,7 @@ impl Archive {
 }
 
 /// All of a chat's history, oldest first.
-async fn all(api: &Api, chat: ChatId) -> Result<Vec<Value>> {
+pub(crate) async fn all(api: &Api, chat: ChatId) -> Result<Vec<Value>> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
         let path = format!("/chats/{chat}/messages?after={after}&limit=7");
@@ -102,24 +101,29 @@ async fn all(api: &Api, chat: ChatId) -> Result<Vec<Value>> {
     }
 }
 
-async fn upload(api: &Api, chat: ChatId, name: &str, bytes: Vec<u8>) -> Result<Uploaded> {
+pub(crate) async fn upload(
+    api: &Api,
+    chat: ChatId,
+    name: &str,
+    bytes: Vec<u8>,
+) -> Result<Uploaded> {
     let part = Part::bytes(bytes).file_name(name.to_owned());
     let form = Form::new().part("file", part).text("caption", format!("see {name}"));
     api.upload(chat, form).await?.read(201)
 }
 
-fn sent(uploaded: &Uploaded) -> Result<MessageId> {
+pub(crate) fn sent(uploaded: &Uploaded) -> Result<MessageId> {
     Ok(uploaded.message.as_ref().context("it was sent")?.id)
 }
 
-async fn react(api: &Api, chat: ChatId, message: MessageId) -> Result<()> {
+pub(crate) async fn react(api: &Api, chat: ChatId, message: MessageId) -> Result<()> {
     let path = format!("/chats/{chat}/messages/{message}/reactions/%F0%9F%91%8D");
     let answer = api.request(Method::PUT, &path).send().await?;
     ensure!(answer.status() == 200, "{answer:?}");
     Ok(())
 }
 
-async fn until_written(api: &Api, chat: ChatId, seq: u64) -> Result<()> {
+pub(crate) async fn until_written(api: &Api, chat: ChatId, seq: u64) -> Result<()> {
     soon("the worker has written it", async || {
         Ok((api.chat(chat).await?.last_seq >= seq).then_some(()))
     })
@@ -132,7 +136,7 @@ async fn delete(person: &Person, gateway: usize, body: Value) -> Result<reqwest:
     Ok(request.json(&body).send().await?)
 }
 
-async fn deleted(person: &Person, gateway: usize) -> Result<()> {
+pub(crate) async fn deleted(person: &Person, gateway: usize) -> Result<()> {
     let answer = delete(person, gateway, json!({"password": person.password})).await?;
     ensure!(answer.status() == 204, "{answer:?}");
     Ok(())
@@ -451,98 +455,4 @@ async fn an_outside_issuers_user_does_not_come_back() -> Result<()> {
         cluster.sql(&format!("SELECT count(*) FROM users WHERE external_subject = '{subject}'"))?;
     ensure!(kept.trim() == "0");
     Ok(())
-}
-
-#[tokio::test]
-async fn what_an_account_has_said_is_erased_though_a_worker_dies_over_it() -> Result<()> {
-    /// So many that it takes a while, and as many as are not written yet.
-    const SAID: usize = 900;
-    const UNWRITTEN: usize = 60;
-    let cluster = APART.alone().await?;
-    let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Person::register(&cluster, "Ben").await?;
-    let group = ben.api(0).group("Talk", &[&ana]).await?.id;
-    let left = ben.api(0).group("Left before", &[&ana]).await?.id;
-    let direct = ana.api(0).direct(&ben).await?.id;
-    let bens = ben.connect(1).await?;
-    let anas = ana.connect(0).await?;
-    anas.say(left, "said before leaving").await?;
-    ana.api(0).post(&format!("/chats/{left}/leave"), json!({})).await?.expect(200)?;
-    let his = ben.api(0).say(group, "his own zebra").await?;
-    react(&ana.api(1), group, his.id).await?;
-    let file = upload(&ana.api(0), group, "hers.txt", b"hers".to_vec()).await?;
-    let mut last = 0;
-    for some in (0..SAID).collect::<Vec<_>>().chunks(50) {
-        let said = some.iter().map(|n| {
-            let api = ana.api(n % 2);
-            async move { api.say(group, &format!("her zebra {n}")).await }
-        });
-        last = try_join_all(said).await?.iter().map(|sent| sent.seq).max().context("said")?;
-    }
-    anas.say(direct, "between us").await?;
-    until_written(&ben.api(0), group, last).await?;
-
-    // What was said just before is in the log alone.
-    cluster.worker(0).kill().await?;
-    for n in 0..UNWRITTEN {
-        ana.api(n % 2).say(group, &format!("unwritten {n}")).await?;
-    }
-    deleted(&ana, 1).await?;
-    anas.expect_close(4403).await?;
-    cluster.worker(0).start().await?;
-    let mine = ana.id;
-    let count = |what: &str| -> Result<usize> {
-        let statement =
-            format!("SELECT count(*) FROM messages WHERE sender_id = '{mine}' AND {what}");
-        Ok(cluster.sql(&statement)?.trim().parse()?)
-    };
-    within(ERASED, "it has begun", async || {
-        Ok((count("kind = 'message' AND deleted_at IS NOT NULL")? >= 100).then_some(()))
-    })
-    .await?;
-    cluster.worker(0).kill().await?;
-    let so_far = count("kind = 'message' AND deleted_at IS NOT NULL")?;
-    ensure!(so_far < SAID, "it was killed in the middle, not after {so_far}");
-    cluster.worker(0).start().await?;
-    let all_of_it = SAID + UNWRITTEN + 1 + 1 + 1;
-    within(ERASED, "all of it is erased", async || {
-        Ok((count("kind = 'message' AND deleted_at IS NOT NULL")? == all_of_it).then_some(()))
-    })
-    .await?;
-
-    let done = format!("SELECT step FROM erasures WHERE user_id = '{}'", ana.id);
-    within(ERASED, "the erasure is done", async || {
-        Ok((cluster.sql(&done)?.trim() == "done").then_some(()))
-    })
-    .await?;
-    ensure!(count("kind = 'message' AND (content <> '' OR media IS NOT NULL)")? == 0);
-    for (gateway, chat) in [(0, group), (1, group), (0, direct), (1, left)] {
-        for message in all(&ben.api(gateway), chat).await? {
-            if message["senderId"] == json!(ana.id) && message["contentType"] != "system" {
-                ensure!(message["deleted"] == true && message["content"] == "", "{message}");
-                ensure!(message["sender"]["name"] == "Deleted user", "{message}");
-            } else if message["id"] == json!(his.id) {
-                ensure!(message["content"] == "his own zebra", "{message}");
-                ensure!(message["reactions"].as_array().is_none_or(Vec::is_empty), "{message}");
-            }
-        }
-    }
-    // Whoever was there has heard of all of it.
-    soon("he is told of the last", async || {
-        let told = bens.events("message_deleted");
-        let told = told.iter().filter(|data| data["actorId"] == json!(ana.id));
-        let mut told: Vec<_> = told.map(|data| data["messageId"].to_string()).collect();
-        told.sort_unstable();
-        told.dedup();
-        Ok((told.len() == all_of_it).then_some(()))
-    })
-    .await?;
-    let path = format!("/chats/{group}/messages/{}/media", sent(&file)?);
-    ben.api(0).get(&path).await?.refused(404, "not_found")?;
-    soon("only his is found", async || {
-        let found = ben.api(1).search("zebra", "limit=50").await?;
-        Ok((found.items.len() == 1).then_some(()))
-    })
-    .await?;
-    bens.check_feeds()
 }

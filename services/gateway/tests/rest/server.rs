@@ -1,14 +1,13 @@
 //! What the servers of an embedding product can do, by their tokens.
 
 use anyhow::{Context, Result, ensure};
-use natter_cluster::testing;
 use natter_gateway::auth::service::NewToken;
 use natter_protocol::service::Scope;
 use natter_store::{NewServiceToken, Store, StoreConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Gateway, Person};
+use crate::support::{Gateway, Person, migrated};
 
 /// A gateway, and the way to its database.
 struct House {
@@ -20,7 +19,7 @@ struct House {
 
 impl House {
     async fn open(settings: &[&str]) -> Result<Self> {
-        let database = testing::postgres().await?;
+        let database = migrated().await?;
         let gateway = Gateway::start_on(&database, settings).await?;
         let store = Store::connect(&StoreConfig::new(&database))?;
         let all: Vec<Scope> = Scope::MEANINGS.iter().map(|(scope, _)| *scope).collect();

@@ -72,10 +72,18 @@ impl Answer {
     }
 }
 
+/// A database that is migrated, for which this process migrates one, and copies it.
+pub async fn migrated() -> Result<String> {
+    testing::postgres_made(async |url| {
+        Ok(Store::connect(&StoreConfig::new(url))?.migrate().await?)
+    })
+    .await
+}
+
 impl Gateway {
     /// With these settings besides the necessary ones.
     pub async fn start(settings: &[&str]) -> Result<Self> {
-        Self::start_on(&testing::postgres().await?, settings).await
+        Self::start_on(&migrated().await?, settings).await
     }
 
     /// With a database of one's own choice.

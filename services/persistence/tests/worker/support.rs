@@ -41,7 +41,8 @@ pub struct World {
 impl World {
     /// Migrated, with a chat of Ada and Grace whose first entries wait in the outbox.
     pub async fn new() -> Result<Self> {
-        let database = testing::postgres().await?;
+        let migrate = async |url| Ok(Store::connect(&StoreConfig::new(url))?.migrate().await?);
+        let database = testing::postgres_made(migrate).await?;
         Self::on(&database).await
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use natter_cluster::testing;
 use natter_protocol::{
     feed::{Entry, Feed, MessageSent, SystemEvent, SystemKind},
     ids::{ChatId, DeviceId, MessageId, Seq, UserId},
@@ -22,7 +23,15 @@ pub const LEASE: Duration = Duration::from_mins(1);
 
 /// A migrated database with one shard, owned by [`OWNER`].
 pub async fn store() -> Result<Store> {
-    store_at(&natter_cluster::testing::postgres().await?).await
+    store_at(&migrated().await?).await
+}
+
+/// A database that is migrated, for which this process migrates one, and copies it.
+pub async fn migrated() -> Result<String> {
+    testing::postgres_made(async |url| {
+        Ok(Store::connect(&StoreConfig::new(url))?.migrate().await?)
+    })
+    .await
 }
 
 /// The same in this database.

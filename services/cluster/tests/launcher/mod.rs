@@ -1,0 +1,7 @@
+//! The launcher: what it starts, stops, and leaves behind.
+
+mod brokers;
+mod cluster;
+mod servers;
+mod support;
+mod up;
