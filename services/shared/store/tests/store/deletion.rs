@@ -95,7 +95,7 @@ async fn nobody_is_let_in_from_the_first_moment_on() -> Result<()> {
 
 #[tokio::test]
 async fn an_outside_issuers_subject_is_remembered_by_its_hash() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let ensure = async |subject: &str, device: &str| {
         store.ensure_external("issuer", subject, device, Some("Ana"), 0).await

@@ -96,7 +96,7 @@ async fn only_the_senders_last_edit_counts() -> Result<()> {
 
 #[tokio::test]
 async fn nothing_of_a_deleted_message_is_left() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let (ana, ben) = (person(&store, "Ana").await?, person(&store, "Ben").await?);
     let chat = store.create_group(ana, None, false, &[ben], 0).await?.chat;

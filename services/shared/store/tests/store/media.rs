@@ -167,7 +167,7 @@ async fn what_nobody_sends_is_removed_and_what_was_sent_stays() -> Result<()> {
 
 #[tokio::test]
 async fn a_file_goes_with_its_message_and_with_its_chat() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let mut admin = PgConnection::connect(&database).await?;
     let ana = person(&store, "Ana").await?;

@@ -44,7 +44,7 @@ struct Pair {
 }
 
 async fn pair(token: &Target) -> Result<Pair> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let (ana, _) = registered(&store, "Ana").await?;
     let new = new_user("Ben", None, None);

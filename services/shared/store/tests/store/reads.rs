@@ -143,7 +143,7 @@ async fn what_repeats_a_message_or_is_written_later_is_counted_once() -> Result<
 
 #[tokio::test]
 async fn a_worker_of_the_version_before_counts_too() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let (ana, ben) = (person(&store, "Ana").await?, person(&store, "Ben").await?);
     let chat = store.create_group(ana, None, false, &[ben], 0).await?.chat;
@@ -263,7 +263,7 @@ async fn a_chat_is_muted_and_hidden_for_oneself() -> Result<()> {
 async fn workers_that_move_the_same_people_do_not_lock_each_other() -> Result<()> {
     // However Postgres comes to the rows: of a table so small it may rather read all than look each of
     // them up by the key.
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&format!("{database}?options=-c%20enable_nestloop%3Doff")).await?;
     store.ensure_shards(2).await?;
     store.start_epoch(1, 1, 1, None).await?;

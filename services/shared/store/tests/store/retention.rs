@@ -40,7 +40,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Result<Self> {
-        let database = natter_cluster::testing::postgres().await?;
+        let database = crate::support::migrated().await?;
         let store = store_at(&database).await?;
         let (ana, ben) = (person(&store, "Ana").await?, person(&store, "Ben").await?);
         let chat = store.create_group(ana, Some("Group"), false, &[ben], 0).await?.chat;

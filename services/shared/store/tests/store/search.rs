@@ -119,7 +119,7 @@ async fn words_find_messages_in_ones_own_chats_only() -> Result<()> {
 
 #[tokio::test]
 async fn filters_narrow_what_is_found() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let (ana, ben) = (person(&store, "Ana").await?, person(&store, "Ben").await?);
     let one = store.create_group(ana, None, false, &[ben], 0).await?.chat;
@@ -195,7 +195,7 @@ async fn pages(store: &Store, search: MessageSearch) -> Result<Vec<Vec<Seq>>> {
 
 #[tokio::test]
 async fn pages_fit_together_while_more_comes() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let mut admin = PgConnection::connect(&database).await?;
     let ana = person(&store, "Ana").await?;
@@ -326,7 +326,7 @@ async fn a_long_way_is_caught_up_with_in_steps_and_searched_in_pages() -> Result
 
 #[tokio::test]
 async fn changes_of_a_message_change_what_it_is_found_by() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let ana = person(&store, "Ana").await?;
     let chat = store.create_group(ana, None, false, &[], 0).await?.chat;
@@ -386,7 +386,7 @@ async fn changes_of_a_message_change_what_it_is_found_by() -> Result<()> {
 /// Whatever the index says.
 #[tokio::test]
 async fn what_was_deleted_a_moment_ago_is_not_shown() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let ana = person(&store, "Ana").await?;
     let chat = store.create_group(ana, None, false, &[], 0).await?.chat;

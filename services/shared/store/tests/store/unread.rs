@@ -384,7 +384,7 @@ impl<'a> World<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_counts_are_those_of_a_simple_model() -> Result<()> {
-    let database = natter_cluster::testing::postgres().await?;
+    let database = crate::support::migrated().await?;
     let store = store_at(&database).await?;
     let mut admin = PgConnection::connect(&database).await?;
     let log = Mutex::new(Log::default());
