@@ -22,7 +22,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::PushConfig, judging::Said, measures, round::Round, worker::Parts};
+use crate::{
+    config::PushConfig,
+    judging::Said,
+    measures,
+    round::{Due, Round},
+    worker::Parts,
+};
 
 /// Who does not say within this time that a message is still in hand has lost it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,9 +38,12 @@ const STILL_HELD: Duration = Duration::from_secs(10);
 const IN_HAND: usize = 10_000;
 /// Messages taken at once.
 const BATCH: usize = 1_000;
-/// Chats that are decided about at the same time.
+/// Rounds at the same time.
 const ROUNDS: usize = 8;
-/// Messages of one chat that are decided about together.
+/// Chats that are decided about together: most have few participants and one message that is due, which would
+/// cost as many calls of Postgres.
+const CHATS: usize = 16;
+/// Messages that are decided about together, and as many again of the last chat of them.
 const TOGETHER: usize = 64;
 /// How long there is nothing to do but to wait for the next message, at least and at most.
 const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
@@ -112,7 +121,7 @@ pub struct Decider {
     persisted: Seq,
     /// Chats that are being decided about.
     under_way: HashSet<ChatId>,
-    rounds: JoinSet<ChatId>,
+    rounds: JoinSet<Vec<ChatId>>,
     said_held: Instant,
 }
 
@@ -204,11 +213,11 @@ impl Decider {
         Ok(())
     }
 
-    /// A round that panicked has not said which chat it was: all may begin again, and what it had in
+    /// A round that panicked has not said which chats it was of: all may begin again, and what it had in
     /// hand is handed out again.
-    fn ended(&mut self, chat: Option<ChatId>) {
-        match chat {
-            Some(chat) => drop(self.under_way.remove(&chat)),
+    fn ended(&mut self, chats: Option<Vec<ChatId>>) {
+        match chats {
+            Some(chats) => self.under_way.retain(|chat| !chats.contains(chat)),
             None => self.under_way.clear(),
         }
     }
@@ -232,31 +241,48 @@ impl Decider {
                 }
             }
         }
-        let mut rounds: HashMap<ChatId, Vec<Held>> = HashMap::new();
+        let room = ROUNDS.saturating_sub(self.rounds.len());
+        let mut chats: HashMap<ChatId, Vec<Held>> = HashMap::new();
         let mut left = Vec::with_capacity(self.held.len());
         for held in self.held.drain(..) {
             let ready = held.at <= due && held.seq <= self.persisted;
             let busy = self.under_way.contains(&held.chat);
-            let begun = rounds.len() + self.rounds.len();
-            match rounds.get_mut(&held.chat) {
+            match chats.get_mut(&held.chat) {
                 Some(together) if ready && together.len() < TOGETHER => together.push(held),
-                None if ready && !busy && begun < ROUNDS => {
-                    rounds.insert(held.chat, vec![held]);
+                None if ready && !busy && chats.len() < room * CHATS => {
+                    chats.insert(held.chat, vec![held]);
                 }
                 _ => left.push(held),
             }
         }
+        let mut rounds: Vec<(Vec<Due>, usize)> = Vec::new();
+        for (chat, due) in chats {
+            let count = due.len();
+            match rounds.last_mut() {
+                Some((round, messages)) if round.len() < CHATS && *messages < TOGETHER => {
+                    round.push(Due::new(chat, due));
+                    *messages += count;
+                }
+                _ if rounds.len() < room => rounds.push((vec![Due::new(chat, due)], count)),
+                _ => left.extend(due),
+            }
+        }
         self.held = left;
-        for (chat, messages) in rounds {
-            self.under_way.insert(chat);
-            let (config, parts) = (self.config.clone(), self.parts.clone());
-            let round = Round::new(self.shard, chat, messages, config, parts);
-            self.rounds.spawn(async move {
-                round.run().await;
-                chat
-            });
+        for (round, _) in rounds {
+            self.begin_round(round);
         }
         LOOK
+    }
+
+    fn begin_round(&mut self, due: Vec<Due>) {
+        let chats: Vec<ChatId> = due.iter().map(|due| due.chat).collect();
+        self.under_way.extend(&chats);
+        let (config, parts) = (self.config.clone(), self.parts.clone());
+        let round = Round::new(self.shard, due, config, parts);
+        self.rounds.spawn(async move {
+            round.run().await;
+            chats
+        });
     }
 
     fn say_held(&mut self) {

@@ -5,7 +5,7 @@
 //! | [`config`] | the command line |
 //! | [`worker`] | the tasks: deciding and sending, a task a shard and push service |
 //! | [`deciding`] | a shard's messages, held for a while, then decided about |
-//! | `round` | a chat's messages that are due: its participants, page by page |
+//! | `round` | some chats' messages that are due: their participants, page by page |
 //! | [`judging`] | whether somebody is notified of a message, and if not, why |
 //! | [`sending`] | the queue of one push service, taken as fast as that goes |
 //! | `keeping` | what came of attempts, written in batches |

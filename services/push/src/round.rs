@@ -1,4 +1,4 @@
-//! The messages of a chat that are due: decided about its participants, page by page.
+//! The messages of some chats that are due: decided about their participants, page by page.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -28,11 +28,37 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Before the first participant.
 const NOBODY: UserId = UserId(Uuid::nil());
 
+/// What is due of a chat.
+pub(crate) struct Due {
+    pub(crate) chat: ChatId,
+    messages: Vec<Held>,
+}
+
+impl Due {
+    pub(crate) fn new(chat: ChatId, mut messages: Vec<Held>) -> Self {
+        // In the order of the feed.
+        messages.sort_unstable_by_key(|held| held.seq);
+        Self { chat, messages }
+    }
+}
+
+/// A chat's messages that are still to be decided about.
+struct Open<'a> {
+    chat: ChatId,
+    /// Each with the participant up to whom it has been decided.
+    messages: Vec<(&'a Held, UserId)>,
+}
+
+/// A page of a chat's participants.
+struct Page {
+    who: Vec<Recipient>,
+    /// Its last one; none for the last page.
+    upto: Option<UserId>,
+}
+
 pub(crate) struct Round {
     shard: Shard,
-    chat: ChatId,
-    /// In the order of the feed.
-    messages: Vec<Held>,
+    chats: Vec<Due>,
     config: Arc<PushConfig>,
     parts: Parts,
 }
@@ -48,150 +74,160 @@ enum RoundError {
 impl Round {
     pub(crate) fn new(
         shard: Shard,
-        chat: ChatId,
-        mut messages: Vec<Held>,
+        chats: Vec<Due>,
         config: Arc<PushConfig>,
         parts: Parts,
     ) -> Self {
-        messages.sort_unstable_by_key(|held| held.seq);
-        Self { shard, chat, messages, config, parts }
+        Self { shard, chats, config, parts }
     }
 
-    /// Decides, or hands the messages back.
+    /// Decides, or hands the messages back. What is in few chats' large crowds is gone through once the
+    /// others are done.
     pub(crate) async fn run(self) {
         let began = Instant::now();
-        match self.decide().await {
-            Ok(()) => {
-                measures::decide_seconds().record(began.elapsed());
-                self.messages.iter().for_each(Held::done);
+        let open = match self.begin().await {
+            Ok(open) => open,
+            Err(error) => return self.failed(&error, &self.chats),
+        };
+        let (mut large, mut failed) = (Vec::new(), false);
+        for due in &self.chats {
+            match open.iter().find(|open| open.chat == due.chat) {
+                Some(open) => large.push((due, open)),
+                None => due.messages.iter().for_each(Held::done),
             }
-            Err(error) => {
-                measures::failures().increment(1);
-                tracing::warn!(
-                    shard = self.shard, chat = %self.chat, error = %causes(&error),
-                    "cannot decide whom to notify"
-                );
-                self.messages.iter().for_each(|held| held.hand_back(AGAIN));
+        }
+        for (due, open) in large {
+            match self.go_on(open).await {
+                Ok(()) => due.messages.iter().for_each(Held::done),
+                Err(error) => {
+                    failed = true;
+                    self.failed(&error, std::slice::from_ref(due));
+                }
             }
+        }
+        if !failed {
+            measures::decide_seconds().record(began.elapsed());
         }
     }
 
-    async fn decide(&self) -> Result<(), RoundError> {
-        let ids: Vec<MessageId> = self.messages.iter().map(|held| held.id).collect();
-        let progress = self.parts.store.push_progress(&ids).await?;
+    fn failed(&self, error: &RoundError, chats: &[Due]) {
+        measures::failures().increment(1);
+        tracing::warn!(
+            shard = self.shard, chats = chats.len(), chat = ?chats.first().map(|due| due.chat.0),
+            error = %causes(error), "cannot decide whom to notify"
+        );
+        chats.iter().flat_map(|due| &due.messages).for_each(|held| held.hand_back(AGAIN));
+    }
+
+    /// Decides about the first participants of all chats together. Gives those that have more.
+    async fn begin(&self) -> Result<Vec<Open<'_>>, RoundError> {
+        let ids = self.chats.iter().flat_map(|due| &due.messages).map(|held| held.id);
+        let progress = self.parts.store.push_progress(&ids.collect::<Vec<_>>()).await?;
         for id in progress.keys() {
             self.queue_again(*id).await?;
         }
-        let left = self
-            .messages
-            .iter()
-            .filter(|held| !matches!(progress.get(&held.id), Some(PushProgress::Done)));
-        let left = self.worth_it(left.collect()).await?;
-        let mut open: Vec<(&Held, UserId)> = left
-            .into_iter()
-            .map(|held| match progress.get(&held.id) {
-                Some(PushProgress::UpTo(user)) => (held, *user),
-                _ => (held, NOBODY),
-            })
-            .collect();
-        let mut senders: Vec<UserId> = open.iter().map(|(held, _)| held.sender()).collect();
-        senders.sort_unstable();
-        senders.dedup();
-        while let Some(after) = open.iter().map(|(_, upto)| *upto).min() {
-            let store = &self.parts.store;
-            let configured = self.parts.providers.configured();
-            let page = store.push_page(self.chat, after, &senders, configured).await?;
-            let upto = (page.len() == PUSH_PAGE).then(|| page.last().map(|last| last.user));
-            self.decide_page(&open, &page, upto.flatten()).await?;
-            let Some(upto) = upto.flatten() else { break };
-            for (held, of_message) in &mut open {
-                held.still_held();
-                *of_message = upto.max(*of_message);
+        let mut open = Vec::new();
+        for due in &self.chats {
+            let left = due.messages.iter().filter_map(|held| match progress.get(&held.id) {
+                Some(PushProgress::Done) => None,
+                Some(PushProgress::UpTo(user)) => Some((held, *user)),
+                None => Some((held, NOBODY)),
+            });
+            open.push(Open { chat: due.chat, messages: left.collect() });
+        }
+        self.leave_out(&mut open).await?;
+        open.retain(|open| !open.messages.is_empty());
+        let more = self.decide_next(&open).await?;
+        let mut more = more.into_iter();
+        open.retain_mut(|open| match more.next().flatten() {
+            Some(upto) => {
+                open.go_to(upto);
+                true
             }
+            None => false,
+        });
+        Ok(open)
+    }
+
+    /// Decides about all other participants of one.
+    async fn go_on(&self, open: &Open<'_>) -> Result<(), RoundError> {
+        let mut open = [Open { chat: open.chat, messages: open.messages.clone() }];
+        while let [Some(upto)] = self.decide_next(&open).await?[..] {
+            open[0].go_to(upto);
         }
         Ok(())
     }
 
-    /// Those that are still there and young enough; about the others it is decided as a whole.
-    async fn worth_it<'a>(&self, messages: Vec<&'a Held>) -> Result<Vec<&'a Held>, RoundError> {
-        let places: Vec<_> = messages.iter().map(|held| held.seq).collect();
+    /// Leaves out those that are not there any more or too old: about them it is decided as a whole.
+    async fn leave_out(&self, open: &mut [Open<'_>]) -> Result<(), RoundError> {
+        let places: Vec<_> = open
+            .iter()
+            .flat_map(|open| open.messages.iter().map(|(held, _)| (open.chat, held.seq)))
+            .collect();
         if places.is_empty() {
-            return Ok(messages);
+            return Ok(());
         }
-        let there = self.parts.store.still_there(self.chat, &places).await?;
+        let there = self.parts.store.still_there(&places).await?;
         let too_old = OffsetDateTime::now_utc() - self.config.max_age;
-        let (mut left, mut ended) = (Vec::new(), Vec::new());
-        for held in messages {
-            let whole = match there.get(&held.seq) {
-                // Nothing is decided about it here.
-                None => continue,
-                Some(false) => Some(PushReason::Deleted),
-                Some(true) => (held.at < too_old).then_some(PushReason::TooOld),
-            };
-            match whole {
-                None => left.push(held),
-                Some(reason) => {
-                    measures::skipped(reason).increment(1);
-                    ended.push(Decided {
-                        whole: Some(reason),
-                        ..self.nothing_of(held, NOBODY, None)
-                    });
-                }
-            }
+        let mut ended = Vec::new();
+        for open in open {
+            let chat = open.chat;
+            open.messages.retain(|(held, _)| {
+                let whole = match there.get(&(chat, held.seq)) {
+                    // Nothing is decided about it here.
+                    None => return false,
+                    Some(false) => PushReason::Deleted,
+                    Some(true) if held.at < too_old => PushReason::TooOld,
+                    Some(true) => return true,
+                };
+                measures::skipped(whole).increment(1);
+                let nothing = nothing_of(chat, held, NOBODY, None);
+                ended.push(Decided { whole: Some(whole), ..nothing });
+                false
+            });
         }
         if !ended.is_empty() {
             self.parts.store.keep_decisions(&ended).await?;
         }
-        Ok(left)
+        Ok(())
     }
 
-    fn nothing_of(&self, held: &Held, after: UserId, upto: Option<UserId>) -> Decided {
-        Decided {
-            message: held.id,
-            chat: self.chat,
-            seq: held.seq,
-            after,
-            upto,
-            skipped: Vec::new(),
-            whole: None,
-            pushes: Vec::new(),
+    /// Decides about the next page of participants of each. Gives for each where that ends, if there
+    /// are more.
+    async fn decide_next(&self, open: &[Open<'_>]) -> Result<Vec<Option<UserId>>, RoundError> {
+        if open.is_empty() {
+            return Ok(Vec::new());
         }
+        let first = |open: &Open<'_>| open.messages.iter().map(|(_, upto)| *upto).min();
+        let of: Vec<_> =
+            open.iter().map(|open| (open.chat, first(open).unwrap_or(NOBODY))).collect();
+        let senders = open.iter().flat_map(|open| &open.messages).map(|(held, _)| held.sender());
+        let mut senders: Vec<UserId> = senders.collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let configured = self.parts.providers.configured();
+        let pages = self.parts.store.push_pages(&of, &senders, configured).await?;
+        let pages: Vec<Page> = pages.into_iter().map(Page::of).collect();
+        self.decide_pages(open, &pages).await?;
+        Ok(pages.iter().map(|page| page.upto).collect())
     }
 
     /// Each message is decided about those behind its own `upto`.
-    async fn decide_page(
-        &self,
-        open: &[(&Held, UserId)],
-        page: &[Recipient],
-        upto: Option<UserId>,
-    ) -> Result<(), RoundError> {
-        let online = self.online(page).await;
-        let said: Vec<_> = open.iter().map(|(held, _)| held.said()).collect();
-        let mut decided: Vec<Decided> =
-            open.iter().map(|(held, after)| self.nothing_of(held, *after, upto)).collect();
-        for who in page {
-            let online = online.get(&who.user).copied().unwrap_or(false);
-            for (decided, verdict) in decided.iter_mut().zip(judge(who, online, &said)) {
-                match verdict {
-                    _ if who.user <= decided.after => {}
-                    Verdict::Stranger => {}
-                    Verdict::Skip(reason) => decided.skipped.push((who.user, reason)),
-                    Verdict::Notify { mentioned } => {
-                        let new = |target| NewPush { user: who.user, target, mentioned };
-                        decided.pushes.extend(who.targets.iter().copied().map(new));
-                    }
-                }
-            }
+    async fn decide_pages(&self, open: &[Open<'_>], pages: &[Page]) -> Result<(), RoundError> {
+        let online = self.online(pages).await;
+        let decided: Vec<Decided> =
+            open.iter().zip(pages).flat_map(|(open, page)| decide(open, page, &online)).collect();
+        if decided.is_empty() {
+            return Ok(());
         }
-        // What a message's own page has been decided about before needs no other.
-        decided.retain(|decided| upto.is_none_or(|upto| upto > decided.after));
         let kept = self.parts.store.keep_decisions(&decided).await?;
         for (_, reason) in decided.iter().flat_map(|decided| &decided.skipped) {
             measures::skipped(*reason).increment(1);
         }
         measures::notified().increment(kept.len() as u64);
+        let messages = open.iter().flat_map(|open| &open.messages);
         let traces: HashMap<MessageId, Option<&str>> =
-            open.iter().map(|(held, _)| (held.id, held.traceparent.as_deref())).collect();
+            messages.map(|(held, _)| (held.id, held.traceparent.as_deref())).collect();
         let kept = kept.into_iter().map(|(at, place)| {
             let (message, target) = (decided[at].message, decided[at].pushes[place].target);
             (message, target.device, target.provider)
@@ -200,8 +236,11 @@ impl Round {
     }
 
     /// Nobody knows who is online: then everybody may be offline.
-    async fn online(&self, page: &[Recipient]) -> HashMap<UserId, bool> {
-        let users: Vec<UserId> = page.iter().map(|who| who.user).collect();
+    async fn online(&self, pages: &[Page]) -> HashMap<UserId, bool> {
+        let mut users: Vec<UserId> =
+            pages.iter().flat_map(|page| &page.who).map(|who| who.user).collect();
+        users.sort_unstable();
+        users.dedup();
         let told = self.parts.presence.presence(&users).await.unwrap_or_else(|_| {
             measures::presence_unknown().increment(1);
             Vec::new()
@@ -211,7 +250,8 @@ impl Round {
 
     /// What a worker has decided before, and may not have queued.
     async fn queue_again(&self, message: MessageId) -> Result<(), RoundError> {
-        let held = self.messages.iter().find(|held| held.id == message);
+        let mut messages = self.chats.iter().flat_map(|due| &due.messages);
+        let held = messages.find(|held| held.id == message);
         let trace = held.and_then(|held| held.traceparent.as_deref());
         let traces = HashMap::from([(message, trace)]);
         let mut after = DeviceId(Uuid::nil());
@@ -239,4 +279,60 @@ impl Round {
         try_join_all(queueing?).await?;
         Ok(())
     }
+}
+
+impl Open<'_> {
+    /// About all up to this participant it is decided.
+    fn go_to(&mut self, upto: UserId) {
+        for (held, of_message) in &mut self.messages {
+            held.still_held();
+            *of_message = upto.max(*of_message);
+        }
+    }
+}
+
+impl Page {
+    fn of(who: Vec<Recipient>) -> Self {
+        let full = who.len() == PUSH_PAGE;
+        let upto = who.last().filter(|_| full).map(|last| last.user);
+        Self { who, upto }
+    }
+}
+
+fn nothing_of(chat: ChatId, held: &Held, after: UserId, upto: Option<UserId>) -> Decided {
+    Decided {
+        message: held.id,
+        chat,
+        seq: held.seq,
+        after,
+        upto,
+        skipped: Vec::new(),
+        whole: None,
+        pushes: Vec::new(),
+    }
+}
+
+/// What is decided about a page of a chat's participants.
+fn decide(open: &Open<'_>, page: &Page, online: &HashMap<UserId, bool>) -> Vec<Decided> {
+    let said: Vec<_> = open.messages.iter().map(|(held, _)| held.said()).collect();
+    let messages = open.messages.iter();
+    let mut decided: Vec<Decided> =
+        messages.map(|(held, after)| nothing_of(open.chat, held, *after, page.upto)).collect();
+    for who in &page.who {
+        let online = online.get(&who.user).copied().unwrap_or(false);
+        for (decided, verdict) in decided.iter_mut().zip(judge(who, online, &said)) {
+            match verdict {
+                _ if who.user <= decided.after => {}
+                Verdict::Stranger => {}
+                Verdict::Skip(reason) => decided.skipped.push((who.user, reason)),
+                Verdict::Notify { mentioned } => {
+                    let new = |target| NewPush { user: who.user, target, mentioned };
+                    decided.pushes.extend(who.targets.iter().copied().map(new));
+                }
+            }
+        }
+    }
+    // What a message's own page has been decided about before needs no other.
+    decided.retain(|decided| page.upto.is_none_or(|upto| upto > decided.after));
+    decided
 }

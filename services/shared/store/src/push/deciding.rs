@@ -95,6 +95,7 @@ pub struct NewPush {
 
 #[derive(sqlx::FromRow)]
 struct Row {
+    place: i64,
     user_id: Uuid,
     from_seq: Option<i64>,
     read_seq: i64,
@@ -104,56 +105,75 @@ struct Row {
     blocked: Vec<Uuid>,
 }
 
+impl Row {
+    fn recipient(self, targets: &HashMap<Uuid, Vec<RecipientTarget>>) -> Recipient {
+        Recipient {
+            user: self.user_id.into(),
+            from_seq: self.from_seq.map(seq),
+            read_seq: seq(self.read_seq),
+            muted: self.muted,
+            mentions_through_mute: self.mentions_through_mute,
+            quiet: self.quiet,
+            blocked: self.blocked.into_iter().map(Into::into).collect(),
+            targets: targets.get(&self.user_id).cloned().unwrap_or_default(),
+        }
+    }
+}
+
 /// Who is notified.
 impl Store {
-    /// Those who take part in a chat behind `after`, by their ids, [`PUSH_PAGE`] at most; with whom of
-    /// `senders` they have blocked, and where they are notified by `providers`.
-    pub async fn push_page(
+    /// Those who take part in each of these chats behind a participant, by their ids, [`PUSH_PAGE`] of each
+    /// at most; with whom of `senders` they have blocked, and where they are notified by `providers`.
+    pub async fn push_pages(
         &self,
-        chat: ChatId,
-        after: UserId,
+        of: &[(ChatId, UserId)],
         senders: &[UserId],
         providers: &[Provider],
-    ) -> Result<Vec<Recipient>> {
+    ) -> Result<Vec<Vec<Recipient>>> {
+        let (chats, afters): (Vec<Uuid>, Vec<Uuid>) =
+            of.iter().map(|(chat, after)| (chat.0, after.0)).unzip();
         let senders: Vec<Uuid> = senders.iter().map(|sender| sender.0).collect();
         let (rows, targets) = self
             .call(async |db| {
                 let rows: Vec<Row> = sqlx::query_as(concat!(
-                    "SELECT m.user_id, m.from_seq, ",
+                    "SELECT p.place, m.user_id, m.from_seq, ",
                     read_seq!(),
                     " AS read_seq, COALESCE(m.muted_until > now(), false) AS muted,
                         COALESCE(n.mentions_through_mute, true) AS mentions_through_mute,
                         COALESCE(quiet_now(n.quiet_from, n.quiet_until, n.time_zone), false) AS quiet,
                         ARRAY(SELECT b.blocked_id FROM blocks b
                               WHERE b.user_id = m.user_id AND b.blocked_id = ANY($3)) AS blocked
-                     FROM chat_members m
+                     FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS p (chat_id, after, place)
+                     CROSS JOIN LATERAL (
+                         SELECT * FROM chat_members
+                         WHERE chat_id = p.chat_id AND user_id > p.after AND left_at IS NULL
+                         ORDER BY user_id LIMIT $4
+                     ) m
                      LEFT JOIN notification_settings n ON n.user_id = m.user_id
-                     WHERE m.chat_id = $1 AND m.user_id > $2 AND m.left_at IS NULL
-                     ORDER BY m.user_id LIMIT $4"
+                     ORDER BY p.place, m.user_id"
                 ))
-                .bind(chat.0)
-                .bind(after.0)
-                .bind(&senders)
+                .bind(chats)
+                .bind(afters)
+                .bind(senders)
                 .bind(PUSH_PAGE as i64)
                 .fetch_all(&mut *db)
                 .await?;
-                let users: Vec<Uuid> = rows.iter().map(|row| row.user_id).collect();
+                let mut users: Vec<Uuid> = rows.iter().map(|row| row.user_id).collect();
+                users.sort_unstable();
+                users.dedup();
                 let targets = targets(db, &users, providers).await?;
                 Ok::<_, sqlx::Error>((rows, targets))
             })
             .await?;
-        let mut targets = targets;
-        let recipient = |row: Row| Recipient {
-            user: row.user_id.into(),
-            from_seq: row.from_seq.map(seq),
-            read_seq: seq(row.read_seq),
-            muted: row.muted,
-            mentions_through_mute: row.mentions_through_mute,
-            quiet: row.quiet,
-            blocked: row.blocked.into_iter().map(Into::into).collect(),
-            targets: targets.remove(&row.user_id).unwrap_or_default(),
-        };
-        Ok(rows.into_iter().map(recipient).collect())
+        let mut pages = vec![Vec::new(); of.len()];
+        for row in rows {
+            // Places count from 1.
+            let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
+            if let Some(page) = pages.get_mut(place) {
+                page.push(row.recipient(&targets));
+            }
+        }
+        Ok(pages)
     }
 
     /// Whether it has ever been decided about a message, as far as that is still known.
@@ -187,29 +207,43 @@ impl Store {
         Ok(rows.into_iter().map(|(id, upto)| (id.into(), progress(upto))).collect())
     }
 
-    /// Which of these places of a chat are messages, and whether they are still shown. One that is at none
+    /// Which of these places of chats are messages, and whether they are still shown. One that is at none
     /// of them may yet come at another: what a log that was made anew has salvaged of the one before.
-    pub async fn still_there(&self, chat: ChatId, places: &[Seq]) -> Result<HashMap<Seq, bool>> {
-        let places: Vec<i64> = places.iter().map(|place| sql_seq(*place)).collect();
-        let found: Vec<(i64, bool)> = self
+    pub async fn still_there(
+        &self,
+        places: &[(ChatId, Seq)],
+    ) -> Result<HashMap<(ChatId, Seq), bool>> {
+        let (chats, seqs): (Vec<Uuid>, Vec<i64>) =
+            places.iter().map(|(chat, place)| (chat.0, sql_seq(*place))).unzip();
+        let found: Vec<(Uuid, i64, bool)> = self
             .call(async |db| {
+                // With its limit each look is one of its own, into one partition.
                 sqlx::query_as(
-                    "SELECT m.seq, m.deleted_at IS NULL AND m.seq > c.expired_seq
-                     FROM messages m JOIN chats c ON c.id = m.chat_id
-                     WHERE m.chat_id = $1 AND m.seq = ANY($2) AND m.kind = 'message'",
+                    "SELECT p.chat_id, p.seq, m.deleted_at IS NULL AND p.seq > c.expired_seq
+                     FROM unnest($1::uuid[], $2::bigint[]) AS p (chat_id, seq)
+                     CROSS JOIN LATERAL (
+                         SELECT deleted_at FROM messages
+                         WHERE chat_id = p.chat_id AND seq = p.seq AND kind = 'message' LIMIT 1
+                     ) m
+                     JOIN chats c ON c.id = p.chat_id",
                 )
-                .bind(chat.0)
-                .bind(places)
+                .bind(chats)
+                .bind(seqs)
                 .fetch_all(db)
                 .await
             })
             .await?;
-        Ok(found.into_iter().map(|(place, shown)| (seq(place), shown)).collect())
+        let found = found.into_iter();
+        Ok(found.map(|(chat, place, shown)| ((chat.into(), seq(place)), shown)).collect())
     }
 
     /// Keeps what was decided about a page, of several messages perhaps. Which notifications are new,
     /// as places in `decided` and in its pushes: what another worker has decided meanwhile stays.
     pub async fn keep_decisions(&self, decided: &[Decided]) -> Result<Vec<(usize, usize)>> {
+        if decided.iter().all(|page| page.pushes.is_empty()) {
+            self.call(async |db| insert(db, decided).await.map(drop)).await?;
+            return Ok(Vec::new());
+        }
         self.transaction(async |tx| {
             let new = insert(tx, decided).await?;
             let mut kept = Vec::new();
@@ -284,7 +318,7 @@ async fn targets(
 
 /// Keeps these pages, by one statement: of most messages that is all there is to keep. Which are new,
 /// by message and `after`.
-async fn insert(tx: &mut PgConnection, decided: &[Decided]) -> Result<HashSet<(Uuid, Uuid)>> {
+async fn insert(tx: &mut PgConnection, decided: &[Decided]) -> sqlx::Result<HashSet<(Uuid, Uuid)>> {
     // SQL has no arrays of arrays of several lengths: all pages' users stand in one, and of each page
     // where its own begin and end, counted from 1.
     let (mut users, mut reasons) = (Vec::<Uuid>::new(), Vec::<i8>::new());

@@ -348,11 +348,15 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         }
         "decide" => {
             let nobody = UserId(Uuid::nil());
-            let page = store.push_page(chat, nobody, &[user(2)], &[Provider::Webhook]).await?;
+            let pages =
+                store.push_pages(&[(chat, nobody)], &[user(2)], &[Provider::Webhook]).await?;
+            let page = &pages[0];
             anyhow::ensure!(page.len() == 20 && page.iter().any(|who| !who.targets.is_empty()));
             anyhow::ensure!(store.push_progress(&[message_of(n)]).await?.len() == 1);
             let place = 2_000 + Seq::try_from(n)?;
-            anyhow::ensure!(store.still_there(chat, &[place]).await? == [(place, true)].into());
+            anyhow::ensure!(
+                store.still_there(&[(chat, place)]).await? == [((chat, place), true)].into()
+            );
             let target = page.iter().find_map(|who| who.targets.first()).context("no target")?;
             let push = NewPush { user: page[0].user, target: *target, mentioned: false };
             let decided = Decided {

@@ -11,8 +11,8 @@ use natter_protocol::{
     push::{Provider, Registration, Target},
 };
 use natter_store::{
-    Attempted, Claimed, Decided, DeliveryCursor, NewPush, PushKey, PushProgress, PushTest, Store,
-    StoreError, ToSend,
+    Attempted, Claimed, Decided, DeliveryCursor, NewPush, PushKey, PushProgress, PushTest,
+    Recipient, Store, StoreError, ToSend,
 };
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     reads::read,
     support::{
-        Broker, device, message, new_user, persist, registered, relay, some_token, store_at,
+        Broker, device, message, new_user, persist, person, registered, relay, some_token, store_at,
     },
 };
 
@@ -59,12 +59,18 @@ async fn pair(token: &Target) -> Result<Pair> {
 }
 
 impl Pair {
+    /// Those of a chat.
+    async fn page(&self, chat: ChatId) -> Result<Vec<Recipient>> {
+        let of = [(chat, NOBODY)];
+        let pages = self.store.push_pages(&of, &[self.ana], &[Provider::Webhook]).await?;
+        pages.into_iter().next().context("a page for each chat")
+    }
+
     /// Ana says something at this place, and it is decided to notify Ben.
     async fn said(&self, seq: u64) -> Result<PushKey> {
         let client = seq.to_string();
         persist(&self.store, &[message(self.chat, self.ana, seq, &client, "hello")]).await?;
-        let page =
-            self.store.push_page(self.chat, NOBODY, &[self.ana], &[Provider::Webhook]).await?;
+        let page = self.page(self.chat).await?;
         let who = page.iter().find(|who| who.user == self.ben).context("Ben")?;
         let id = MessageId::derive(self.chat, self.ana, &client);
         let target = *who.targets.first().context("no target")?;
@@ -224,7 +230,7 @@ async fn a_target_that_is_gone_is_forgotten_unless_there_is_another_by_then() ->
         pair.store.push_target(pair.ben, pair.phone).await?.context("there")?.gone,
         "b is gone"
     );
-    let page = pair.store.push_page(pair.chat, NOBODY, &[], &[Provider::Webhook]).await?;
+    let page = pair.page(pair.chat).await?;
     ensure!(page.iter().all(|who| who.targets.is_empty()), "{page:?}");
     Ok(())
 }
@@ -275,6 +281,58 @@ async fn a_worker_that_takes_a_message_over_goes_on_where_the_last_page_ended() 
     assert_eq!(progress().await?, Some(PushProgress::UpTo(second)));
     pair.store.keep_decisions(&[page(second, None)]).await?;
     assert_eq!(progress().await?, Some(PushProgress::Done));
+    Ok(())
+}
+
+#[tokio::test]
+async fn several_chats_are_looked_at_and_decided_about_at_once() -> Result<()> {
+    let mut pair = pair(&token("a")).await?;
+    let (store, ana, ben, chat) = (&pair.store, pair.ana, pair.ben, pair.chat);
+    let cleo = person(store, "Cleo").await?;
+    let group = store.create_group(ana, Some("Three"), false, &[ben, cleo], 0).await?;
+    relay(store, &Broker::default(), group.chat.0).await?;
+    let of = [(chat, NOBODY), (group.chat, ben), (ChatId::generate(), NOBODY), (chat, ana)];
+    let pages = store.push_pages(&of, &[ana], &[Provider::Webhook]).await?;
+    let told: Vec<Vec<(UserId, usize)>> = pages
+        .iter()
+        .map(|page| page.iter().map(|who| (who.user, who.targets.len())).collect())
+        .collect();
+    // Ana came first, then Ben, then Cleo, and so do their ids.
+    let expected = [vec![(ana, 0), (ben, 1)], vec![(cleo, 0)], vec![], vec![(ben, 1)]];
+    assert_eq!(told, expected);
+
+    persist(store, &[message(chat, ana, 10_200, "one", "hello")]).await?;
+    let places = [(chat, 10_200), (group.chat, 10_200), (chat, 10_201)];
+    assert_eq!(store.still_there(&places).await?, [((chat, 10_200), true)].into());
+
+    let of = |skipped: &[(UserId, PushReason)], whole| Decided {
+        message: MessageId::generate(),
+        chat: chat,
+        seq: 10_200,
+        after: NOBODY,
+        upto: None,
+        skipped: skipped.to_vec(),
+        whole,
+        pushes: Vec::new(),
+    };
+    let decided = [
+        of(&[(ana, PushReason::Sender), (ben, PushReason::Online)], None),
+        of(&[], Some(PushReason::Deleted)),
+        of(&[(cleo, PushReason::NoTarget)], None),
+    ];
+    store.keep_decisions(&decided).await?;
+    let mut kept = Vec::new();
+    for page in &decided {
+        let row: (Vec<Uuid>, Vec<i8>, Option<i8>) = sqlx::query_as(
+            "SELECT users, reasons, whole FROM push_decisions WHERE message_id = $1",
+        )
+        .bind(page.message.0)
+        .fetch_one(&mut pair.admin)
+        .await?;
+        kept.push((row.0, row.1.len(), row.2.is_some()));
+    }
+    let expected = [(vec![ana.0, ben.0], 2, false), (vec![], 0, true), (vec![cleo.0], 1, false)];
+    assert_eq!(kept, expected);
     Ok(())
 }
 
