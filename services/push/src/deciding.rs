@@ -4,7 +4,7 @@
 //! about at the same time; of one chat all messages that are due, so that one of them is notified of.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -110,6 +110,14 @@ impl Held {
     }
 }
 
+/// What a round has come to.
+struct Ended {
+    /// Of which it was.
+    chats: Vec<ChatId>,
+    /// Those that are to have one of their own.
+    large: Vec<Due>,
+}
+
 /// Decides about a shard's messages.
 pub struct Decider {
     shard: Shard,
@@ -121,7 +129,9 @@ pub struct Decider {
     persisted: Seq,
     /// Chats that are being decided about.
     under_way: HashSet<ChatId>,
-    rounds: JoinSet<Vec<ChatId>>,
+    rounds: JoinSet<Ended>,
+    /// Chats that are to have a round of their own; they are under way.
+    large: VecDeque<Due>,
     said_held: Instant,
 }
 
@@ -138,6 +148,7 @@ impl Decider {
             persisted: 0,
             under_way: HashSet::new(),
             rounds: JoinSet::new(),
+            large: VecDeque::new(),
             said_held: Instant::now(),
         }
     }
@@ -169,7 +180,12 @@ impl Decider {
         for held in self.held.drain(..) {
             held.hand_back(Duration::ZERO);
         }
-        while self.rounds.join_next().await.is_some() {}
+        while let Some(ended) = self.rounds.join_next().await {
+            self.ended(ended.ok());
+        }
+        for due in self.large.drain(..) {
+            due.hand_back(Duration::ZERO);
+        }
     }
 
     /// Takes what is there, and begins to decide about what is due. May be dropped.
@@ -215,11 +231,18 @@ impl Decider {
 
     /// A round that panicked has not said which chats it was of: all may begin again, and what it had in
     /// hand is handed out again.
-    fn ended(&mut self, chats: Option<Vec<ChatId>>) {
-        match chats {
-            Some(chats) => self.under_way.retain(|chat| !chats.contains(chat)),
-            None => self.under_way.clear(),
+    fn ended(&mut self, ended: Option<Ended>) {
+        let Some(Ended { chats, large }) = ended else {
+            self.under_way.clear();
+            self.under_way.extend(self.large.iter().map(|due| due.chat));
+            return;
+        };
+        for chat in chats {
+            if large.iter().all(|due| due.chat != chat) {
+                self.under_way.remove(&chat);
+            }
         }
+        self.large.extend(large);
     }
 
     /// Begins to decide about chats with messages that are due; for how long there is nothing to begin.
@@ -241,37 +264,57 @@ impl Decider {
                 }
             }
         }
+        while self.rounds.len() < ROUNDS
+            && let Some(large) = self.large.pop_front()
+        {
+            self.begin_round(vec![large]);
+        }
+        for round in self.rounds_of(due) {
+            self.begin_round(round);
+        }
+        LOOK
+    }
+
+    /// Takes what is due by now and written of those held, for as many rounds as have room.
+    fn rounds_of(&mut self, due: OffsetDateTime) -> Vec<Vec<Due>> {
         let room = ROUNDS.saturating_sub(self.rounds.len());
-        let mut chats: HashMap<ChatId, Vec<Held>> = HashMap::new();
+        let mut places: HashMap<ChatId, usize> = HashMap::new();
+        let mut chats: Vec<(ChatId, Vec<Held>)> = Vec::new();
         let mut left = Vec::with_capacity(self.held.len());
         for held in self.held.drain(..) {
             let ready = held.at <= due && held.seq <= self.persisted;
-            let busy = self.under_way.contains(&held.chat);
-            match chats.get_mut(&held.chat) {
-                Some(together) if ready && together.len() < TOGETHER => together.push(held),
-                None if ready && !busy && chats.len() < room * CHATS => {
-                    chats.insert(held.chat, vec![held]);
+            let takes = ready && !self.under_way.contains(&held.chat);
+            match places.get(&held.chat) {
+                Some(place) if takes && chats[*place].1.len() < TOGETHER => {
+                    chats[*place].1.push(held);
+                }
+                None if takes && chats.len() < room * CHATS => {
+                    places.insert(held.chat, chats.len());
+                    chats.push((held.chat, vec![held]));
                 }
                 _ => left.push(held),
             }
         }
-        let mut rounds: Vec<(Vec<Due>, usize)> = Vec::new();
+        let (mut rounds, mut round, mut messages) = (Vec::new(), Vec::new(), 0);
+        // Those for which there is no room come first the next time, before what is newer of their chats.
+        self.held.clear();
         for (chat, due) in chats {
-            let count = due.len();
-            match rounds.last_mut() {
-                Some((round, messages)) if round.len() < CHATS && *messages < TOGETHER => {
-                    round.push(Due::new(chat, due));
-                    *messages += count;
-                }
-                _ if rounds.len() < room => rounds.push((vec![Due::new(chat, due)], count)),
-                _ => left.extend(due),
+            if rounds.len() >= room {
+                self.held.extend(due);
+                continue;
+            }
+            messages += due.len();
+            round.push(Due::new(chat, due));
+            if round.len() >= CHATS || messages >= TOGETHER {
+                rounds.push(std::mem::take(&mut round));
+                messages = 0;
             }
         }
-        self.held = left;
-        for (round, _) in rounds {
-            self.begin_round(round);
+        if !round.is_empty() {
+            rounds.push(round);
         }
-        LOOK
+        self.held.extend(left);
+        rounds
     }
 
     fn begin_round(&mut self, due: Vec<Due>) {
@@ -279,10 +322,7 @@ impl Decider {
         self.under_way.extend(&chats);
         let (config, parts) = (self.config.clone(), self.parts.clone());
         let round = Round::new(self.shard, due, config, parts);
-        self.rounds.spawn(async move {
-            round.run().await;
-            chats
-        });
+        self.rounds.spawn(async move { Ended { chats, large: round.run().await } });
     }
 
     fn say_held(&mut self) {
@@ -290,8 +330,7 @@ impl Decider {
             return;
         }
         self.said_held = Instant::now();
-        for held in &self.held {
-            held.still_held();
-        }
+        self.held.iter().for_each(Held::still_held);
+        self.large.iter().for_each(Due::still_held);
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn forgotten() -> Counter {
     metrics::counter!("natter_push_forgotten_total")
 }
 
-/// How long it took to decide about the messages of a chat that were due together.
+/// How long it took to decide about the messages of some chats that were due together.
 pub(crate) fn decide_seconds() -> Histogram {
     metrics::histogram!("natter_push_decide_seconds")
 }

@@ -1,11 +1,16 @@
 //! The messages of some chats that are due: decided about their participants, page by page.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::try_join_all;
 use natter_bus::{PublishError, Queued};
 use natter_protocol::{
     ids::{ChatId, DeviceId, MessageId, Shard, UserId},
+    limits::PRESENCE_USERS,
     notify::PushReason,
     push::Provider,
 };
@@ -23,6 +28,8 @@ use crate::{
     worker::Parts,
 };
 
+/// Notifications that are queued without waiting for the broker: a tenth of what it is sent at once.
+const QUEUED_AT_ONCE: usize = 1_000;
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Before the first participant.
@@ -39,6 +46,14 @@ impl Due {
         // In the order of the feed.
         messages.sort_unstable_by_key(|held| held.seq);
         Self { chat, messages }
+    }
+
+    pub(crate) fn hand_back(&self, after: Duration) {
+        self.messages.iter().for_each(|held| held.hand_back(after));
+    }
+
+    pub(crate) fn still_held(&self) {
+        self.messages.iter().for_each(Held::still_held);
     }
 }
 
@@ -74,49 +89,59 @@ enum RoundError {
 impl Round {
     pub(crate) fn new(
         shard: Shard,
-        chats: Vec<Due>,
+        mut chats: Vec<Due>,
         config: Arc<PushConfig>,
         parts: Parts,
     ) -> Self {
+        // Two workers may have the same messages: their rows are written in one order.
+        chats.sort_unstable_by_key(|due| due.chat);
         Self { shard, chats, config, parts }
     }
 
-    /// Decides, or hands the messages back. What is in few chats' large crowds is gone through once the
-    /// others are done.
-    pub(crate) async fn run(self) {
+    /// Decides, or hands the messages back. Gives the chats that are better decided about each by itself:
+    /// those with many participants, of whom only the first have been looked at, so that the others are
+    /// done; and all of them after a failure, since it may be one chat's.
+    pub(crate) async fn run(self) -> Vec<Due> {
         let began = Instant::now();
-        let open = match self.begin().await {
-            Ok(open) => open,
-            Err(error) => return self.failed(&error, &self.chats),
+        let large: HashSet<ChatId> = match self.decide().await {
+            Ok(large) => large,
+            Err(_) if self.chats.len() > 1 => return self.chats,
+            Err(error) => {
+                self.failed(&error);
+                return Vec::new();
+            }
         };
-        let (mut large, mut failed) = (Vec::new(), false);
+        measures::decide_seconds().record(began.elapsed());
+        let (large, done): (Vec<Due>, Vec<Due>) =
+            self.chats.into_iter().partition(|due| large.contains(&due.chat));
+        done.iter().flat_map(|due| &due.messages).for_each(Held::done);
+        large
+    }
+
+    fn failed(&self, error: &RoundError) {
+        measures::failures().increment(1);
+        let chat = self.chats.first().map(|due| due.chat.0);
+        tracing::warn!(
+            shard = self.shard, ?chat, error = %causes(error), "cannot decide whom to notify"
+        );
         for due in &self.chats {
-            match open.iter().find(|open| open.chat == due.chat) {
-                Some(open) => large.push((due, open)),
-                None => due.messages.iter().for_each(Held::done),
-            }
-        }
-        for (due, open) in large {
-            match self.go_on(open).await {
-                Ok(()) => due.messages.iter().for_each(Held::done),
-                Err(error) => {
-                    failed = true;
-                    self.failed(&error, std::slice::from_ref(due));
-                }
-            }
-        }
-        if !failed {
-            measures::decide_seconds().record(began.elapsed());
+            due.hand_back(AGAIN);
         }
     }
 
-    fn failed(&self, error: &RoundError, chats: &[Due]) {
-        measures::failures().increment(1);
-        tracing::warn!(
-            shard = self.shard, chats = chats.len(), chat = ?chats.first().map(|due| due.chat.0),
-            error = %causes(error), "cannot decide whom to notify"
-        );
-        chats.iter().flat_map(|due| &due.messages).for_each(|held| held.hand_back(AGAIN));
+    /// Decides about one chat's participants, or of several about the first of each. Gives those that
+    /// have more.
+    async fn decide(&self) -> Result<HashSet<ChatId>, RoundError> {
+        let mut open = self.begin().await?;
+        while let [alone] = &mut open[..]
+            && self.chats.len() == 1
+        {
+            match self.decide_next(std::slice::from_ref(alone)).await?[..] {
+                [Some(upto)] => alone.go_to(upto),
+                _ => open.clear(),
+            }
+        }
+        Ok(open.into_iter().map(|open| open.chat).collect())
     }
 
     /// Decides about the first participants of all chats together. Gives those that have more.
@@ -127,8 +152,11 @@ impl Round {
             self.queue_again(*id).await?;
         }
         let mut open = Vec::new();
+        // One that was handed out again may be in hand twice.
+        let mut once = HashSet::new();
         for due in &self.chats {
-            let left = due.messages.iter().filter_map(|held| match progress.get(&held.id) {
+            let messages = due.messages.iter().filter(|held| once.insert(held.id));
+            let left = messages.filter_map(|held| match progress.get(&held.id) {
                 Some(PushProgress::Done) => None,
                 Some(PushProgress::UpTo(user)) => Some((held, *user)),
                 None => Some((held, NOBODY)),
@@ -147,15 +175,6 @@ impl Round {
             None => false,
         });
         Ok(open)
-    }
-
-    /// Decides about all other participants of one.
-    async fn go_on(&self, open: &Open<'_>) -> Result<(), RoundError> {
-        let mut open = [Open { chat: open.chat, messages: open.messages.clone() }];
-        while let [Some(upto)] = self.decide_next(&open).await?[..] {
-            open[0].go_to(upto);
-        }
-        Ok(())
     }
 
     /// Leaves out those that are not there any more or too old: about them it is decided as a whole.
@@ -241,11 +260,14 @@ impl Round {
             pages.iter().flat_map(|page| &page.who).map(|who| who.user).collect();
         users.sort_unstable();
         users.dedup();
-        let told = self.parts.presence.presence(&users).await.unwrap_or_else(|_| {
-            measures::presence_unknown().increment(1);
-            Vec::new()
-        });
-        told.into_iter().map(|told| (told.user_id, told.online)).collect()
+        let mut online = HashMap::new();
+        for users in users.chunks(PRESENCE_USERS) {
+            match self.parts.presence.presence(users).await {
+                Ok(told) => online.extend(told.into_iter().map(|told| (told.user_id, told.online))),
+                Err(_) => measures::presence_unknown().increment(1),
+            }
+        }
+        online
     }
 
     /// What a worker has decided before, and may not have queued.
@@ -275,8 +297,11 @@ impl Round {
             let queued = Queued { message_id, device_id };
             self.parts.bus.queue_push(self.shard, provider, queued, None, traceparent)
         };
-        let queueing: Result<Vec<_>, _> = pushes.map(queue).collect();
-        try_join_all(queueing?).await?;
+        let mut pushes = pushes.map(queue).peekable();
+        while pushes.peek().is_some() {
+            let queueing: Result<Vec<_>, _> = pushes.by_ref().take(QUEUED_AT_ONCE).collect();
+            try_join_all(queueing?).await?;
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use natter_e2e::{Person, soon, soon::within};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::stories::{
     APART,

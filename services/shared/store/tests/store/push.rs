@@ -307,7 +307,7 @@ async fn several_chats_are_looked_at_and_decided_about_at_once() -> Result<()> {
 
     let of = |skipped: &[(UserId, PushReason)], whole| Decided {
         message: MessageId::generate(),
-        chat: chat,
+        chat,
         seq: 10_200,
         after: NOBODY,
         upto: None,
