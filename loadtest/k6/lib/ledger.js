@@ -82,6 +82,8 @@ export class Ledger {
       this.duplicates += 1;
       return false;
     }
+    // A session of Socket.IO comes back by its last event: what it was only replied to it is told again.
+    if (member === sender && this.stored[sender].has(n)) return false;
     const behind = n < this.last[member][sender] && !this.retried[sender].has(n);
     if (!this.#inOrder(member, seq) || behind) this.reordered += 1;
     if (!this.retried[sender].has(n)) this.last[member][sender] = Math.max(n, this.last[member][sender]);

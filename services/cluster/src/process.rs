@@ -168,10 +168,23 @@ impl Launch {
     }
 }
 
+/// How long a process may take to stop: a thread that waits for its disk does not before.
+const STOPPED: Duration = Duration::from_secs(5);
+
 /// The parent of a process, by what stands behind its name, which may hold anything.
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether all threads of a process are stopped, or it has ended.
+fn stands_still(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        stat.rsplit(')').next()?.split_ascii_whitespace().next().map(str::to_owned)
+    });
+    states.all(|state| matches!(state.as_str(), "T" | "Z" | "X"))
 }
 
 fn signal_name(signal: Signal) -> &'static str {
@@ -194,10 +207,18 @@ impl Process {
         self.child.id()
     }
 
-    /// Stops it where it stands, and then its own children: a Postgres is many processes.
+    /// Stops it where it stands, and then its own children: a Postgres is many processes. When this
+    /// returns none of them does anything any more: on a busy machine a thread could still answer a
+    /// request long after the signal was sent.
     pub(crate) fn pause(&mut self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
-        self.signal_children(Signal::SIGSTOP);
+        let children = self.signal_children(Signal::SIGSTOP);
+        let deadline = Instant::now() + STOPPED;
+        for pid in children.into_iter().chain([self.child.id()]) {
+            while !stands_still(pid) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         Ok(())
     }
 
@@ -208,17 +229,20 @@ impl Process {
     }
 
     /// Those of the same program: the watcher is none of them. One that has just ended is no error.
-    fn signal_children(&self, signal: Signal) {
+    /// Gives those that were there.
+    fn signal_children(&self, signal: Signal) -> Vec<u32> {
         let parent = self.child.id();
         let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let Some(own) = program(parent) else { return };
+        let Some(own) = program(parent) else { return Vec::new() };
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        for pid in pids.filter(|pid| parent_of(*pid) == Some(parent)) {
-            if program(pid).as_ref() == Some(&own) {
-                signal::kill(Pid::from_raw(pid.cast_signed()), signal).ok();
-            }
+        let children: Vec<u32> = pids
+            .filter(|pid| parent_of(*pid) == Some(parent) && program(*pid).as_ref() == Some(&own))
+            .collect();
+        for pid in &children {
+            signal::kill(Pid::from_raw(pid.cast_signed()), signal).ok();
         }
+        children
     }
 
     /// Does nothing to a process that has ended: its pid is only reused once we have asked.
