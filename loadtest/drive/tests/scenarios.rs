@@ -59,7 +59,7 @@ async fn a_peer_is_measured_beside() -> Result<()> {
 
 #[tokio::test]
 async fn what_a_push_worker_adds_is_told() -> Result<()> {
-    let sheet = small("push", 20).await?;
+    let sheet = small_beside("push", 20).await?;
     for name in ["without", "with a push worker"] {
         ensure!(median(&sheet, &format!("{name}: per CPU-second of all servers"))? > 0.0, "{name}");
     }

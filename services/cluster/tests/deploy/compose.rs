@@ -10,7 +10,7 @@ use natter_cluster::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{exported, list, output, text, workspace};
+use crate::{exported, list, output, text, workspace};
 
 const FILE: &str = "docker-compose.yml";
 

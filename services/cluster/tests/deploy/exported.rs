@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::workspace;
+use crate::workspace;
 
 /// All sources of the programs, the command that looks after them among them, without their tests.
 pub fn sources() -> Result<Vec<String>> {

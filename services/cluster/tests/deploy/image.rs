@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{deploy, list, output, text, workspace};
+use crate::{deploy, list, output, text, workspace};
 
 /// The stages of the Dockerfile that want the whole workspace, by their names.
 const STAGES: [&str; 2] = ["manifests", "build"];

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{compose, deploy, files, list, text, yaml};
+use crate::{compose, deploy, files, list, text, yaml};
 
 /// A file of `deploy/observability`.
 fn read(name: &str) -> Result<Value> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use natter_cluster::{Cluster, Node};
 use serde_json::Value;
 
-use super::support::{jetstream::jetstream, soon};
+use crate::support::{jetstream::jetstream, soon};
 
 /// What a server says of the first shard's log.
 fn log(broker: &Node) -> Result<Value> {

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use natter_cluster::{Node, install, testing};
 
-use super::support::{SOON, is_alive, jetstream::jetstream, soon};
+use crate::support::{SOON, is_alive, jetstream::jetstream, soon};
 
 /// Set for the test that plays a process to be killed.
 const VICTIM: &str = "CLUSTER_TEST_VICTIM";
@@ -139,7 +139,7 @@ async fn a_dropped_server_leaves_nothing() -> Result<()> {
 #[tokio::test]
 async fn a_killed_process_takes_its_servers_and_their_data_with_it() -> Result<()> {
     let mut victim = Command::new(env::current_exe()?)
-        .args(["--exact", "launcher::servers::victim", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "servers::victim", "--nocapture", "--test-threads=1"])
         .env(VICTIM, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -28,7 +28,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::support::{SOON, is_alive, soon};
+use crate::support::{SOON, is_alive, soon};
 
 const ROLES: [&str; 7] = ["gateway", "gateway", "persistence", "push", "postgres", "redis", "nats"];
 

@@ -10,7 +10,7 @@ use natter_e2e::{
 use natter_protocol::notify::{PushReason, PushState, PushTarget};
 use time::Duration;
 
-use crate::push::support::{Offline, STAGE, comes_to, decided, of, register, services};
+use crate::push::support::{Offline, SCRIPTED, comes_to, decided, of, register, scripted};
 
 /// Waits until a story before has left nothing that would have the next answer.
 async fn nothing_left(cluster: &Cluster) -> Result<()> {
@@ -23,9 +23,9 @@ async fn nothing_left(cluster: &Cluster) -> Result<()> {
 
 #[tokio::test]
 async fn whoever_is_offline_hears_of_it_once_and_everybody_concerned_can_see_why() -> Result<()> {
-    let cluster = STAGE.among_others().await?;
+    let cluster = SCRIPTED.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Offline::register(&cluster, "Ben").await?;
+    let ben = Offline::register_with(scripted(), &cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
     let sent = ana.api(1).say(chat, "Hello Ben").await?;
     let pushed = ben.notified(sent.id).await?;
@@ -47,17 +47,17 @@ async fn whoever_is_offline_hears_of_it_once_and_everybody_concerned_can_see_why
     let target: PushTarget = ben.person.api(0).get(&path).await?.read(200)?;
     assert_eq!(target.last.map(|last| last.state), Some(PushState::Delivered));
     assert_eq!(ben.pushed().len(), 1);
-    assert_eq!(services().web_push.desk.violations(), Vec::<String>::new());
+    assert_eq!(scripted().web_push.desk.violations(), Vec::<String>::new());
     Ok(())
 }
 
 #[tokio::test]
 async fn a_target_that_is_gone_is_forgotten_and_another_takes_its_place() -> Result<()> {
-    let cluster = STAGE.among_others().await?;
+    let cluster = SCRIPTED.among_others().await?;
     let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Offline::register(&cluster, "Ben").await?;
+    let ben = Offline::register_with(scripted(), &cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
-    services().web_push.unsubscribe(&ben.target);
+    scripted().web_push.unsubscribe(&ben.target);
     let sent = ana.api(0).say(chat, "to nobody").await?;
     let device = ben.person.first.id;
     comes_to(&ana.api(0), sent.id, device, PushState::Gone).await?;
@@ -68,9 +68,9 @@ async fn a_target_that_is_gone_is_forgotten_and_another_takes_its_place() -> Res
     let page = decided(&ana.api(0), sent.id).await?;
     assert_eq!(of(&page, ben.person.id)?.reason, Some(PushReason::NoTarget));
 
-    let target = services().subscribe()?;
+    let target = scripted().subscribe()?;
     register(&ben.person.first, &target).await?;
-    let ben = Offline { person: ben.person, target };
+    let ben = Offline { target, ..ben };
     let sent = ana.api(0).say(chat, "to Ben again").await?;
     ben.notified(sent.id).await?;
     Ok(())
@@ -78,12 +78,12 @@ async fn a_target_that_is_gone_is_forgotten_and_another_takes_its_place() -> Res
 
 #[tokio::test]
 async fn what_fails_is_tried_again_when_the_service_says_or_after_a_pause() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = SCRIPTED.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Offline::register(&cluster, "Ben").await?;
+    let ben = Offline::register_with(scripted(), &cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
     let device = ben.person.first.id;
-    let desk = &services().web_push.desk;
+    let desk = &scripted().web_push.desk;
 
     let mut slower = 0;
     let (sent, waits) = loop {
@@ -121,12 +121,12 @@ async fn what_fails_is_tried_again_when_the_service_says_or_after_a_pause() -> R
 
 #[tokio::test]
 async fn what_a_service_takes_and_loses_is_said_to_be_with_the_service() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = SCRIPTED.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Offline::register(&cluster, "Ben").await?;
+    let ben = Offline::register_with(scripted(), &cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
     nothing_left(&cluster).await?;
-    services().web_push.desk.next([Step::Lose]);
+    scripted().web_push.desk.next([Step::Lose]);
     let sent = ana.api(0).say(chat, "lost").await?;
     let device = ben.person.first.id;
     let line = comes_to(&ana.api(0), sent.id, device, PushState::Delivered).await?;
@@ -137,12 +137,12 @@ async fn what_a_service_takes_and_loses_is_said_to_be_with_the_service() -> Resu
 
 #[tokio::test]
 async fn what_a_service_refuses_is_not_tried_again() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = SCRIPTED.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Offline::register(&cluster, "Ben").await?;
+    let ben = Offline::register_with(scripted(), &cluster, "Ben").await?;
     let chat = ana.api(0).direct(&ben.person).await?.id;
     nothing_left(&cluster).await?;
-    services().web_push.desk.next([Step::status(413)]);
+    scripted().web_push.desk.next([Step::status(413)]);
     let sent = ana.api(0).say(chat, "too much").await?;
     let device = ben.person.first.id;
     let line = comes_to(&ana.api(0), sent.id, device, PushState::Refused).await?;

@@ -12,7 +12,7 @@ use natter_e2e::{
     usage,
 };
 
-use crate::push::support::{Offline, STAGE, decided, delivery, register, services, sociable};
+use crate::push::support::{Offline, SCRIPTED, decided, delivery, register, scripted, sociable};
 
 /// People in the large group.
 const CROWD: usize = 10_000;
@@ -46,21 +46,21 @@ async fn two_workers_share_the_work_and_nobody_hears_of_anything_twice() -> Resu
 
 #[tokio::test]
 async fn a_service_that_is_dead_slows_no_other() -> Result<()> {
-    let cluster = STAGE.alone().await?;
+    let cluster = SCRIPTED.alone().await?;
     let ana = Person::register(&cluster, "Ana").await?;
-    let ben = Offline::register(&cluster, "Ben").await?;
+    let ben = Offline::register_with(scripted(), &cluster, "Ben").await?;
     let cleo = Person::register(&cluster, "Cleo").await?;
-    register(&cleo.first, &services().fcm.register()).await?;
-    services().fcm.desk.always(Some(Step::Hang));
+    register(&cleo.first, &scripted().fcm.register()).await?;
+    scripted().fcm.desk.always(Some(Step::Hang));
     let chats = [ana.api(0).direct(&ben.person).await?.id, ana.api(0).direct(&cleo).await?.id];
     for n in 0..5 {
         ana.api(0).say(chats[1], &format!("into the void {n}")).await?;
         let sent = ana.api(0).say(chats[0], &format!("to Ben {n}")).await?;
         ben.notified(sent.id).await?;
     }
-    services().fcm.desk.always(None);
+    scripted().fcm.desk.always(None);
     // Of what waited the newest is sent.
-    let shown = services().fcm.desk.pushes(1).await?;
+    let shown = scripted().fcm.desk.pushes(1).await?;
     ensure!(!shown.is_empty(), "nothing came after all");
     Ok(())
 }

@@ -26,22 +26,34 @@ pub(crate) const WAIT: &str = "1";
 /// The services of this process. Their tasks outlive each story's runtime.
 pub(crate) fn services() -> &'static PushServices {
     static SERVICES: OnceLock<PushServices> = OnceLock::new();
-    SERVICES.get_or_init(|| {
-        let (told, started) = mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                told.send(PushServices::start().await).expect("somebody waits");
-                std::future::pending::<()>().await;
-            });
+    SERVICES.get_or_init(started)
+}
+
+/// Others, for stories that say what a service does next: one of them at a time.
+pub(crate) fn scripted() -> &'static PushServices {
+    static SERVICES: OnceLock<PushServices> = OnceLock::new();
+    SERVICES.get_or_init(started)
+}
+
+fn started() -> PushServices {
+    let (told, started) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            told.send(PushServices::start().await).expect("somebody waits");
+            std::future::pending::<()>().await;
         });
-        started.recv().expect("the thread tells").expect("the services start")
-    })
+    });
+    started.recv().expect("the thread tells").expect("the services start")
 }
 
 /// With the services here, and little patience.
 pub(crate) fn configured(builder: Builder) -> Builder {
-    let env = services().env();
+    knowing(builder, services())
+}
+
+fn knowing(builder: Builder, services: &PushServices) -> Builder {
+    let env = services.env();
     let builder = env.into_iter().fold(builder, |builder, (key, value)| builder.env(key, value));
     builder
         .push_env("NATTER_PUSH_WAIT", WAIT)
@@ -57,32 +69,44 @@ pub(crate) fn sociable(builder: Builder) -> Builder {
         .gateway_env("NATTER_CALLS_PER_SECOND", "0")
 }
 
-/// What most stories are told on; alone where they say what a service does next, or hold the push worker.
+/// What most stories are told on; alone where they hold the push worker.
 pub(crate) static STAGE: Stage = Stage::with(configured);
+
+/// What those are told on that say what a service does next.
+pub(crate) static SCRIPTED: Stage = Stage::with(|builder| knowing(builder, scripted()));
 
 /// Somebody whose device has registered with the browsers' push service.
 pub(crate) struct Offline {
     pub(crate) person: Person,
     pub(crate) target: Target,
+    pub(crate) services: &'static PushServices,
 }
 
 impl Offline {
     pub(crate) async fn register(cluster: &Cluster, name: &str) -> Result<Self> {
+        Self::register_with(services(), cluster, name).await
+    }
+
+    pub(crate) async fn register_with(
+        services: &'static PushServices,
+        cluster: &Cluster,
+        name: &str,
+    ) -> Result<Self> {
         let person = Person::register(cluster, name).await?;
-        let target = services().subscribe()?;
+        let target = services.subscribe()?;
         register(&person.first, &target).await?;
-        Ok(Self { person, target })
+        Ok(Self { person, target, services })
     }
 
     /// What the device was sent.
     pub(crate) fn pushed(&self) -> Vec<Pushed> {
-        pushed(&self.target)
+        pushed_by(self.services, &self.target)
     }
 
     /// What it has shown.
     pub(crate) fn shown(&self) -> Vec<Pushed> {
         let name = WebPush::name(&self.target);
-        services()
+        self.services
             .web_push
             .desk
             .shown()
@@ -130,8 +154,12 @@ pub(crate) async fn written(cluster: &Cluster, query: &str) -> Result<()> {
 
 /// What a browser's subscription was sent.
 pub(crate) fn pushed(target: &Target) -> Vec<Pushed> {
+    pushed_by(services(), target)
+}
+
+fn pushed_by(services: &PushServices, target: &Target) -> Vec<Pushed> {
     let name = WebPush::name(target);
-    services().web_push.desk.pushed().into_iter().filter(|pushed| pushed.target == name).collect()
+    services.web_push.desk.pushed().into_iter().filter(|pushed| pushed.target == name).collect()
 }
 
 /// Registers a device.
