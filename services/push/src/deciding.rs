@@ -40,14 +40,12 @@ const IN_HAND: usize = 10_000;
 const BATCH: usize = 1_000;
 /// Rounds at the same time.
 const ROUNDS: usize = 8;
-/// Chats that are decided about together: most have few participants and one message that is due, which would
-/// cost as many calls of Postgres.
-const CHATS: usize = 16;
-/// Messages that are decided about together, and as many again of the last chat of them.
+/// Messages that are decided about together, and as many again of the last chat of them: most chats have few
+/// participants and one message that is due, and alone it would cost as many calls of Postgres.
 const TOGETHER: usize = 64;
 /// How long there is nothing to do but to wait for the next message, at least and at most.
 const WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
-/// Between two looks whether what is due is written.
+/// Between two looks whether what is due is written, and until then what is due comes together.
 const LOOK: Duration = Duration::from_millis(100);
 /// A deployment that begins to notify begins with what was said this long ago.
 const NEW: Duration = Duration::from_mins(1);
@@ -133,6 +131,7 @@ pub struct Decider {
     /// Chats that are to have a round of their own; they are under way.
     large: VecDeque<Due>,
     said_held: Instant,
+    looked: Instant,
 }
 
 impl Decider {
@@ -150,6 +149,7 @@ impl Decider {
             rounds: JoinSet::new(),
             large: VecDeque::new(),
             said_held: Instant::now(),
+            looked: Instant::now(),
         }
     }
 
@@ -255,6 +255,12 @@ impl Decider {
             let wait = next.map_or(WAIT.1, |at| Duration::try_from(at - due).unwrap_or_default());
             return wait.clamp(WAIT.0, WAIT.1);
         };
+        let since = self.looked.elapsed();
+        // With so many they come together anyway.
+        if since < LOOK && self.held.len() < BATCH {
+            return LOOK - since;
+        }
+        self.looked = Instant::now();
         if newest_due > self.persisted {
             match self.parts.store.persisted_until(self.shard).await {
                 Ok((persisted, _)) => self.persisted = persisted,
@@ -288,7 +294,7 @@ impl Decider {
                 Some(place) if takes && chats[*place].1.len() < TOGETHER => {
                     chats[*place].1.push(held);
                 }
-                None if takes && chats.len() < room * CHATS => {
+                None if takes && chats.len() < room * TOGETHER => {
                     places.insert(held.chat, chats.len());
                     chats.push((held.chat, vec![held]));
                 }
@@ -305,7 +311,7 @@ impl Decider {
             }
             messages += due.len();
             round.push(Due::new(chat, due));
-            if round.len() >= CHATS || messages >= TOGETHER {
+            if messages >= TOGETHER {
                 rounds.push(std::mem::take(&mut round));
                 messages = 0;
             }
