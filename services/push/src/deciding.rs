@@ -132,6 +132,8 @@ pub struct Decider {
     large: VecDeque<Due>,
     said_held: Instant,
     looked: Instant,
+    /// More was due then than there was room for.
+    more: bool,
 }
 
 impl Decider {
@@ -150,6 +152,7 @@ impl Decider {
             large: VecDeque::new(),
             said_held: Instant::now(),
             looked: Instant::now(),
+            more: false,
         }
     }
 
@@ -247,6 +250,13 @@ impl Decider {
 
     /// Begins to decide about chats with messages that are due; for how long there is nothing to begin.
     async fn begin_rounds(&mut self) -> Duration {
+        let since = self.looked.elapsed();
+        // While more is due than there is room for it comes together anyway.
+        if since < LOOK && !self.more {
+            return LOOK - since;
+        }
+        self.looked = Instant::now();
+        self.more = false;
         let now = OffsetDateTime::now_utc();
         let due = now - self.config.wait;
         let newest_due = self.held.iter().filter(|held| held.at <= due).map(|held| held.seq).max();
@@ -255,12 +265,6 @@ impl Decider {
             let wait = next.map_or(WAIT.1, |at| Duration::try_from(at - due).unwrap_or_default());
             return wait.clamp(WAIT.0, WAIT.1);
         };
-        let since = self.looked.elapsed();
-        // With so many they come together anyway.
-        if since < LOOK && self.held.len() < BATCH {
-            return LOOK - since;
-        }
-        self.looked = Instant::now();
         if newest_due > self.persisted {
             match self.parts.store.persisted_until(self.shard).await {
                 Ok((persisted, _)) => self.persisted = persisted,
@@ -298,7 +302,10 @@ impl Decider {
                     places.insert(held.chat, chats.len());
                     chats.push((held.chat, vec![held]));
                 }
-                _ => left.push(held),
+                _ => {
+                    self.more |= takes;
+                    left.push(held);
+                }
             }
         }
         let (mut rounds, mut round, mut messages) = (Vec::new(), Vec::new(), 0);
@@ -306,6 +313,7 @@ impl Decider {
         self.held.clear();
         for (chat, due) in chats {
             if rounds.len() >= room {
+                self.more = true;
                 self.held.extend(due);
                 continue;
             }
