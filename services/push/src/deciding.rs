@@ -250,10 +250,11 @@ impl Decider {
 
     /// Begins to decide about chats with messages that are due; for how long there is nothing to begin.
     async fn begin_rounds(&mut self) -> Duration {
-        let since = self.looked.elapsed();
         // While more is due than there is room for it comes together anyway.
-        if since < LOOK && !self.more {
-            return LOOK - since;
+        if !self.more
+            && let Some(early) = LOOK.checked_sub(self.looked.elapsed())
+        {
+            return early;
         }
         self.looked = Instant::now();
         self.more = false;
