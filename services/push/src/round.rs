@@ -105,7 +105,13 @@ impl Round {
         let began = Instant::now();
         let large: HashSet<ChatId> = match self.decide().await {
             Ok(large) => large,
-            Err(_) if self.chats.len() > 1 => return self.chats,
+            Err(error) if self.chats.len() > 1 => {
+                tracing::debug!(
+                    shard = self.shard, chats = self.chats.len(), error = %causes(&error),
+                    "cannot decide about several chats, so each is decided about alone"
+                );
+                return self.chats;
+            }
             Err(error) => {
                 self.failed(&error);
                 return Vec::new();
