@@ -1,6 +1,9 @@
 //! One address for all gateways of a cluster: a load balancer that knows nothing of sessions. Each
 //! request goes to the next node, on a connection of its own; a WebSocket stays where it went. A
 //! node that refuses is passed over.
+//!
+//! Each kind of request takes turns of its own. A client that posts and polls in strict alternation
+//! would otherwise post to one node of two and poll the other, for as long as it keeps step.
 
 use std::{
     collections::VecDeque,
@@ -47,6 +50,11 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// How many there are.
+    const COUNT: usize = Self::Other as usize + 1;
+}
+
 /// A request, and where it went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routed {
@@ -69,7 +77,8 @@ pub struct Balancer {
 #[derive(Debug)]
 struct Shared {
     nodes: Vec<SocketAddr>,
-    next: AtomicUsize,
+    /// Of each kind, how many came.
+    turns: [AtomicUsize; Kind::COUNT],
     pins: Mutex<VecDeque<(Kind, usize)>>,
     routed: Mutex<Vec<Routed>>,
     connections: Mutex<JoinSet<()>>,
@@ -93,7 +102,7 @@ impl Balancer {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             nodes,
-            next: AtomicUsize::new(0),
+            turns: Default::default(),
             pins: Mutex::default(),
             routed: Mutex::default(),
             connections: Mutex::default(),
@@ -242,7 +251,8 @@ impl Shared {
             let place = pins.iter().position(|(kind, _)| *kind == request.kind);
             place.and_then(|place| pins.remove(place)).map(|(_, node)| node)
         };
-        let first = pinned.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
+        let turns = &self.turns[request.kind as usize];
+        let first = pinned.unwrap_or_else(|| turns.fetch_add(1, Ordering::Relaxed));
         for turn in 0..self.nodes.len() {
             let node = (first + turn) % self.nodes.len();
             if let Ok(server) = TcpStream::connect(self.nodes[node]).await {
