@@ -200,10 +200,18 @@ impl Changes {
                  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[],
                              $6::boolean[])
                       AS e (chat_id, message_id, user_id, emoji, seq, active)
-                 JOIN messages m ON m.chat_id = e.chat_id AND m.id = e.message_id
-                                AND m.kind = 'message' AND m.deleted_at IS NULL
-                 LEFT JOIN reactions r ON r.chat_id = e.chat_id AND r.message_seq = m.seq
-                                      AND r.user_id = e.user_id AND r.emoji = e.emoji
+                 -- With their limits these are a look-up for each, however many a batch has: of partitions
+                 -- Postgres may think that reading all of them is cheaper.
+                 CROSS JOIN LATERAL (
+                     SELECT seq FROM messages
+                     WHERE chat_id = e.chat_id AND id = e.message_id
+                       AND kind = 'message' AND deleted_at IS NULL LIMIT 1
+                 ) m
+                 LEFT JOIN LATERAL (
+                     SELECT seq, active FROM reactions
+                     WHERE chat_id = e.chat_id AND message_seq = m.seq
+                       AND user_id = e.user_id AND emoji = e.emoji LIMIT 1
+                 ) r ON true
                  -- Whoever removes what has expired does not come back for more.
                  WHERE (r.seq IS NULL OR r.seq < e.seq) AND m.seq > COALESCE((
                      SELECT c.expired_seq FROM chats c WHERE c.id = e.chat_id

@@ -197,6 +197,7 @@ pub(crate) async fn messages_at(
              SELECT * FROM messages WHERE chat_id = c.id AND seq = c.seq
                AND NOT ($3 AND deleted_at IS NOT NULL)
                AND seq > COALESCE((SELECT x.expired_seq FROM chats x WHERE x.id = c.id), 0)
+             LIMIT 1
          ) m
          LEFT JOIN LATERAL (
              SELECT seq FROM messages WHERE chat_id = c.id AND seq < c.seq

@@ -193,8 +193,12 @@ impl Store {
         let rows: Vec<(Uuid, Option<Uuid>)> = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT DISTINCT ON (message_id) message_id, upto_user FROM push_decisions
-                     WHERE message_id = ANY($1) ORDER BY message_id, after_user DESC",
+                    // A look-up for each, also while Postgres knows nothing of what the table holds.
+                    "SELECT p.message_id, d.upto_user FROM unnest($1::uuid[]) AS p (message_id)
+                     CROSS JOIN LATERAL (
+                         SELECT upto_user FROM push_decisions WHERE message_id = p.message_id
+                         ORDER BY after_user DESC LIMIT 1
+                     ) d",
                 )
                 .bind(ids)
                 .fetch_all(db)

@@ -389,7 +389,9 @@ async fn current(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<Vec<Cur
                 CASE WHEN m.kind IN ('edit', 'delete') THEN (m.detail ->> 'messageSeq')::bigint END AS target
          FROM unnest($1::uuid[], $2::bigint[]) AS p (chat_id, seq)
          CROSS JOIN LATERAL (
-             SELECT * FROM messages WHERE chat_id = p.chat_id AND seq = p.seq
+             -- The limit keeps it a look-up for each: of a join Postgres may think that reading all
+             -- messages side by side is cheaper, which for a backlog's batch it is not.
+             SELECT * FROM messages WHERE chat_id = p.chat_id AND seq = p.seq LIMIT 1
          ) m",
     )
     .bind(chats)
@@ -425,7 +427,9 @@ async fn words_at(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<BTreeS
     let words: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT word
          FROM unnest($1::uuid[], $2::bigint[]) AS m (chat_id, seq)
-         JOIN message_search s ON s.chat_id = m.chat_id AND s.seq = m.seq
+         CROSS JOIN LATERAL (
+             SELECT words FROM message_search WHERE chat_id = m.chat_id AND seq = m.seq LIMIT 1
+         ) s
          CROSS JOIN LATERAL unnest(tsvector_to_array(s.words)) AS word
          WHERE word !~ '^[@^!]'",
     )

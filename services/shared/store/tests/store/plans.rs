@@ -126,6 +126,12 @@ fn device_of(n: u128) -> DeviceId {
     DeviceId(Uuid::from_u128(n))
 }
 
+/// The places of as many messages as a batch of a backlog has, in 125 chats.
+fn backlog() -> Result<Vec<(ChatId, Seq)>> {
+    let places = (1..=125).flat_map(|n| (0..40).map(move |m| (n, m * 2_000 + n)));
+    places.map(|(n, place)| Ok((chat(n), Seq::try_from(place)?))).collect()
+}
+
 /// How often each table was read from its beginning so far.
 async fn scans(connection: &mut PgConnection) -> Result<Vec<(String, i64)>> {
     let scans = sqlx::query_as(
@@ -258,6 +264,21 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "follow" => {
             let mut indexer = Indexer::new(store, 0);
             indexer.follow(0, 0, &[(chat, Seq::try_from(n)? + 2_000)]).await?;
+        }
+        "follow_backlog" => Indexer::new(store, 0).follow(0, 0, &backlog()?).await.map(drop)?,
+        "change_backlog" => {
+            let (from, _) = store.persisted_until(0).await?;
+            let on = n % 2 == 0;
+            let rows = backlog()?.into_iter().zip(from + 1..).map(|((chat, place), seq)| {
+                let message_id = MessageId(Uuid::from_u128(place.into()));
+                let target = feed::Target { message_id, message_seq: place };
+                let reacted = Reacted { target, user_id: user(9), emoji: "z".to_owned(), on };
+                let kind = RowKind::Reaction(reacted);
+                Row { feed: Feed::chat(0, chat), seq, at: at(seq), kind }
+            });
+            let rows: Vec<Row> = rows.collect();
+            let to = rows[rows.len() - 1].seq;
+            store.persist(0, OWNER, from, to, at(to), &rows).await?;
         }
         "own_parts" => drop(store.own_parts(ana, None, 50).await?),
         "own_messages" => drop(store.own_messages(user(1), chat, Some("7"), 50, false).await?),
@@ -488,6 +509,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "history",
         "search_messages",
         "follow",
+        "follow_backlog",
         "sent_before",
         "own_parts",
         "own_messages",
@@ -508,6 +530,7 @@ async fn nothing_that_is_asked_often_reads_a_whole_table() -> Result<()> {
         "feed",
         "take_part",
         "change",
+        "change_backlog",
         "relay",
         "lanes_waiting",
         "outbox_backlog",
