@@ -147,6 +147,10 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn of(rows: &[Row]) -> Self {
         let mut batch = Self::default();
+        // One chat after another, each in its feed's order: what a page of history shows then lies side
+        // by side, and so do the places in the indexes that it goes to.
+        let mut rows: Vec<&Row> = rows.iter().collect();
+        rows.sort_by_key(|row| row.feed.id);
         for row in rows {
             let place = sql_seq(row.seq);
             let heads = match row.feed.kind {
