@@ -187,11 +187,14 @@ async fn read(
     .map(|whole| bounded(page, whole, bytes))
 }
 
+/// Bytes that a byte takes in JSON, at most.
+const SPELLED: usize = 6;
+
 /// Bytes of a text in JSON.
 fn spelled(text: &str) -> usize {
     let bytes = text.bytes().map(|byte| match byte {
         b'"' | b'\\' => 2,
-        0..0x20 => 6,
+        0..0x20 => SPELLED,
         _ => 1,
     });
     bytes.sum()
@@ -199,6 +202,10 @@ fn spelled(text: &str) -> usize {
 
 /// As much of the page as fits: its beginning when it was asked for forward, else its end.
 fn bounded(page: Page, mut whole: HistoryPage, bytes: usize) -> HistoryPage {
+    let content: usize = whole.messages.iter().map(|message| message.content.len()).sum();
+    if content < bytes / SPELLED {
+        return whole;
+    }
     let forward = page.after.is_some();
     let mut left = bytes;
     let fits = |message: &&Message| {

@@ -82,24 +82,22 @@ pub struct SentBefore {
 /// Made to be planned once for all values (see [`partitions`](crate::partitions)): there is a limit
 /// that does not depend on these, and one bound only where one is enough, since of a range whose ends it
 /// does not know the planner thinks that it holds next to nothing, and sorts all of it.
+///
+/// The entry before a message is the message before it where nothing that is not shown lies within the
+/// page, which counting tells; looking it up for each takes as long as the rest. (A window over all
+/// entries would have to sort all of the chat's.)
 macro_rules! page {
-    ($range:literal, $kept:literal, $order:literal, $partition:literal) => {
+    ($range:literal, $kept:literal, $order:literal, $before:literal, $partition:literal) => {
         concat!(
             "SELECT c.shard, c.expired_seq, COALESCE(s.persisted_seq, 0) AS persisted_seq,
-                    COALESCE((
-                        SELECT max(seq) FROM messages_",
-            $partition,
-            " WHERE chat_id = $1 AND ",
-            $range,
-            "
-                    ), 0) AS head,
+                    COALESCE(h.head, 0) AS head,
                     (SELECT min(message_seq) FROM reaction_counts_",
             $partition,
             " WHERE chat_id = $1) IS NOT NULL AS reacted,
                     $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, m.detail, m.created_at, u.name AS sender_name, u.bot AS sender_bot,
                     m.mentions, m.edited_at, m.deleted_at,
-                    COALESCE((
+                    COALESCE(m.before, (
                         SELECT p.seq FROM messages_",
             $partition,
             " p WHERE p.chat_id = $1 AND p.seq < m.seq
@@ -107,21 +105,43 @@ macro_rules! page {
                     ), 0) AS prev_seq
              FROM chats c
              LEFT JOIN shards s ON s.shard = c.shard
+             CROSS JOIN LATERAL (
+                 SELECT max(seq) AS head FROM messages_",
+            $partition,
+            " WHERE chat_id = $1 AND ",
+            $range,
+            "
+             ) h
              LEFT JOIN LATERAL (
-                 SELECT * FROM (
-                     SELECT * FROM messages_",
+                 WITH page AS MATERIALIZED (
+                     SELECT * FROM (
+                         SELECT * FROM messages_",
             $partition,
             " WHERE chat_id = $1 AND ",
             $range,
             " AND kind IN ('message', 'system')
-                     ORDER BY seq ",
+                         ORDER BY seq ",
             $order,
             " LIMIT 201
-                 ) most WHERE ",
+                     ) most WHERE ",
             $kept,
             " LIMIT $3
+                 ), whole AS MATERIALIZED (
+                     SELECT count(*) = (SELECT count(*) FROM page) AS shown FROM (
+                         SELECT 1 FROM messages_",
+            $partition,
+            " WHERE chat_id = $1
+                           AND seq BETWEEN (SELECT min(seq) FROM page) AND (SELECT max(seq) FROM page)
+                         LIMIT 202
+                     ) entries
+                 )
+                 SELECT page.*, CASE WHEN (SELECT shown FROM whole) THEN ",
+            $before,
+            "(seq) OVER (ORDER BY seq ",
+            $order,
+            ") END AS before FROM page
              ) m ON true
-             LEFT JOIN users u ON u.id = m.sender_id
+             LEFT JOIN LATERAL (SELECT name, bot FROM users WHERE id = m.sender_id LIMIT 1) u ON true
              WHERE c.id = $1 AND ($4::uuid IS NULL OR EXISTS (
                  SELECT 1 FROM chat_members v
                  WHERE v.chat_id = $1 AND v.user_id = $4 AND v.left_at IS NULL
@@ -134,12 +154,12 @@ macro_rules! page {
 /// The limit in the statements.
 const _: () = assert!(limits::PAGE == 200, "a page and one more");
 const AFTER: [&str; PARTITIONS] =
-    of_partitions!(page, "seq > GREATEST($2, c.expired_seq)", "true", "ASC");
+    of_partitions!(page, "seq > GREATEST($2, c.expired_seq)", "true", "ASC", "lag");
 /// What has expired is left out last: in the order from the newest on it comes at the end.
 const BEFORE: [&str; PARTITIONS] =
-    of_partitions!(page, "seq < $2", "most.seq > c.expired_seq", "DESC");
+    of_partitions!(page, "seq < $2", "most.seq > c.expired_seq", "DESC", "lead");
 const BETWEEN: [&str; PARTITIONS] =
-    of_partitions!(page, "seq > GREATEST($2, c.expired_seq) AND seq < $5", "true", "ASC");
+    of_partitions!(page, "seq > GREATEST($2, c.expired_seq) AND seq < $5", "true", "ASC", "lag");
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct PageRow {
