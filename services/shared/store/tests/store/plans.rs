@@ -268,7 +268,7 @@ async fn ask(store: &Store, what: &str, n: u128) -> Result<()> {
         "follow_backlog" => Indexer::new(store, 0).follow(0, 0, &backlog()?).await.map(drop)?,
         "change_backlog" => {
             let (from, _) = store.persisted_until(0).await?;
-            let on = n % 2 == 0;
+            let on = n.is_multiple_of(2);
             let rows = backlog()?.into_iter().zip(from + 1..).map(|((chat, place), seq)| {
                 let message_id = MessageId(Uuid::from_u128(place.into()));
                 let target = feed::Target { message_id, message_seq: place };
