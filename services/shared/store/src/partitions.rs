@@ -3,6 +3,10 @@
 //! A statement that names the table itself is planned anew each time, since a plan for any chat has to
 //! lock every partition: twice the work of running it. What is asked very often names the partition,
 //! and is planned once for each connection.
+//!
+//! What names many messages, of any chats, looks each up by a lateral query with a limit of 1, which goes
+//! to one partition. Of a plain join Postgres reckons every row with all partitions, so that from some
+//! hundred rows on it would rather read all messages, the more of them the longer.
 
 use std::{
     collections::HashMap,

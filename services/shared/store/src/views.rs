@@ -178,7 +178,7 @@ async fn last_messages(
 }
 
 /// The messages at these places that have not expired, in no order; without those that are deleted,
-/// where only others are asked for.
+/// where only others are asked for. Looked up one by one: see [`partitions`](crate::partitions).
 pub(crate) async fn messages_at(
     connection: &mut PgConnection,
     ids: &[Uuid],

@@ -420,7 +420,7 @@ async fn remove(tx: &mut PgConnection, others: &[Current]) -> Result<()> {
     Ok(())
 }
 
-/// The words by which messages are found so far.
+/// The words by which messages are found so far, looked up one by one like the messages.
 async fn words_at(tx: &mut PgConnection, places: &[EntryPlace]) -> Result<BTreeSet<String>> {
     let (chats, seqs): (Vec<Uuid>, Vec<i64>) =
         places.iter().map(|(chat, place)| (chat.0, sql_seq(*place))).unzip();
