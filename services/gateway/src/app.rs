@@ -24,6 +24,7 @@ use crate::{
     rest::CallLimit,
     room::Room,
     socketio::Sessions,
+    written::Written,
 };
 
 /// How much longer than until the next ping a poll may wait.
@@ -72,6 +73,8 @@ pub struct Parts {
     pub hub: Hub,
     /// Whether the logs take more messages.
     pub room: Room,
+    /// Up to where shards are written.
+    pub written: Written,
     /// Connections let in.
     pub admissions: Admissions,
     /// What connections have missed, replayed.
@@ -160,6 +163,7 @@ impl App {
             hook: Hook::from_config(&config.hook)?,
             sessions: Sessions::new(bus.clone(), socket.connections_max, socket.heartbeat() + POLL),
             room,
+            written: Written::default(),
             admissions,
             measures: Arc::default(),
             replays: Replays::new(config.socket.resume_entries),

@@ -12,6 +12,7 @@ use natter_protocol::{
     server::{Chat, HistoryPage, Joined, Message, Quote},
 };
 use natter_store::{HistorySlice, Page, Store, StoreError};
+use tokio::join;
 
 use crate::{
     app::App,
@@ -22,6 +23,7 @@ use crate::{
     hub::{Command, frames},
     send::any_feed,
     text::bad_request,
+    written::quiet_since,
 };
 
 /// Entries of the tail that are looked through for one page. The worker is seconds behind at
@@ -170,12 +172,15 @@ async fn read(
     page: Page,
     bytes: usize,
 ) -> Result<HistoryPage, WireError> {
-    let slice = match known {
-        Known::Follows(_) => app.store.history(chat, page).await,
-        Known::No => app.store.history_for(viewer, chat, page).await,
+    let (slice, quiet) = match known {
+        Known::Follows(feed) => join!(app.store.history(chat, page), quiet_since(app, feed)),
+        Known::No => (app.store.history_for(viewer, chat, page).await, Ok(None)),
     };
     match slice {
-        Ok(slice) => merged(app, viewer, chat, page, slice).await,
+        Ok(slice) => {
+            app.written.note(slice.shard, slice.persisted_seq);
+            merged(app, viewer, chat, page, (slice, quiet)).await
+        }
         Err(StoreError::NotFound) if matches!(known, Known::No) => Err(not_member()),
         Err(error) => match known {
             Known::Follows(feed) if error.is_unavailable() => {
@@ -275,13 +280,14 @@ pub async fn opened(
 }
 
 /// The page of one moment of Postgres, continued by what the log holds beyond that moment, and changed
-/// by it: the messages of an older page may have been edited just now.
+/// by it: the messages of an older page may have been edited just now. After `quiet` the log held nothing
+/// when the page was asked for.
 async fn merged(
     app: &App,
     viewer: UserId,
     chat: ChatId,
     page: Page,
-    slice: HistorySlice,
+    (slice, quiet): (HistorySlice, Result<Option<Seq>, BusError>),
 ) -> Result<HistoryPage, WireError> {
     let stops_before_tail = page.before.is_some_and(|before| before <= slice.persisted_seq + 1)
         || (page.after.is_some() && slice.has_more);
@@ -290,7 +296,13 @@ async fn merged(
     }
     let feed = Feed::chat(slice.shard, chat);
     let from = page.after.unwrap_or(0).max(slice.persisted_seq);
-    let tail = match read_tail(app, feed, from).await {
+    let read = match quiet {
+        // What lies up to there is on the page.
+        Ok(Some(quiet)) if quiet <= slice.persisted_seq => Ok(Some(Vec::new())),
+        Ok(_) => read_tail(app, feed, from).await,
+        Err(away) => Err(away),
+    };
+    let tail = match read {
         Ok(Some(tail)) => Some(Tail::new(chat, tail, page.before, slice.to_seq)),
         Ok(None) if !stops_before_tail => {
             return Err(fault::unavailable("history beyond what is written"));
@@ -304,7 +316,7 @@ async fn merged(
         // What comes after what has expired is not among what was read.
         let page = Page { after: Some(begin), ..page };
         let slice = app.store.history(chat, page).await.map_err(fault::store)?;
-        return Box::pin(merged(app, viewer, chat, page, slice)).await;
+        return Box::pin(merged(app, viewer, chat, page, (slice, Ok(None)))).await;
     }
     let tail = tail.map(|tail| if stops_before_tail { tail.changes_only() } else { tail });
     with_tail(&app.store, viewer, chat, page, slice, tail).await

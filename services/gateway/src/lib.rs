@@ -75,5 +75,6 @@ pub mod serve;
 pub mod socket;
 pub mod socketio;
 pub mod text;
+pub mod written;
 
 pub use run::run;

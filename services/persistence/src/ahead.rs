@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     future::pending,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use natter_bus::{Bus, BusError, LogReader, Raw};
@@ -21,6 +21,8 @@ use crate::{digest::DigestWriter, epoch::Seen};
 
 /// Entries asked for at once.
 const READ: usize = 1_000;
+/// While there is traffic, the time from one reading to the next: half of a digest's pace.
+const PACE: Duration = Duration::from_millis(100);
 /// Entries read and not written, and their bytes, beyond which nothing more is read.
 const ENTRIES: usize = 10_000;
 const BYTES: usize = 16 * 1024 * 1024;
@@ -65,7 +67,7 @@ impl Ahead {
         Self {
             bus: bus.clone(),
             epoch: row.epoch,
-            reader: bus.log_reader(row.shard, told + 1),
+            reader: bus.log_reader(row.shard, told + 1).paced(PACE),
             digest: DigestWriter::new(row.shard, row.epoch, told),
             written: row.persisted_seq,
             read: VecDeque::new(),

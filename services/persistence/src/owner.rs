@@ -31,14 +31,14 @@ use crate::{
 };
 
 /// With so many at hand nobody waits for more.
-const BATCH: usize = 1_000;
+const BATCH: usize = 4_000;
 /// Entries in one transaction at most. What a backlog brings of one chat moves it, and its senders,
 /// once.
 const MOST: usize = 5_000;
 /// Batches that are not full are written so often at most: a transaction costs Postgres as much as
 /// some hundred rows do. Nobody waits for it, since what is read is merged with the log's end. What
 /// comes after a pause is written at once.
-const PACE: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(250);
 /// How often the position's time moves while nothing comes.
 const QUIET: Duration = Duration::from_secs(5);
 /// What the broker's clock may be behind this one's.
@@ -176,7 +176,7 @@ impl Owner {
         follower
     }
 
-    /// Writes one batch: the one held from a step that failed, or what is read until 100 ms after
+    /// Writes one batch: the one held from a step that failed, or what is read until 250 ms after
     /// the batch before; else reads, and waits at most until a digest is due (500 ms) for
     /// something. Meanwhile it reads on and tells gateways.
     ///

@@ -67,10 +67,10 @@ async fn who_can_read_no_further_says_nothing() -> Result<()> {
     let one = world.send("one").await?;
     step_to(&mut owner, one).await?;
     postgres.kill().await?;
-    // More than it holds.
+    // More than it holds: a batch that cannot be written, and what is read beside it, each up to 20 MB.
     let text = "x".repeat(900_000);
     let mut head = 0;
-    for _ in 0..30 {
+    for _ in 0..60 {
         head = world.publish_raw(subjects::stored(world.chat), text.as_str()).await?;
     }
     until_refused(&mut owner).await?;

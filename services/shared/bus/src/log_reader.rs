@@ -15,7 +15,7 @@ use natter_protocol::{
 };
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{client::Bus, error::BusError, stored::Raw, subjects};
 
@@ -44,6 +44,10 @@ pub struct LogReader {
     bytes: usize,
     first_at: Option<Instant>,
     behind: u64,
+    /// See [`LogReader::paced`].
+    pace: Option<Duration>,
+    /// When all there was had come last.
+    caught_up: Option<Instant>,
 }
 
 struct Consumer {
@@ -62,6 +66,7 @@ struct Consumer {
 /// The request that the server is filling.
 struct Pull {
     reply: String,
+    entries: usize,
     entries_left: usize,
     lost_at: Instant,
 }
@@ -71,12 +76,25 @@ struct PullRequest {
     batch: usize,
     max_bytes: usize,
     expires: u128,
+    /// Ended as soon as there is nothing more, instead of entry by entry as they are stored; but kept
+    /// for the first one where there is none.
+    no_wait: bool,
 }
 
 enum Step {
     Entry(Box<Raw>, u64),
     Nothing,
-    PullEnded { idle: bool },
+    PullEnded(PullEnd),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PullEnd {
+    /// It brought nothing.
+    Idle,
+    /// There is no more, or nothing more came in time.
+    Drained,
+    /// It is full.
+    Full,
 }
 
 impl Bus {
@@ -103,11 +121,23 @@ impl Bus {
             bytes: 0,
             first_at: None,
             behind: 0,
+            pace: None,
+            caught_up: None,
         }
     }
 }
 
 impl LogReader {
+    /// Reads in gulps: having read all there is, it asks again only so long after (less than 30 s),
+    /// for all that is stored by then. What comes after a pause still comes at once. Else the server
+    /// sends each entry when it is stored, which costs it and the reader as much as storing it
+    /// does.
+    #[must_use]
+    pub fn paced(mut self, pace: Duration) -> Self {
+        self.pace = Some(pace);
+        self
+    }
+
     /// The next entries: up to `max` (at least 1) and about 4 MB, complete within 5 ms of the
     /// first; empty when none comes within `wait`. Sequences grow, and have holes only where the
     /// log has. May be dropped before it is done: nothing read is lost.
@@ -174,8 +204,13 @@ impl LogReader {
                 self.first_at.get_or_insert_with(Instant::now);
                 self.batch.push(*raw);
             }
-            Step::PullEnded { idle: true } if self.batch.is_empty() => self.check_idle().await?,
-            Step::Entry(..) | Step::Nothing | Step::PullEnded { .. } => {}
+            Step::PullEnded(PullEnd::Drained) if self.pace.is_some() => {
+                return Ok(self.batch.is_empty());
+            }
+            Step::PullEnded(PullEnd::Idle | PullEnd::Drained) if self.batch.is_empty() => {
+                self.check_idle().await?;
+            }
+            Step::Entry(..) | Step::Nothing | Step::PullEnded(_) => {}
         }
         Ok(true)
     }
@@ -183,10 +218,22 @@ impl LogReader {
     async fn step(&mut self, max: usize) -> Result<Step, BusError> {
         let Some(consumer) = &mut self.consumer else { return Err(BusError::Closed) };
         if consumer.pull.is_none() {
-            consumer.pull(&self.bus, &self.stream, max).await?;
+            if let (Some(pace), Some(caught_up)) = (self.pace, self.caught_up) {
+                sleep_until(caught_up + pace).await;
+            }
+            consumer.pull(&self.bus, &self.stream, max, self.pace.is_some()).await?;
         }
         let message = consumer.messages.next().await.ok_or(BusError::Closed)?;
-        consumer.on_message(&self.bus.inner.jetstream, message)
+        let step = consumer.on_message(&self.bus.inner.jetstream, message)?;
+        if consumer.pull.is_none() {
+            let all = match &step {
+                Step::Entry(_, behind) => *behind == 0,
+                Step::PullEnded(end) => *end == PullEnd::Drained,
+                Step::Nothing => false,
+            };
+            self.caught_up = all.then(Instant::now);
+        }
+        Ok(step)
     }
 
     /// Nothing came in time: is that because nothing was stored?
@@ -238,18 +285,24 @@ impl Consumer {
         Ok(Self { name, inbox, messages, losses, delivered: 0, pull: None, pulls: 0 })
     }
 
-    async fn pull(&mut self, bus: &Bus, stream: &str, entries: usize) -> Result<(), BusError> {
+    async fn pull(
+        &mut self,
+        bus: &Bus,
+        stream: &str,
+        entries: usize,
+        no_wait: bool,
+    ) -> Result<(), BusError> {
         bus.require_connection()?;
         self.pulls += 1;
         let reply = format!("{}{}", self.inbox, self.pulls);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", self.name);
         let expires = PULL_EXPIRES.as_nanos();
-        let body = PullRequest { batch: entries, max_bytes: BATCH_BYTES, expires };
+        let body = PullRequest { batch: entries, max_bytes: BATCH_BYTES, expires, no_wait };
         let body = serde_json::to_vec(&body)?.into();
         let sending = bus.inner.client.publish_with_reply(subject, reply.clone(), body);
         sending.await.map_err(|_| BusError::Closed)?;
         let lost_at = Instant::now() + PULL_EXPIRES + PULL_GRACE;
-        self.pull = Some(Pull { reply, entries_left: entries, lost_at });
+        self.pull = Some(Pull { reply, entries, entries_left: entries, lost_at });
         Ok(())
     }
 
@@ -286,14 +339,15 @@ impl Consumer {
             // Of a pull that is over already.
             Some(404 | 408) if !current => Ok(Step::Nothing),
             Some(404 | 408) => {
-                self.pull = None;
-                Ok(Step::PullEnded { idle: true })
+                let ended = self.pull.take();
+                let some = ended.is_some_and(|pull| pull.entries_left < pull.entries);
+                Ok(Step::PullEnded(if some { PullEnd::Drained } else { PullEnd::Idle }))
             }
             Some(409) if text.contains("MaxBytes") || text.contains("Batch Completed") => {
                 if current {
                     self.pull = None;
                 }
-                Ok(Step::PullEnded { idle: false })
+                Ok(Step::PullEnded(PullEnd::Full))
             }
             Some(100) => Ok(Step::Nothing),
             Some(503) => Err(BusError::NoStream),

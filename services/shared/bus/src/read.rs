@@ -102,6 +102,16 @@ impl Bus {
         Ok(())
     }
 
+    /// Whether the log holds nothing of a feed after `after`.
+    ///
+    /// # Errors
+    /// When the log's leader does not answer, in 5 s.
+    pub async fn nothing_after(&self, feed: Feed, after: Seq) -> Result<bool, BusError> {
+        let subject = subjects::stored(feed);
+        let next = self.next_of(feed.shard, &subject, after.saturating_add(1)).await?;
+        Ok(next.is_none())
+    }
+
     /// One message of a shard's log; `None` when the log does not hold it.
     ///
     /// # Errors

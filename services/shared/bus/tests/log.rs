@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use natter_bus::{
-    Bus, BusConfig, BusError, Live, LiveWatch, LogConfig, PublishError, Published, Raw,
+    Bus, BusConfig, BusError, Live, LiveWatch, LogConfig, LogReader, PublishError, Published, Raw,
     nodes::AskError, subjects,
 };
 use natter_cluster::testing;
@@ -243,11 +243,38 @@ async fn a_publish_that_cannot_be_stored_says_so() -> Result<()> {
 
 #[tokio::test]
 async fn the_log_reader_misses_nothing_over_restarts() -> Result<()> {
+    misses_nothing_over_restarts(|reader| reader).await
+}
+
+#[tokio::test]
+async fn nor_does_one_that_reads_in_gulps() -> Result<()> {
+    misses_nothing_over_restarts(|reader| reader.paced(Duration::from_millis(20))).await
+}
+
+#[tokio::test]
+async fn a_paced_reader_takes_what_a_pause_brings_at_once() -> Result<()> {
+    let server = testing::nats_fresh().await?;
+    let bus = connect(server.url()).await?;
+    bus.ensure_log(0, &small(), Some(1)).await?;
+    let chat = Feed::chat(0, ChatId::generate());
+    let mut reader = bus.log_reader(0, 1).paced(Duration::from_secs(3));
+    publish(&bus, chat, "first").await?;
+    assert_eq!(reader.next_batch(100, PATIENCE).await?.len(), 1);
+    for n in 0..20 {
+        publish(&bus, chat, &format!("{n}")).await?;
+    }
+    let early = reader.next_batch(100, Duration::from_millis(50)).await?;
+    assert!(early.is_empty(), "asked before its time: {}", early.len());
+    assert_eq!(reader.next_batch(100, PATIENCE).await?.len(), 20);
+    Ok(())
+}
+
+async fn misses_nothing_over_restarts(paced: fn(LogReader) -> LogReader) -> Result<()> {
     let server = testing::nats_fresh().await?;
     let bus = connect(server.url()).await?;
     bus.ensure_log(0, &small(), Some(101)).await?;
     let chat = Feed::chat(0, ChatId::generate());
-    let mut reader = bus.log_reader(0, 101);
+    let mut reader = paced(bus.log_reader(0, 101));
     assert!(reader.next_batch(10, Duration::from_millis(50)).await?.is_empty());
 
     // Idle: an entry is there at once.
@@ -283,7 +310,7 @@ async fn the_log_reader_misses_nothing_over_restarts() -> Result<()> {
             expected += 1;
         }
     }
-    let mut second = bus.log_reader(0, 2_000);
+    let mut second = paced(bus.log_reader(0, 2_000));
     let again = second.next_batch(1, PATIENCE).await?;
     assert_eq!(again[0].seq, 2_000, "from anywhere");
 

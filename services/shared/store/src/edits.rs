@@ -470,8 +470,8 @@ impl Store {
         let row: PageRow = self
             .call(async |db| {
                 sqlx::query_as(
-                    "SELECT c.shard, COALESCE(s.persisted_seq, 0) AS persisted_seq, 0::bigint AS head,
-                    $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
+                    "SELECT c.shard, c.expired_seq, COALESCE(s.persisted_seq, 0) AS persisted_seq,
+                    0::bigint AS head, false AS reacted, $1 AS chat_id, m.seq, m.id, m.sender_id, m.device_id, m.client_msg_id,
                     m.content, m.media, m.reply_to, NULL::jsonb AS detail, m.created_at,
                     u.name AS sender_name, u.bot AS sender_bot, m.mentions, m.edited_at, m.deleted_at,
                     0::bigint AS prev_seq

@@ -6,14 +6,14 @@ use natter_protocol::{
     media::Media,
     server::{Message, SystemDetail},
 };
-use sqlx::types::Json;
+use sqlx::{FromRow, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     Result, Store, StoreError,
     partitions::{PARTITIONS, of_partitions},
-    rows::{self, MessageRow, seq, sql_seq},
+    rows::{self, Columns, MessageRow, seq, sql_seq},
 };
 
 /// Which messages. Values beyond what is stored are clamped. Neither bound: the newest ones.
@@ -161,22 +161,17 @@ const BEFORE: [&str; PARTITIONS] =
 const BETWEEN: [&str; PARTITIONS] =
     of_partitions!(page, "seq > GREATEST($2, c.expired_seq) AND seq < $5", "true", "ASC", "lag");
 
-#[derive(sqlx::FromRow)]
+/// In the order of the statements' columns.
 pub(crate) struct PageRow {
     shard: i16,
-    pub(crate) persisted_seq: i64,
-    #[sqlx(default)]
     expired_seq: i64,
+    pub(crate) persisted_seq: i64,
     head: i64,
-    #[sqlx(default)]
     reacted: bool,
     chat_id: Uuid,
     seq: Option<i64>,
-    prev_seq: i64,
     id: Option<Uuid>,
     sender_id: Option<Uuid>,
-    sender_name: Option<String>,
-    sender_bot: Option<bool>,
     device_id: Option<Uuid>,
     client_msg_id: Option<String>,
     content: Option<String>,
@@ -184,9 +179,42 @@ pub(crate) struct PageRow {
     reply_to: Option<Uuid>,
     detail: Option<Json<SystemDetail>>,
     created_at: Option<OffsetDateTime>,
+    sender_name: Option<String>,
+    sender_bot: Option<bool>,
     mentions: Option<Vec<Uuid>>,
     edited_at: Option<OffsetDateTime>,
     deleted_at: Option<OffsetDateTime>,
+    prev_seq: i64,
+}
+
+impl FromRow<'_, PgRow> for PageRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let mut columns = Columns::of(row);
+        Ok(Self {
+            shard: columns.next()?,
+            expired_seq: columns.next()?,
+            persisted_seq: columns.next()?,
+            head: columns.next()?,
+            reacted: columns.next()?,
+            chat_id: columns.next()?,
+            seq: columns.next()?,
+            id: columns.next()?,
+            sender_id: columns.next()?,
+            device_id: columns.next()?,
+            client_msg_id: columns.next()?,
+            content: columns.next()?,
+            media: columns.next()?,
+            reply_to: columns.next()?,
+            detail: columns.next()?,
+            created_at: columns.next()?,
+            sender_name: columns.next()?,
+            sender_bot: columns.next()?,
+            mentions: columns.next()?,
+            edited_at: columns.next()?,
+            deleted_at: columns.next()?,
+            prev_seq: columns.next()?,
+        })
+    }
 }
 
 impl PageRow {

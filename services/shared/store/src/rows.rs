@@ -6,7 +6,7 @@ use natter_protocol::{
     rest::{Device, User},
     server::{ContentType, Message, SystemDetail, UserCard, system_entry_id},
 };
-use sqlx::types::Json;
+use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -48,6 +48,29 @@ pub(crate) fn containing(text: &str) -> String {
     }
     pattern.push('%');
     pattern
+}
+
+/// A row's columns in turn. To look each up by its name takes a page of history longer than to read
+/// them.
+pub(crate) struct Columns<'r> {
+    row: &'r PgRow,
+    at: usize,
+}
+
+impl<'r> Columns<'r> {
+    pub(crate) fn of(row: &'r PgRow) -> Self {
+        Self { row, at: 0 }
+    }
+
+    /// The next one.
+    pub(crate) fn next<T>(&mut self) -> sqlx::Result<T>
+    where
+        T: Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let at = self.at;
+        self.at += 1;
+        self.row.try_get(at)
+    }
 }
 
 #[derive(sqlx::FromRow)]
