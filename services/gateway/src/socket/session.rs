@@ -201,6 +201,7 @@ impl Session {
 
     /// Runs until the connection ends.
     async fn run(mut self: Box<Self>) {
+        self.wire.adopt().await;
         self.app.measures.connections.increment(1);
         let end = self.exchange().await;
         self.app.measures.connections.decrement(1);

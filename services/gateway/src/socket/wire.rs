@@ -1,6 +1,7 @@
 //! The transports of a session: what is read from them, and written.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -120,6 +121,15 @@ impl Wire {
                 end.flush();
                 Poll::Ready(Ok(()))
             }
+        }
+    }
+
+    /// The task that holds it now is woken to write, and no other: a socket remembers whoever wrote to it
+    /// last, and with that the memory of the task that let it in, which has ended.
+    pub async fn adopt(&mut self) {
+        if let Self::Native(socket) | Self::SocketIo(socket) = self {
+            // An error comes again when it is read.
+            poll_fn(|context| Poll::Ready(drop(Pin::new(&mut *socket).poll_flush(context)))).await;
         }
     }
 
