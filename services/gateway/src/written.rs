@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use natter_bus::BusError;
@@ -13,22 +14,27 @@ use natter_protocol::{
 
 use crate::app::App;
 
+/// For so long a place is asked from. What the log holds behind an older one may have to be read from
+/// its disk.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// The places, by shard. One that has moved on since, or was set back with Postgres, costs a look-up
 /// more.
 #[derive(Debug, Default)]
-pub struct Written(Mutex<HashMap<Shard, Seq>>);
+pub struct Written(Mutex<HashMap<Shard, (Seq, Instant)>>);
 
 impl Written {
     /// What Postgres has just told.
     pub fn note(&self, shard: Shard, persisted: Seq) {
-        self.known().insert(shard, persisted);
+        self.known().insert(shard, (persisted, Instant::now()));
     }
 
     fn of(&self, shard: Shard) -> Option<Seq> {
-        self.known().get(&shard).copied()
+        let (place, noted) = self.known().get(&shard).copied()?;
+        (noted.elapsed() < FRESH).then_some(place)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Shard, Seq>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Shard, (Seq, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use natter_bus::{Bus, BusError, LogReader, Raw};
 use natter_protocol::ids::Seq;
 use natter_store::ShardRow;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::{digest::DigestWriter, epoch::Seen};
 
@@ -23,6 +23,8 @@ use crate::{digest::DigestWriter, epoch::Seen};
 const READ: usize = 1_000;
 /// While there is traffic, the time from one reading to the next: half of a digest's pace.
 const PACE: Duration = Duration::from_millis(100);
+/// How long the last reading before a batch may take.
+const LAST: Duration = Duration::from_millis(10);
 /// Entries read and not written, and their bytes, beyond which nothing more is read.
 const ENTRIES: usize = 10_000;
 const BYTES: usize = 16 * 1024 * 1024;
@@ -99,12 +101,19 @@ impl Ahead {
     /// As [`Ahead::advance`].
     pub(crate) async fn gather(&mut self, until: Instant, enough: usize) -> Result<(), BusError> {
         while self.read.len() < enough && self.bytes < BYTES {
-            match timeout_at(until.into(), self.advance()).await {
-                Ok(advanced) => advanced?,
-                Err(_) => break,
-            }
+            let Ok(advanced) = timeout_at(until.into(), self.advance()).await else {
+                return self.gather_last().await;
+            };
+            advanced?;
         }
         Ok(())
+    }
+
+    /// What has come since the last gulp goes along: with it written there may be a moment with nothing
+    /// unwritten, which a new epoch waits for.
+    async fn gather_last(&mut self) -> Result<(), BusError> {
+        self.reader.hurry();
+        timeout(LAST, self.advance()).await.unwrap_or(Ok(()))
     }
 
     /// The same for as long as it is waited for, and there is room. Returns only when it fails.

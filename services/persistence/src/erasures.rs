@@ -31,8 +31,9 @@ const BATCH: u32 = 100;
 const AT_ONCE: usize = 32;
 /// A batch takes so long at least: 500 entries a second, of the thousands that a log takes.
 const PACE: Duration = Duration::from_millis(200);
-/// With so much of a log unwritten, or so much of its room taken, others come first.
-const UNWRITTEN: u64 = 2_000;
+/// With so much of a log unwritten, or so much of its room taken, others come first. More than what comes
+/// between two batches of a worker that keeps up.
+const UNWRITTEN: u64 = 10_000;
 const FULL: f64 = 0.75;
 /// How long to wait then, or after a failure.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -12,8 +12,9 @@ use natter_runtime::causes;
 use natter_store::{ShardRow, Store, StoreError};
 use tokio::time::{Instant, sleep};
 
-/// Between two looks at how far the owner is.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks at how far the owner is: while people write, all is written for some milliseconds
+/// at a time.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a shard is not in a new epoch. It is safe to try again.
 #[derive(Debug, thiserror::Error)]

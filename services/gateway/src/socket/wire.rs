@@ -128,8 +128,9 @@ impl Wire {
     /// last, and with that the memory of the task that let it in, which has ended.
     pub async fn adopt(&mut self) {
         if let Self::Native(socket) | Self::SocketIo(socket) = self {
+            let mut socket = Pin::new(socket);
             // An error comes again when it is read.
-            poll_fn(|context| Poll::Ready(drop(Pin::new(&mut *socket).poll_flush(context)))).await;
+            let _ = poll_fn(|context| Poll::Ready(socket.as_mut().poll_flush(context))).await;
         }
     }
 
