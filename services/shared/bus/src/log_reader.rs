@@ -130,8 +130,7 @@ impl Bus {
 impl LogReader {
     /// Reads in gulps: having read all there is, it asks again only so long after (less than 30 s),
     /// for all that is stored by then. What comes after a pause still comes at once. Else the server
-    /// sends each entry when it is stored, which costs it and the reader as much as storing it
-    /// does.
+    /// sends each entry when it is stored, and wakes the reader for it.
     #[must_use]
     pub fn paced(mut self, pace: Duration) -> Self {
         self.pace = Some(pace);

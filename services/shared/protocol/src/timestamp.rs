@@ -26,7 +26,8 @@ pub fn format(at: OffsetDateTime) -> Result<String, time::error::Format> {
     }
 }
 
-/// The same in a tenth of the time, and without memory of its own: a page of history has a hundred.
+/// The same without the formatter, which reads its description each time, and without memory of its own:
+/// each message of a page of history has a time.
 /// None where the year does not fit in four digits.
 fn write(at: OffsetDateTime, text: &mut Text) -> Option<&str> {
     let at = at.to_offset(UtcOffset::UTC);
@@ -104,7 +105,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_times_are_written_as_by_the_library(seconds in -70_000_000_000_i64..260_000_000_000, nanos in 0..1_000_000_000_i64) {
+        fn all_times_are_written_as_by_the_library(
+            seconds in -70_000_000_000_i64..260_000_000_000,
+            nanos in 0..1_000_000_000_i64,
+        ) {
             let at = OffsetDateTime::from_unix_timestamp(seconds).ok();
             let Some(at) = at.and_then(|at| at.checked_add(time::Duration::nanoseconds(nanos))) else {
                 return Ok(());
